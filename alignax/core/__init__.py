@@ -1,0 +1,1 @@
+"""What everything is made of: types, records, errors, masked sums and the `Method` contract."""

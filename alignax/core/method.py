@@ -1,0 +1,86 @@
+"""What a method is: hyperparameters, a declaration of needs and up to four pure functions.
+
+A method is a value: a final, frozen dataclass in a file of its own. Shared code asks it what it
+needs and never which one it is.
+"""
+
+import abc
+import dataclasses
+from typing import Literal
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from alignax.core.records import Group, Record, Text
+from alignax.core.types import Batch, Metrics, Outputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a method that learns from samples wants them drawn.
+
+    Fields:
+        num_samples: responses drawn for each prompt.
+        temperature: divides the logits.
+        top_p: keep the smallest set of tokens with at least this probability, in (0, 1].
+        source: whose samples: the policy being trained, or the reference.
+        greedy_first: make the first response the greedy one.
+        refresh: updates between two drawings.
+        epochs: passes over what was drawn.
+    """
+
+    num_samples: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    source: Literal["policy", "reference"] = "policy"
+    greedy_first: bool = False
+    refresh: int = 1
+    epochs: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a method must be given. The rooms are built from this, and from nothing else.
+
+    Fields:
+        record: the type of text record it learns from.
+        reference: whether `batch.ref_logprobs` must be there.
+        reward: whether responses must be scored by a reward function.
+        sampling: how responses are drawn, for methods that learn from samples.
+        head: a scalar head beside the vocabulary.
+        outputs: further fields of `Outputs` to compute.
+        mean_over: what the sum of losses is divided by: the prompts of the whole optimiser step,
+            or its scored tokens.
+    """
+
+    record: type[Record]
+    reference: bool = False
+    reward: bool = False
+    sampling: Sampling | None = None
+    head: Literal["value", "reward"] | None = None
+    outputs: frozenset[str] = frozenset()
+    mean_over: Literal["prompts", "tokens"] = "prompts"
+
+
+class Method(abc.ABC):
+    """Abstract and without fields. Every method class is final."""
+
+    @abc.abstractmethod
+    def needs(self) -> Needs:
+        """What the method must be given."""
+
+    @abc.abstractmethod
+    def group(self, record: Record) -> Group:
+        """Puts the responses of one record side by side, in the order the loss expects."""
+
+    def ask(self, prompt: Text) -> Text:
+        """How the trained policy is prompted. The prompt itself, for most."""
+        return prompt
+
+    def select(self, key: PRNGKeyArray, batch: Batch) -> Batch:
+        """What of a sampled and scored batch is kept, paired or re-scored. Shapes are static."""
+        del key
+        return batch
+
+    @abc.abstractmethod
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """One loss a prompt, unreduced, and metrics: one number a prompt for each name."""

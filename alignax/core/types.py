@@ -1,0 +1,92 @@
+"""The arrays that cross `jit`: a batch, its layout in rows, a model's outputs, the training state.
+
+Axis letters: `b` prompts, `k` responses to a prompt, `p` prompt tokens, `r` response tokens,
+`n` rows, `t` tokens of a row, `m` scored tokens of a row, `v` vocabulary, `d` width, `h` heads,
+`s` seeds. Tuples and not dataclasses: `jax.tree.map` rebuilds them without running shape checks.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int
+
+Scalar = float | Float[Array, ""]
+Params = Any  # a pytree of arrays; only `models/` knows its structure
+Metrics = Mapping[str, Float[Array, " b"]]
+
+
+class Batch(NamedTuple):
+    """b prompts and k responses to each, as a method sees them.
+
+    Fields:
+        prompts: token ids, padded on the right.
+        prompt_lengths: in tokens.
+        responses: token ids, padded on the right. A response ends with the end-of-turn token
+            unless it was cut.
+        mask: True on tokens that are scored: the assistant's, end-of-turn included.
+        scores: one number a response; the method says what it means. Higher is better.
+        valid: False for responses that only fill the array.
+        ref_logprobs: log-probability in nats of each response token under the reference policy;
+            0 off the mask.
+        old_logprobs: the same under the policy that sampled the responses.
+        old_values: the value head's output when they were sampled.
+    """
+
+    prompts: Int[Array, "b p"]
+    prompt_lengths: Int[Array, " b"]
+    responses: Int[Array, "b k r"]
+    mask: Bool[Array, "b k r"]
+    scores: Float[Array, "b k"]
+    valid: Bool[Array, "b k"]
+    ref_logprobs: Float[Array, "b k r"] | None = None
+    old_logprobs: Float[Array, "b k r"] | None = None
+    old_values: Float[Array, "b k r"] | None = None
+
+
+class Layout(NamedTuple):
+    """How the tokens of a batch lie in rows of one fixed length. Made by the plan.
+
+    A group is a prompt followed by its k responses; groups are packed and never straddle rows.
+
+    Fields:
+        tokens: token ids; 0 on padding.
+        group: which group of the row a token belongs to; -1 on padding.
+        response: 0 for the prompt, 1 to k for the responses.
+        position: within prompt + response. A response goes on where its prompt ends.
+        source: the place in the row whose hidden state predicts a scored token. The last token of
+            a prompt predicts the first token of each of its k responses.
+        target: that token's id.
+        slot: where its log-probability goes in the flattened [b, k, r]; -1 where unused.
+    """
+
+    tokens: Int[Array, "n t"]
+    group: Int[Array, "n t"]
+    response: Int[Array, "n t"]
+    position: Int[Array, "n t"]
+    source: Int[Array, "n m"]
+    target: Int[Array, "n m"]
+    slot: Int[Array, "n m"]
+
+
+class Outputs(NamedTuple):
+    """What a model says of a batch. A loss sees nothing else of the model.
+
+    Fields:
+        logprobs: log-probability in nats of `responses[..., i]`; 0 off the mask; float32.
+        entropy: of the next-token distribution, in nats; only where a method declares it.
+        values: of the value head, where declared.
+        rewards: of the scalar head, where declared.
+    """
+
+    logprobs: Float[Array, "b k r"]
+    entropy: Float[Array, "b k r"] | None = None
+    values: Float[Array, "b k r"] | None = None
+    rewards: Float[Array, "b k"] | None = None
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from one update to the next."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: Any

@@ -1,0 +1,90 @@
+"""Direct preference optimisation: fit the policy to pairs, with no reward model.
+
+Rafailov et al. 2023, arXiv:2305.18290, equation 7. With `label_smoothing` > 0 it is conservative
+DPO (Mitchell 2023): a pair is taken to be the wrong way round with that probability.
+"""
+
+import dataclasses
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from alignax.core.masked import masked_sum
+from alignax.core.method import Method, Needs
+from alignax.core.records import Group, Preference, Record
+from alignax.core.types import Batch, Metrics, Outputs, Scalar
+
+
+def dpo(
+    logprobs: Float[Array, "*b 2"],
+    ref_logprobs: Float[Array, "*b 2"],
+    *,
+    beta: Scalar,
+    label_smoothing: Scalar = 0.0,
+) -> Float[Array, "*b"]:
+    """Negative log-likelihood of the preferred order under the implicit reward.
+
+    With h = (logprobs - ref_logprobs)[..., 0] - (logprobs - ref_logprobs)[..., 1] the loss is
+    -(1 - label_smoothing) log sigmoid(beta h) - label_smoothing log sigmoid(-beta h).
+
+    Args:
+        logprobs: log-probability of each response under the policy, in nats, summed over its
+            tokens. The chosen response comes first.
+        ref_logprobs: the same under the reference policy. A constant: no gradient flows into it.
+        beta: how strongly the policy is held to the reference. Typical: 0.01 to 0.5.
+        label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
+
+    Returns:
+        One loss a pair, in nats, float32. log 2 where the policy equals the reference.
+    """
+    ref_logprobs = jax.lax.stop_gradient(ref_logprobs)
+    reward = beta * (logprobs.astype(jnp.float32) - ref_logprobs.astype(jnp.float32))
+    margin = reward[..., 0] - reward[..., 1]
+    agree, disagree = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
+    return -(1.0 - label_smoothing) * agree - label_smoothing * disagree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DPO(Method):
+    """DPO on preference pairs.
+
+    Fields:
+        beta: how strongly the policy is held to the reference.
+        label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
+    """
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+
+    def needs(self) -> Needs:
+        """Preference pairs and the reference's log-probabilities."""
+        return Needs(record=Preference, reference=True)
+
+    def group(self, record: Record) -> Group:
+        """Chosen first."""
+        pair = cast(Preference, record)
+        return Group(
+            prompt=pair.prompt,
+            responses=(pair.chosen, pair.rejected),
+            scores=(1.0, 0.0),
+            origin=pair.origin,
+        )
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Equation 7 for each pair; metrics under TRL's names, rewards without gradient."""
+        assert batch.ref_logprobs is not None, "the step checks needs().reference"
+        policy = masked_sum(outputs.logprobs, batch.mask)
+        ref = masked_sum(batch.ref_logprobs, batch.mask)
+        loss = dpo(policy, ref, beta=self.beta, label_smoothing=self.label_smoothing)
+        rewards = jax.lax.stop_gradient(self.beta * (policy - ref))
+        margins = rewards[:, 0] - rewards[:, 1]
+        return loss, {
+            "rewards/chosen": rewards[:, 0],
+            "rewards/rejected": rewards[:, 1],
+            "rewards/margins": margins,
+            "rewards/accuracies": (margins > 0).astype(jnp.float32),
+            "logps/chosen": policy[:, 0],
+            "logps/rejected": policy[:, 1],
+        }
