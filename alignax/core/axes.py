@@ -1,0 +1,27 @@
+"""Where arrays lie on a mesh, said by the name of their axes.
+
+Parameters name their logical axes where they are made (`models/`), and `train.sharding` maps them
+to mesh axes. Activations need one statement only: rows are split over every data-parallel axis.
+"""
+
+from typing import TypeVar
+
+import jax
+from jax.sharding import PartitionSpec
+
+ROW_AXES = ("data", "fsdp")  # the mesh axes that rows and prompts are split over
+
+T = TypeVar("T", bound=jax.Array)
+
+
+def split_rows(x: T) -> T:
+    """States that the leading axis is split over the data-parallel axes of the mesh in use.
+
+    Does nothing where no mesh is set. Without it the partitioner may spread activations along the
+    axis that a sharded weight suggests, and gather them again in every layer.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(name for name in ROW_AXES if name in mesh.axis_names)
+    if not axes:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))

@@ -1,0 +1,91 @@
+"""Log-probabilities of chosen tokens, a chunk of the vocabulary product at a time.
+
+The logits of a batch are by far its largest array. Here they exist for one chunk of tokens only,
+in both passes: the backward pass has its own rule, which computes a chunk's logits again.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+CHUNK_BYTES = 64 * 2**20  # float32 logits held at once; larger gains nothing on CPU, GPU or TPU
+
+
+def token_logprobs(
+    hidden: Float[Array, "n m d"],
+    head: Float[Array, "v d"],
+    target: Int[Array, "n m"],
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Float[Array, "n m"]:
+    """log softmax(hidden @ head.T)[target], in nats and float32, whatever dtype comes in.
+
+    Args:
+        hidden: the states that predict the targets, already gathered: the shift by one is made.
+        head: the output matrix.
+        target: token ids in [0, v).
+        chunk_bytes: how many bytes of logits may exist at once.
+
+    Returns:
+        One log-probability a token, at most 0.
+    """
+    rows, tokens = target.shape
+    chunk = max(1, min(tokens, chunk_bytes // (4 * rows * head.shape[0])))
+    chunks = -(-tokens // chunk)
+    chunk = -(-tokens // chunks)  # even chunks pad the least
+    padding = chunks * chunk - tokens
+    hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
+    target = jnp.pad(target, ((0, 0), (0, padding)))
+    hidden = hidden.reshape(rows, chunks, chunk, -1).swapaxes(0, 1)
+    target = target.reshape(rows, chunks, chunk).swapaxes(0, 1)
+    logprobs = _chunked(hidden, head.astype(hidden.dtype), target)
+    return logprobs.swapaxes(0, 1).reshape(rows, -1)[:, :tokens]
+
+
+def _logits(hidden, head):
+    return jnp.einsum("ncd,vd->ncv", hidden, head, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _chunked(
+    hidden: Float[Array, "c n m d"], head: Float[Array, "v d"], target: Int[Array, "c n m"]
+) -> Float[Array, "c n m"]:
+    return _forward(hidden, head, target)[0]
+
+
+def _forward(hidden, head, target):
+    def chunk(inputs):
+        hidden, target = inputs
+        logits = _logits(hidden, head)
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+        return chosen - normaliser, normaliser
+
+    logprobs, normaliser = jax.lax.map(chunk, (hidden, target))
+    return logprobs, (hidden, head, target, normaliser)
+
+
+def _backward(saved, gradient):
+    hidden, head, target, normaliser = saved
+
+    def chunk(head_gradient, inputs):
+        hidden, target, normaliser, gradient = inputs
+        probability = jnp.exp(_logits(hidden, head) - normaliser[..., None])
+        chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
+        logits_gradient = gradient[..., None] * (chosen - probability)
+        logits_gradient = logits_gradient.astype(hidden.dtype)
+        product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+        hidden_gradient = product("ncv,vd->ncd", logits_gradient, head).astype(hidden.dtype)
+        head_gradient += product("ncv,ncd->vd", logits_gradient, hidden)
+        return head_gradient, hidden_gradient
+
+    zero = jnp.zeros(head.shape, jnp.float32)
+    head_gradient, hidden_gradient = jax.lax.scan(
+        chunk, zero, (hidden, target, normaliser, gradient)
+    )
+    return hidden_gradient, head_gradient.astype(head.dtype), None
+
+
+_chunked.defvjp(_forward, _backward)

@@ -1,0 +1,134 @@
+"""Attention over packed rows, and over a cache whose prompt is shared by its responses.
+
+A row holds groups: a prompt, then its responses, one after the other. A token attends to its own
+segment up to itself, and a response also to all of its group's prompt. Everything is static but
+the segment ids, so one compiled program serves every batch of a shape.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+MASKED = -1e30  # finite, so that a wholly masked block keeps finite gradients
+
+
+def packed_attention(
+    query: Float[Array, "n t h e"],
+    key: Float[Array, "n t g e"],
+    value: Float[Array, "n t g e"],
+    group: Int[Array, "n t"],
+    response: Int[Array, "n t"],
+    *,
+    reach: int,
+    window: int | None = None,
+    block: int = 128,
+) -> Float[Array, "n t h e"]:
+    """Attention of every token to its own response so far and to its group's prompt.
+
+    Queries go in blocks, and a block meets only the keys it can reach: not those behind it, nor
+    those further back than the longest group. So cost grows with the group and not with the row,
+    and the scores of a whole row never exist at once.
+
+    Args:
+        query: h heads; `key` and `value` have g heads, each serving h / g of the query's.
+        group: which group of the row a token belongs to; -1 on padding.
+        response: 0 on the prompt, 1 to k on the responses.
+        reach: tokens of the longest group of the batch. Static.
+        window: a token attends to this many last positions of its own sequence.
+        block: queries at a time.
+
+    Returns:
+        The attended values, in the dtype of `query`; softmax in float32.
+    """
+    tokens = query.shape[1]
+    position = _position(group, response) if window is not None else None
+    parts = []
+    for start in range(0, tokens, block):
+        end = min(start + block, tokens)
+        first = max(0, start + 1 - reach) // block * block
+        q, k = slice(start, end), slice(first, end)
+        allowed = group[:, q, None] == group[:, None, k]
+        allowed &= (response[:, None, k] == 0) | (response[:, q, None] == response[:, None, k])
+        allowed &= jnp.arange(start, end)[:, None] >= jnp.arange(first, end)
+        if position is not None:
+            allowed &= position[:, q, None] - position[:, None, k] < window
+        parts.append(_attend(query[:, q], key[:, k], value[:, k], allowed))
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+
+def _attend(
+    query: Float[Array, "n q h e"],
+    key: Float[Array, "n s g e"],
+    value: Float[Array, "n s g e"],
+    allowed: Bool[Array, "n q s"],
+) -> Float[Array, "n q h e"]:
+    rows, queries, heads, head_dim = query.shape
+    grouped = query.reshape(rows, queries, key.shape[2], -1, head_dim) * head_dim**-0.5
+    scores = jnp.einsum("nqgae,nsge->ngaqs", grouped, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
+    out = jnp.einsum("ngaqs,nsge->nqgae", weights.astype(value.dtype), value)
+    return out.reshape(rows, queries, heads, head_dim)
+
+
+def _position(group: Int[Array, "n t"], response: Int[Array, "n t"]) -> Int[Array, "n t"]:
+    """Position within prompt + response, found again from the segment ids alone."""
+    index = jnp.broadcast_to(jnp.arange(group.shape[1]), group.shape)
+    first = lambda changed: jax.lax.cummax(jnp.where(changed, index, 0), axis=1)  # noqa: E731
+    previous = lambda x: jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # noqa: E731
+    new_group = group != previous(group)
+    group_start = first(new_group)
+    segment_start = first(new_group | (response != previous(response)))
+    # Where the prompt of this group ended: the start of its first response.
+    prompt_end = first((response == 1) & (response != previous(response)))
+    in_prompt = index - group_start
+    return jnp.where(response == 0, in_prompt, index - segment_start + prompt_end - group_start)
+
+
+def cached_attention(
+    query: Float[Array, "b k s h e"],
+    prompt_key: Float[Array, "b p g e"],
+    prompt_value: Float[Array, "b p g e"],
+    prompt_lengths: Int[Array, " b"],
+    key: Float[Array, "b k r g e"],
+    value: Float[Array, "b k r g e"],
+    filled: Int[Array, ""],
+    *,
+    window: int | None = None,
+) -> Float[Array, "b k s h e"]:
+    """Attention of s new tokens of each response to its prompt and to its own past.
+
+    The prompt's keys and values are held once and serve all k responses.
+
+    Args:
+        key, value: the responses' cache, the new tokens already written at `filled`.
+        filled: tokens of each response before the new ones.
+    """
+    b, k, s, heads, head_dim = query.shape
+    grouped = query.reshape(b, k, s, key.shape[3], -1, head_dim) * head_dim**-0.5
+    to_prompt = jnp.einsum(
+        "bksgae,bpge->bkgasp", grouped, prompt_key, preferred_element_type=jnp.float32
+    )
+    to_self = jnp.einsum("bksgae,bkrge->bkgasr", grouped, key, preferred_element_type=jnp.float32)
+    past = jnp.arange(prompt_key.shape[1])
+    new = filled + jnp.arange(s)
+    own = jnp.arange(key.shape[2])
+    see_prompt = jnp.broadcast_to(
+        past[None, None] < prompt_lengths[:, None, None], (b, s, past.size)
+    )
+    see_self = own[None] <= new[:, None]
+    if window is not None:
+        query_position = prompt_lengths[:, None, None] + new[None, :, None]
+        see_prompt &= query_position - past[None, None] < window
+        see_self &= new[:, None] - own[None] < window
+    scores = jnp.concatenate(
+        [
+            jnp.where(see_prompt[:, None, None, None], to_prompt, MASKED),
+            jnp.where(see_self[None, None, None, None], to_self, MASKED),
+        ],
+        axis=-1,
+    )
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    on_prompt, on_self = jnp.split(weights, [past.size], axis=-1)
+    out = jnp.einsum("bkgasp,bpge->bksgae", on_prompt, prompt_value)
+    out += jnp.einsum("bkgasr,bkrge->bksgae", on_self, value)
+    return out.reshape(b, k, s, heads, head_dim)

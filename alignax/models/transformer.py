@@ -1,0 +1,302 @@
+"""One decoder for all families, written as `flax.nnx` modules with stacked, scanned layers.
+
+Outside this package a model is a pure function and a nested dictionary of parameters. `Decoder`
+holds the settings and offers the calls: `packed` for training rows, `prefill` and `extend` for a
+prompt computed once and its k responses. All go through the same blocks; they differ in the
+attention that they hand down.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from alignax.core.axes import split_rows
+from alignax.core.types import Layout, Params
+from alignax.models.attention import cached_attention, packed_attention
+from alignax.models.config import DecoderConfig, rotary_angles
+
+# (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
+Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
+Remat = Literal["none", "attention", "block"]
+
+
+class Linear(nnx.Module):
+    """A product over the leading axes of the kernel, with an optional bias."""
+
+    def __init__(self, config, shape, axes, *, contract=1, bias=False, rngs):
+        draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
+        self.kernel = nnx.Param(config.init_scale * draw, axes=axes)
+        self.bias = nnx.Param(jnp.zeros(shape[contract:]), axes=axes[contract:]) if bias else None
+        self.contract = contract
+
+    def __call__(self, x):
+        out = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.contract)
+        return out if self.bias is None else out + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * scale, computed in float32."""
+
+    def __init__(self, config):
+        self.scale = nnx.Param(jnp.ones(config.width), axes=("embed",))
+        self.eps = config.norm_eps
+
+    def __call__(self, x):
+        wide = x.astype(jnp.float32)
+        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
+        return wide.astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-head attention with rotary positions (halves of a head rotate together)."""
+
+    def __init__(self, config, rngs):
+        linear = functools.partial(Linear, config, bias=config.attention_bias, rngs=rngs)
+        width, dim = config.width, config.head_dim
+        self.query = linear((width, config.heads, dim), ("embed", "heads", "head_dim"))
+        self.key = linear((width, config.kv_heads, dim), ("embed", "kv_heads", "head_dim"))
+        self.value = linear((width, config.kv_heads, dim), ("embed", "kv_heads", "head_dim"))
+        self.out = linear((config.heads, dim, width), ("heads", "head_dim", "embed"), contract=2)
+
+    def __call__(self, x, angles, attend: Attend):
+        query, key = _rotate(self.query(x), angles), _rotate(self.key(x), angles)
+        attended, kept = attend(query, key, self.value(x))
+        return self.out(attended), kept
+
+
+def _rotate(x, angles):
+    cos, sin = (a[..., None, :] for a in angles)
+    low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], -1).astype(x.dtype)
+
+
+class MLP(nnx.Module):
+    """silu(gate(x)) * up(x), brought down to the width again."""
+
+    def __init__(self, config, rngs):
+        linear = functools.partial(Linear, config, bias=config.mlp_bias, rngs=rngs)
+        self.gate = linear((config.width, config.mlp_width), ("embed", "mlp"))
+        self.up = linear((config.width, config.mlp_width), ("embed", "mlp"))
+        self.down = linear((config.mlp_width, config.width), ("mlp", "embed"))
+
+    def __call__(self, x):
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each on a normed input and added to the residual stream."""
+
+    def __init__(self, config, rngs):
+        self.attention_norm = RMSNorm(config)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(config)
+        self.mlp = MLP(config, rngs)
+
+    def __call__(self, x, angles, attend: Attend):
+        attended, kept = self.attention(self.attention_norm(x), angles, attend)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), kept
+
+
+class Network(nnx.Module):
+    """Embedding, stacked blocks, final norm, output matrix."""
+
+    def __init__(self, config, rngs):
+        shape, axes = (config.vocab_size, config.width), ("vocab", "embed")
+        draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
+        self.embed = nnx.Param(config.init_scale * draw, axes=axes)
+        keys = jax.random.split(rngs.params(), config.layers)
+        self.layers = jax.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
+        self.norm = RMSNorm(config)
+        if not config.tied:
+            draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
+            self.head = nnx.Param(config.init_scale * draw, axes=axes)
+
+
+class Cache(NamedTuple):
+    """Keys and values of a batch of prompts, each once, and of the k responses to each.
+
+    `filled` counts the tokens of each response that are in the cache.
+    """
+
+    prompt_key: Float[Array, "layers b p g e"]
+    prompt_value: Float[Array, "layers b p g e"]
+    prompt_lengths: Int[Array, " b"]
+    key: Float[Array, "layers b k r g e"]
+    value: Float[Array, "layers b k r g e"]
+    filled: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """A decoder as pure functions of its parameters.
+
+    Fields:
+        config: the shape.
+        dtype: of the arithmetic in the blocks. Parameters stay float32 masters; norms' means,
+            softmaxes and log-sum-exps are float32 whatever this says.
+        remat: what the backward pass computes again to save memory: nothing, the attention
+            weights, or whole blocks.
+    """
+
+    config: DecoderConfig
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Remat = "none"
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
+        return nnx.to_pure_dict(nnx.state(Network(self.config, nnx.Rngs(params=key))))
+
+    @functools.cached_property
+    def _abstract(self) -> tuple[Any, Any]:
+        return nnx.split(jax.eval_shape(lambda: Network(self.config, nnx.Rngs(0))))
+
+    def abstract(self) -> Params:
+        """The parameters' shapes and dtypes, nothing allocated."""
+        return nnx.to_pure_dict(self._abstract[1])
+
+    def axes(self) -> Params:
+        """The logical axes of every parameter, in the structure of `abstract()`."""
+
+        def name(path, variable):
+            stacked = path[0].key == "layers"
+            return (("layers",) if stacked else ()) + variable.get_metadata("axes")
+
+        is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
+        state = jax.tree_util.tree_map_with_path(name, self._abstract[1], is_leaf=is_variable)
+        return nnx.to_pure_dict(state)
+
+    def head(self, params: Params) -> Float[Array, "v d"]:
+        """The output matrix: the embedding, where they are tied."""
+        return params["embed"] if self.config.tied else params["head"]
+
+    def packed(
+        self, params: Params, layout: Layout, *, reach: int | None = None
+    ) -> Float[Array, "n t d"]:
+        """Hidden states, after the final norm, of rows that hold packed groups.
+
+        Args:
+            reach: tokens of the longest group, where it is known to be less than a row.
+        """
+
+        def attend(query, key, value):
+            out = packed_attention(
+                query,
+                key,
+                value,
+                layout.group,
+                layout.response,
+                reach=reach or layout.tokens.shape[1],
+                window=self.config.window,
+            )
+            return out, None
+
+        if self.remat == "attention":
+            attend = jax.checkpoint(attend)
+        hidden, _ = self._run(params, layout.tokens, layout.position, attend)
+        return hidden
+
+    def prefill(
+        self,
+        params: Params,
+        prompts: Int[Array, "b p"],
+        lengths: Int[Array, " b"],
+        *,
+        num_responses: int,
+        max_response: int,
+    ) -> tuple[Float[Array, "b d"], Cache]:
+        """Computes each prompt once.
+
+        Returns:
+            The hidden state that predicts the first token of every response, and a cache with
+            room for `num_responses` responses of `max_response` tokens.
+        """
+        index = jnp.broadcast_to(jnp.arange(prompts.shape[1]), prompts.shape)
+        group = jnp.where(index < lengths[:, None], 0, -1)
+        segment = jnp.zeros_like(group)
+
+        def attend(query, key, value):
+            out = packed_attention(
+                query,
+                key,
+                value,
+                group,
+                segment,
+                reach=prompts.shape[1],
+                window=self.config.window,
+            )
+            return out, (key, value)
+
+        hidden, (key, value) = self._run(params, prompts, index, attend)
+        layers, b, _, heads, dim = key.shape
+        room = jnp.zeros((layers, b, num_responses, max_response, heads, dim), key.dtype)
+        last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
+        return last, Cache(key, value, lengths, room, room, jnp.int32(0))
+
+    def extend(
+        self, params: Params, cache: Cache, tokens: Int[Array, "b k s"]
+    ) -> tuple[Float[Array, "b k s d"], Cache]:
+        """Hidden states of s further tokens of every response, and the cache that holds them."""
+        new = cache.filled + jnp.arange(tokens.shape[2])
+        position = jnp.broadcast_to(
+            cache.prompt_lengths[:, None, None] + new[None, None, :], tokens.shape
+        )
+        angles = rotary_angles(self.config, position)
+        network = nnx.merge(self._abstract[0], params)
+        x = network.embed[...].astype(self.dtype)[tokens]
+
+        # The responses' cache rides in the carry and is written in place, one slice a layer;
+        # as a scanned output it would be copied whole for every token.
+        def layer(carry, inputs):
+            x, past_key, past_value = carry
+            block, prompt_key, prompt_value, index = inputs
+
+            def attend(query, key, value):
+                at = (index, 0, 0, cache.filled, 0, 0)
+                keys = jax.lax.dynamic_update_slice(past_key, key[None], at)
+                values = jax.lax.dynamic_update_slice(past_value, value[None], at)
+                out = cached_attention(
+                    query,
+                    prompt_key,
+                    prompt_value,
+                    cache.prompt_lengths,
+                    jax.lax.dynamic_index_in_dim(keys, index, keepdims=False),
+                    jax.lax.dynamic_index_in_dim(values, index, keepdims=False),
+                    cache.filled,
+                    window=self.config.window,
+                )
+                return out, (keys, values)
+
+            x, (past_key, past_value) = block(x, angles, attend)
+            return (x, past_key, past_value), None
+
+        inputs = (network.layers, cache.prompt_key, cache.prompt_value,
+                  jnp.arange(self.config.layers))  # fmt: skip
+        (x, key, value), _ = jax.lax.scan(layer, (x, cache.key, cache.value), inputs)
+        cache = cache._replace(key=key, value=value, filled=cache.filled + tokens.shape[2])
+        return network.norm(x), cache
+
+    def logits(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
+        """Unnormalised log-probabilities over the vocabulary, float32."""
+        head = self.head(params).astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+    def _run(self, params, tokens, position, attend: Attend):
+        angles = rotary_angles(self.config, position)
+        network = nnx.merge(self._abstract[0], params)
+        x = split_rows(network.embed[...].astype(self.dtype)[tokens])
+
+        def layer(x, block):
+            x, kept = block(x, angles, attend)
+            return split_rows(x), kept
+
+        if self.remat == "block":
+            layer = jax.checkpoint(layer)
+        x, kept = jax.lax.scan(layer, x, network.layers)
+        return network.norm(x), kept
