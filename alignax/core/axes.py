@@ -25,3 +25,14 @@ def split_rows(x: T) -> T:
     if not axes:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
+def whole(x: T) -> T:
+    """States that every device holds all of x: gathered for use, scattered again for its gradient.
+
+    For tables that are looked up by row: the partitioner has no cheap way to look up a table that
+    is split along its rows or its width. Does nothing where no mesh is set.
+    """
+    if not jax.sharding.get_abstract_mesh().axis_names:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())

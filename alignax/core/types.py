@@ -1,8 +1,8 @@
 """The arrays that cross `jit`: a batch, its layout in rows, a model's outputs, the training state.
 
 Axis letters: `b` prompts, `k` responses to a prompt, `p` prompt tokens, `r` response tokens,
-`n` rows, `t` tokens of a row, `m` scored tokens of a row, `v` vocabulary, `d` width, `h` heads,
-`s` seeds. Tuples and not dataclasses: `jax.tree.map` rebuilds them without running shape checks.
+`n` rows, `t` tokens of a row, `u` shards of rows, `m` scored tokens of a shard, `v` vocabulary,
+`d` width, `h` heads, `s` seeds. Tuples and not dataclasses: `jax.tree.map` rebuilds them without running shape checks.
 """
 
 from collections.abc import Mapping
@@ -53,19 +53,24 @@ class Layout(NamedTuple):
         group: which group of the row a token belongs to; -1 on padding.
         response: 0 for the prompt, 1 to k for the responses.
         position: within prompt + response. A response goes on where its prompt ends.
-        source: the place in the row whose hidden state predicts a scored token. The last token of
-            a prompt predicts the first token of each of its k responses.
+        source: where the hidden state is that predicts a scored token, counted over the rows of
+            one shard laid end to end. The last token of a prompt predicts the first token of each
+            of its k responses.
         target: that token's id.
         slot: where its log-probability goes in the flattened [b, k, r]; -1 where unused.
+
+    The rows of a shard (`u` shards, n / u rows each) are on one device, and so is all that
+    `source` points to. Scored tokens are gathered by shard and not by row, because rows differ in
+    how many they have and shards hardly do.
     """
 
     tokens: Int[Array, "n t"]
     group: Int[Array, "n t"]
     response: Int[Array, "n t"]
     position: Int[Array, "n t"]
-    source: Int[Array, "n m"]
-    target: Int[Array, "n m"]
-    slot: Int[Array, "n m"]
+    source: Int[Array, "u m"]
+    target: Int[Array, "u m"]
+    slot: Int[Array, "u m"]
 
 
 class Outputs(NamedTuple):

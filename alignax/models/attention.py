@@ -49,7 +49,7 @@ def packed_attention(
         q, k = slice(start, end), slice(first, end)
         allowed = group[:, q, None] == group[:, None, k]
         allowed &= (response[:, None, k] == 0) | (response[:, q, None] == response[:, None, k])
-        allowed &= jnp.arange(start, end)[:, None] >= jnp.arange(first, end)
+        allowed &= jnp.arange(start, end)[None, :, None] >= jnp.arange(first, end)[None, None]
         if position is not None:
             allowed &= position[:, q, None] - position[:, None, k] < window
         parts.append(_attend(query[:, q], key[:, k], value[:, k], allowed))

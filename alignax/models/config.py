@@ -104,5 +104,6 @@ def rotary_angles(
     config: DecoderConfig, position: Int[Array, "*n"]
 ) -> tuple[Float[Array, "*n half"], Float[Array, "*n half"]]:
     """Cosine and sine of each plane's angle at each position, float32."""
-    angle = position[..., None].astype(jnp.float32) * rotary_frequencies(config)
+    frequency = rotary_frequencies(config).reshape((1,) * position.ndim + (-1,))
+    angle = position[..., None].astype(jnp.float32) * frequency
     return jnp.cos(angle), jnp.sin(angle)

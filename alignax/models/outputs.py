@@ -5,6 +5,7 @@ only scored tokens meet the vocabulary.
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from alignax.core.logprobs import CHUNK_BYTES, token_logprobs
 from alignax.core.types import Batch, Layout, Outputs, Params
@@ -27,9 +28,35 @@ def outputs(
         chunk_bytes: how many bytes of logits may exist at once.
     """
     hidden = model.packed(params, layout, reach=reach)
+    hidden = hidden.reshape(layout.source.shape[0], -1, hidden.shape[-1])
     hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
     logprobs = token_logprobs(hidden, model.head(params), layout.target, chunk_bytes=chunk_bytes)
     size = batch.mask.size
     slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
     flat = jnp.zeros(size, jnp.float32).at[slot].set(logprobs, mode="drop", unique_indices=False)
     return Outputs(logprobs=flat.reshape(batch.mask.shape))
+
+
+def score_responses(
+    model: Decoder,
+    params: Params,
+    prompts: Int[Array, "b p"],
+    prompt_lengths: Int[Array, " b"],
+    responses: Int[Array, "b k r"],
+    mask: Bool[Array, "b k r"],
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Float[Array, "b k r"]:
+    """Log-probabilities of responses that were sampled, by the calls that sampled them.
+
+    Each prompt is computed once (`prefill`) and all its responses in one `extend`; 0 off the mask.
+    """
+    b, k, r = responses.shape
+    last, cache = model.prefill(params, prompts, prompt_lengths, num_responses=k, max_response=r)
+    hidden, _ = model.extend(params, cache, responses)
+    first = jnp.broadcast_to(last[:, None, None], (b, k, 1, last.shape[-1]))
+    hidden = jnp.concatenate([first, hidden[:, :, :-1]], axis=2).reshape(b, k * r, -1)
+    logprobs = token_logprobs(
+        hidden, model.head(params), responses.reshape(b, k * r), chunk_bytes=chunk_bytes
+    )
+    return jnp.where(mask, logprobs.reshape(b, k, r), 0.0)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from alignax.core.axes import split_rows
+from alignax.core.axes import split_rows, whole
 from alignax.core.types import Layout, Params
 from alignax.models.attention import cached_attention, packed_attention
 from alignax.models.config import DecoderConfig, rotary_angles
@@ -37,7 +37,11 @@ class Linear(nnx.Module):
 
     def __call__(self, x):
         out = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.contract)
-        return out if self.bias is None else out + self.bias[...].astype(x.dtype)
+        return out if self.bias is None else out + _spread(self.bias, out)
+
+
+def _spread(weight, x):
+    return jnp.broadcast_to(weight[...].astype(x.dtype), x.shape)
 
 
 class RMSNorm(nnx.Module):
@@ -50,7 +54,7 @@ class RMSNorm(nnx.Module):
     def __call__(self, x):
         wide = x.astype(jnp.float32)
         wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return wide.astype(x.dtype) * self.scale[...].astype(x.dtype)
+        return wide.astype(x.dtype) * _spread(self.scale, x)
 
 
 class Attention(nnx.Module):
@@ -290,7 +294,7 @@ class Decoder:
     def _run(self, params, tokens, position, attend: Attend):
         angles = rotary_angles(self.config, position)
         network = nnx.merge(self._abstract[0], params)
-        x = split_rows(network.embed[...].astype(self.dtype)[tokens])
+        x = split_rows(whole(network.embed[...].astype(self.dtype))[tokens])
 
         def layer(x, block):
             x, kept = block(x, angles, attend)

@@ -1,1 +1,1 @@
-
+"""The mesh, the update, checkpoints, metrics and the loop that joins them."""

@@ -1,0 +1,279 @@
+"""An experiment: the rooms' own settings side by side, loaded from a Python file and checked.
+
+A config is a Python file with a function `experiment()` that returns an `Experiment`. Any setting
+can be changed from the command line by its dotted name.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from alignax.core.errors import BadInput
+from alignax.core.method import Method
+from alignax.data.bad_rows import OnBadRow
+from alignax.data.tokenise import TokenLimits
+from alignax.generate.sampler import Sampler
+from alignax.models.transformer import Remat
+from alignax.train.loop import Loop
+from alignax.train.optim import Optim
+from alignax.train.sharding import Mesh
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which weights a run begins from, and how they compute.
+
+    Fields:
+        model_name_or_path: a Hugging Face model directory or hub id. It is the reference too.
+        dtype: of the arithmetic. Parameters and losses stay float32.
+        remat: what the backward pass computes again to save memory.
+    """
+
+    model_name_or_path: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Remat = "attention"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the text comes from and what becomes of it.
+
+    Fields:
+        train, eval: a path (.jsonl, .jsonl.gz, .json, .parquet, or a directory with a file for
+            each split), `tfds:NAME`, or `hf:owner/name`. No `eval`: nothing is held out.
+        train_split, eval_split: of a directory or a data set.
+        eval_limit: rows of the held-out data that are used; None for all.
+        template: "chat" renders by the tokenizer's chat template; "none" takes strings as they
+            stand. chat_template: a file whose template replaces the tokenizer's.
+        limits: how long a group may be.
+        on_bad_row: "refuse" stops at a row with a defect; "drop" drops and counts it.
+        max_dropped_share: of groups that may be dropped or cut before the run refuses to start.
+        cache_dir: where prepared data and reference log-probabilities are kept.
+    """
+
+    train: str
+    eval: str | None = None
+    train_split: str = "train"
+    eval_split: str = "test"
+    eval_limit: int | None = None
+    template: Literal["chat", "none"] = "chat"
+    chat_template: str | None = None
+    limits: TokenLimits = TokenLimits()
+    on_bad_row: OnBadRow = "refuse"
+    max_dropped_share: float = 0.1
+    cache_dir: str = ".cache/alignax"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured before, during and after training.
+
+    Fields:
+        batch_size: groups at a time, over all devices.
+        sampler: how answers to the held-out prompts are drawn.
+        num_prompts: held-out prompts that are answered, before and after; 0 for none.
+        shown: of these, how many are printed, before and after side by side.
+    """
+
+    batch_size: int = 16
+    sampler: Sampler = Sampler(max_new_tokens=64, temperature=0.7, top_p=0.95)
+    num_prompts: int = 64
+    shown: int = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides a run, and with the seed, every number of it.
+
+    Fields:
+        output_dir: takes checkpoints, metrics, samples and the exported model.
+        seed: of the order of the data and of all draws.
+        tensorboard, wandb: where metrics go beside metrics.jsonl; `wandb` names a project.
+    """
+
+    method: Method
+    model: Model
+    data: Data
+    output_dir: str
+    optim: Optim = Optim()
+    loop: Loop = Loop()
+    mesh: Mesh = Mesh()
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+    tensorboard: bool = True
+    wandb: str | None = None
+
+
+def load(path: str | Path) -> Experiment:
+    """Runs a config file and returns its experiment."""
+    path = Path(path)
+    if not path.is_file():
+        near = _nearest(path.name, [p.name for p in path.parent.glob("*.py")])
+        raise BadInput(
+            "a Python config file",
+            "no such file",
+            f"Did you mean {path.parent / near}?" if near else "configs/ holds examples.",
+            where=str(path),
+        )
+    spec = importlib.util.spec_from_file_location(f"alignax_config_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses of a config file look themselves up here
+    spec.loader.exec_module(module)
+    make = getattr(module, "experiment", None)
+    if not callable(make):
+        raise BadInput(
+            "a function experiment() that returns an Experiment",
+            "none",
+            "configs/quickstart.py shows one.",
+            where=str(path),
+        )
+    found = make()
+    if not isinstance(found, Experiment):
+        raise BadInput(
+            "experiment() to return an Experiment",
+            type(found).__name__,
+            "configs/quickstart.py shows one.",
+            where=str(path),
+        )
+    return found
+
+
+def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """Changes settings by dotted names, such as `--method.beta 0.2 --loop.max-steps 50`.
+
+    Raises:
+        BadInput: a name that is not known, with the nearest ones; a value of the wrong type.
+    """
+    if not arguments:
+        return experiment
+    for argument in arguments:
+        if argument.startswith("--"):
+            _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
+    try:
+        return tyro.cli(
+            type(experiment), args=list(arguments), default=experiment, prog="alignax"
+        )
+    except SystemExit as stop:
+        if stop.code in (0, None):  # --help
+            raise
+        raise BadInput(
+            "values of the settings' own types",
+            " ".join(arguments),
+            "The message above names the setting.",
+            where="command line",
+        ) from None
+
+
+def _check_name(experiment: Experiment, name: str) -> None:
+    if name in ("help", "h"):
+        return
+    inside: Any = experiment
+    done: list[str] = []
+    for part in name.removeprefix("no_").split("."):
+        known = [f.name for f in dataclasses.fields(inside)] if _is_settings(inside) else []
+        known_parts = {*known, *(f"no_{k}" for k in known)}
+        if part not in known_parts:
+            parent = type(inside).__name__
+            near = _nearest(part, known)
+            everywhere = [n for n in names(experiment) if n.split(".")[-1] == part]
+            hint = f"Did you mean {'.'.join([*done, near])}?" if near else ""
+            if everywhere:
+                hint = f"Did you mean {everywhere[0]}?"
+            raise BadInput(
+                f"a setting; {parent} has {', '.join(known)}" if known else "a setting's name",
+                ".".join([*done, part]),
+                hint or "alignax train CONFIG --help lists them all.",
+                where="command line",
+            )
+        done.append(part)
+        inside = getattr(inside, part.removeprefix("no_") if part not in known else part)
+
+
+def _is_settings(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def names(settings: Any, prefix: str = "") -> list[str]:
+    """The dotted names of all settings."""
+    found = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if _is_settings(value):
+            found += names(value, f"{prefix}{field.name}.")
+        else:
+            found.append(prefix + field.name)
+    return found
+
+
+def to_json(settings: Any) -> Any:
+    """Settings as JSON; a dataclass carries its class's name under `type`."""
+    if _is_settings(settings):
+        fields = {f.name: to_json(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+        return {"type": type(settings).__name__, **fields}
+    if isinstance(settings, tuple | list):
+        return [to_json(x) for x in settings]
+    return settings
+
+
+# What may differ between a run and its continuation: none of it changes a number of the run.
+_FREE = ("loop.logging_steps", "loop.save_steps", "loop.keep", "output_dir", "tensorboard", "wandb",
+         "data.cache_dir", "evaluation", "mesh")  # fmt: skip
+
+
+def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting in which two experiments, as JSON, differ in what decides their numbers."""
+
+    def walk(old: Any, new: Any, name: str) -> tuple[str, Any, Any] | None:
+        if name in _FREE or old == new:
+            return None
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in {**old, **new}:
+                inner = f"{name}.{key}" if name else key
+                found = walk(old.get(key), new.get(key), inner)
+                if found is not None:
+                    return found
+            return None
+        return name, old, new
+
+    return walk(old, new, "")
+
+
+def check(experiment: Experiment) -> None:
+    """Refuses settings that cannot work, before anything is allocated."""
+    experiment.loop.check()
+    for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
+                        ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip
+        if value <= 0:
+            raise BadInput("a positive number", repr(value), "Change the setting.", where=name)
+    _check_types(experiment, "")
+
+
+def _check_types(settings: Any, prefix: str) -> None:
+    """Literal fields hold one of their values; a config file is Python, and no one else looks."""
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, hint = getattr(settings, field.name), hints[field.name]
+        if _is_settings(value):
+            _check_types(value, f"{prefix}{field.name}.")
+        elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            known = [str(k) for k in typing.get_args(hint)]
+            near = _nearest(str(value), known)
+            raise BadInput(
+                f"one of {', '.join(known)}",
+                repr(value),
+                f"Did you mean {near!r}?" if near else "Choose one of these.",
+                where=f"{prefix}{field.name}",
+            )

@@ -1,0 +1,254 @@
+"""A data set prepared once: token ids in ArrayRecord files, written and read through TFDS.
+
+TensorFlow is not needed. What was prepared is found again by a fingerprint over everything that
+it depends on, so a second run tokenises nothing and prints the same reports.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from alignax.core.errors import BadInput
+from alignax.core.records import Group, Record
+from alignax.data.bad_rows import OnBadRow
+from alignax.data.catalogues import quiet_tfds
+from alignax.data.chat import Renderer
+from alignax.data.plan import Lengths
+from alignax.data.sources import Report, content_hash, load_records
+from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
+
+FORMAT = 1  # raise it whenever the same input would be written otherwise
+SPLIT = "groups"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared data set on disk, with random access. Threads share it; processes pickle it.
+
+    Fields:
+        directory: where it is kept.
+        fingerprint: hex SHA-256 of what it was made from.
+    """
+
+    directory: Path
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.lengths.prompt)
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        row = self._rows[index % len(self)]
+        return Example(**{**row, "origin": row["origin"].decode()})
+
+    @functools.cached_property
+    def lengths(self) -> Lengths:
+        """Token counts of all groups."""
+        with np.load(self.directory / "lengths.npz") as arrays:
+            return Lengths(*(arrays[name] for name in Lengths._fields))
+
+    @property
+    def records(self) -> Report:
+        """What was read from the source."""
+        return Report.from_json(self._notes["records"])
+
+    @property
+    def tokens(self) -> TokenReport:
+        """What tokenising kept and lost."""
+        return TokenReport.from_json(self._notes["tokens"])
+
+    @property
+    def limits(self) -> TokenLimits:
+        """The lengths that were allowed."""
+        return TokenLimits(**self._notes["limits"])
+
+    @functools.cached_property
+    def _notes(self) -> dict[str, Any]:
+        return json.loads((self.directory / "notes.json").read_text())
+
+    @functools.cached_property
+    def _rows(self) -> Sequence[dict[str, Any]]:
+        folder = self.directory / Examples.name / str(Examples.VERSION)
+        return tfds.builder_from_directory(folder).as_data_source(SPLIT)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is cached stays behind: another process opens the files itself.
+        return {"directory": self.directory, "fingerprint": self.fingerprint}
+
+    def __str__(self) -> str:
+        return f"{self.records}\n{self.tokens}\nprepared: {self.directory}"
+
+
+class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes token ids as a TFDS data set, in order, in a format that is read by index."""
+
+    name = "examples"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, examples: Sequence[Example], data_dir: Path):
+        self._examples = examples
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Prompts and responses as token ids, made by alignax.",
+            features=features.FeaturesDict(
+                {
+                    "prompt": features.Tensor(shape=(None,), dtype=np.int32),
+                    "responses": features.Tensor(shape=(None,), dtype=np.int32),
+                    "response_lengths": features.Tensor(shape=(None,), dtype=np.int32),
+                    "mask": features.Tensor(shape=(None,), dtype=np.bool_),
+                    "scores": features.Tensor(shape=(None,), dtype=np.float32),
+                    "origin": features.Text(),
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        del dl_manager
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        for number, example in enumerate(self._examples):
+            yield number, example._asdict()
+
+
+def prepare(
+    source: str,
+    group: Callable[[Record], Group],
+    record_type: type[Record],
+    renderer: Renderer,
+    limits: TokenLimits,
+    *,
+    grouping: str,
+    cache_dir: str | Path,
+    split: str = "train",
+    on_bad_row: OnBadRow = "refuse",
+    max_dropped_share: float = 0.1,
+    limit: int | None = None,
+) -> Prepared:
+    """The tokenised data set of a source: made now, or found where an earlier run left it.
+
+    Args:
+        source: a path, `tfds:NAME` or `hf:owner/name`.
+        group: puts the responses of one record side by side, as `Method.group`.
+        record_type: what `group` takes.
+        grouping: the name of `group`, and all settings it depends on; two functions that differ
+            must have two names, because results are found again by it.
+        cache_dir: where prepared data sets are kept.
+        split: which file of a directory, or which split of a data set.
+        on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
+        max_dropped_share: of groups that may be dropped or cut, in [0, 1].
+        limit: read no more rows than this.
+
+    Raises:
+        BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
+    """
+    depends_on = {
+        "format": FORMAT,
+        "source": content_hash(source, split=split),
+        "split": split,
+        "record": record_type.__qualname__,
+        "grouping": grouping,
+        "renderer": renderer_hash(renderer),
+        "limits": dataclasses.asdict(limits),
+        "on_bad_row": on_bad_row,
+        "limit": limit,
+    }
+    fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+    prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
+    if prepared.directory.is_dir():
+        prepared.tokens.check(max_dropped_share)
+        return prepared
+    records, report = load_records(
+        source, record_type, split=split, on_bad_row=on_bad_row, limit=limit
+    )
+    examples, tokens = tokenise(map(group, records), renderer, limits, on_bad_row=on_bad_row)
+    tokens.check(max_dropped_share)
+    if not examples:
+        raise BadInput(
+            "at least one group within the limits",
+            str(tokens.dropped),
+            "Raise max_length.",
+            where=source,
+        )
+    notes = {
+        "records": dataclasses.asdict(report),
+        "tokens": dataclasses.asdict(tokens),
+        "limits": dataclasses.asdict(limits),
+        "depends_on": depends_on,
+    }
+    _write(prepared.directory, examples, notes)
+    return prepared
+
+
+def renderer_hash(renderer: Renderer) -> str:
+    """Changes with anything that could change a token id: vocabulary, merges, template, ends."""
+    tokenizer = renderer.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        rules: Any = sorted(tokenizer.get_vocab().items())
+    else:
+        # Padding and truncation are the traces of earlier calls, not properties of the tokenizer.
+        rules = {**json.loads(backend.to_str()), "padding": None, "truncation": None}
+    parts = {
+        "rules": rules,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "template": renderer.template,
+        "chat_template": renderer.chat_template or tokenizer.chat_template,
+        "end_ids": sorted(renderer.end_ids),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def token_counts(examples: Sequence[Example]) -> Lengths:
+    """Lengths of groups; a response that is not there counts 0."""
+    most = max(len(example.response_lengths) for example in examples)
+    shape = (len(examples), most)
+    response, scored = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for i, example in enumerate(examples):
+        for j, (tokens, mask) in enumerate(example.split()):
+            response[i, j], scored[i, j] = len(tokens), mask.sum()
+    prompt = np.array([len(example.prompt) for example in examples], np.int32)
+    return Lengths(prompt, response, scored)
+
+
+def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) -> None:
+    """Writes beside the place and then renames, so that what is there is always whole."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=directory.parent))
+    except OSError as error:
+        raise BadInput(
+            "a folder to keep prepared data in",
+            f"{error.strerror} ({type(error).__name__})",
+            "Set data.cache_dir to a folder that can be written.",
+            where=str(directory.parent),
+        ) from error
+    try:
+        with quiet_tfds():
+            Examples(examples, draft).download_and_prepare(download_dir=draft / "downloads")
+        shutil.rmtree(draft / "downloads", ignore_errors=True)
+        np.savez(draft / "lengths.npz", **token_counts(examples)._asdict())
+        (draft / "notes.json").write_text(json.dumps(notes, indent=1))
+        draft.chmod(0o755)
+        draft.rename(directory)
+    except OSError:
+        # Another process may have finished the same work first; then its copy serves.
+        if not directory.is_dir():
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

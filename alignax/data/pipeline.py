@@ -1,0 +1,182 @@
+"""From prepared groups and a plan to batches in rows, read ahead, with an exact position.
+
+The position is the number of the next step: everything else follows from the plan.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import grain
+import numpy as np
+from jaxtyping import Float, Int
+
+from alignax.core.types import Batch, Layout
+from alignax.data.plan import Lengths, Placement, Plan, Shape
+from alignax.data.tokenise import Example
+
+READ_AHEAD = 4  # steps
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """Tokenised groups with random access, such as `builder.Prepared`."""
+
+    lengths: Lengths
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenArrays:
+    """Numbers for every response token of a data set, such as reference log-probabilities.
+
+    Fields:
+        values: of all groups end to end; a group's responses end to end.
+        starts: where each group begins.
+    """
+
+    values: Float[np.ndarray, " tokens"]
+    starts: Int[np.ndarray, " g"]
+
+    @classmethod
+    def empty(cls, lengths: Lengths) -> "TokenArrays":
+        """Zeros, in the layout of a data set with these lengths."""
+        counts = lengths.response.sum(axis=1)
+        starts = np.cumsum(counts) - counts
+        return cls(np.zeros(int(counts.sum()), np.float32), starts)
+
+    def __getitem__(self, group: int) -> Float[np.ndarray, " tokens"]:
+        return self.values[self.starts[group] :]
+
+
+def build_step(
+    groups: Groups, plan: Plan, index: int, ref_logprobs: TokenArrays | None = None
+) -> tuple[Batch, Layout]:
+    """The arrays of one step; every one has a leading axis of micro-batches.
+
+    Example: one group, prompt `p q`, responses `a b` and `c`, in a row of 8. The log-probability
+    of each response token comes from the position before it, and both first tokens from `q`:
+
+        tokens    p  q  a  b  c  .  .  .
+        response  0  0  1  1  2  0  0  0
+        position  0  1  2  3  2  0  0  0
+        source    1  2  1               of the scored tokens a, b, c
+        target    a  b  c
+        slot      0  1  2               in [b, k, r] = [[[a b] [c .]]], flattened
+    """
+    placement = plan.step(index)
+    micro = [
+        _micro_batch(groups, plan.shape, Placement(*(x[i] for x in placement)), ref_logprobs)
+        for i in range(plan.accumulation)
+    ]
+    batches, layouts = zip(*micro, strict=True)
+    return _stack(batches), _stack(layouts)
+
+
+def _stack(parts: Sequence[Any]) -> Any:
+    fields = zip(*parts, strict=True)
+    return type(parts[0])(*(None if f[0] is None else np.stack(f) for f in fields))
+
+
+def _micro_batch(
+    groups: Groups, shape: Shape, placement: Placement, ref_logprobs: TokenArrays | None
+) -> tuple[Batch, Layout]:
+    b, k, r = shape.groups, shape.responses, shape.response
+    batch = Batch(
+        prompts=np.zeros((b, shape.prompt), np.int32),
+        prompt_lengths=np.ones(b, np.int32),
+        responses=np.zeros((b, k, r), np.int32),
+        mask=np.zeros((b, k, r), bool),
+        scores=np.zeros((b, k), np.float32),
+        valid=np.zeros((b, k), bool),
+        ref_logprobs=None if ref_logprobs is None else np.zeros((b, k, r), np.float32),
+    )
+    rows = (shape.rows, shape.row_length)
+    layout = Layout(
+        tokens=np.zeros(rows, np.int32),
+        group=np.full(rows, -1, np.int32),
+        response=np.zeros(rows, np.int32),
+        position=np.zeros(rows, np.int32),
+        source=np.zeros((shape.shards, shape.scored), np.int32),
+        target=np.zeros((shape.shards, shape.scored), np.int32),
+        slot=np.full((shape.shards, shape.scored), -1, np.int32),
+    )
+    scored = [0] * shape.shards
+    per_shard = shape.rows // shape.shards
+    places = zip(*(x.tolist() for x in placement), strict=True)
+    for i, (group, row, offset) in enumerate(places):
+        if group < 0:
+            continue
+        example = groups[group]
+        shard, first_row = row // per_shard, row // per_shard * per_shard
+        base = (row - first_row) * shape.row_length + offset  # in the shard's rows, joined
+        p = len(example.prompt)
+        batch.prompts[i, :p] = example.prompt
+        batch.prompt_lengths[i] = p
+        _lay(layout, row, offset, example.prompt, i, 0, 0)
+        at, start = p, 0  # in the row, from the group's begin; in the joined responses
+        for j, length in enumerate(example.response_lengths.tolist()):
+            part = slice(start, start + length)
+            tokens, mask = example.responses[part], example.mask[part]
+            batch.responses[i, j, :length] = tokens
+            batch.mask[i, j, :length] = mask
+            batch.scores[i, j] = example.scores[j]
+            batch.valid[i, j] = True
+            if batch.ref_logprobs is not None and ref_logprobs is not None:
+                batch.ref_logprobs[i, j, :length] = ref_logprobs[group][part]
+            _lay(layout, row, offset + at, tokens, i, j + 1, p)
+            places = np.flatnonzero(mask)
+            into = slice(scored[shard], scored[shard] + len(places))
+            layout.source[shard, into] = base + np.where(places == 0, p - 1, at + places - 1)
+            layout.target[shard, into] = tokens[places]
+            layout.slot[shard, into] = (i * k + j) * r + places
+            scored[shard] += len(places)
+            at, start = at + length, start + length
+    return batch, layout
+
+
+def _lay(
+    layout: Layout, row: int, begin: int, tokens: np.ndarray, group: int, response: int, first: int
+) -> None:
+    where = slice(begin, begin + len(tokens))
+    layout.tokens[row, where] = tokens
+    layout.group[row, where] = group
+    layout.response[row, where] = response
+    layout.position[row, where] = np.arange(first, first + len(tokens))
+
+
+class Batches:
+    """The steps of a plan in order, built ahead of their use by Grain's threads."""
+
+    def __init__(
+        self,
+        groups: Groups,
+        plan: Plan,
+        *,
+        ref_logprobs: TokenArrays | None = None,
+        transform: Callable[[tuple[Batch, Layout]], Any] | None = None,
+    ):
+        steps = grain.MapDataset.range(len(plan)).map(
+            lambda index: build_step(groups, plan, int(index), ref_logprobs)
+        )
+        if transform is not None:
+            steps = steps.map(transform)
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=READ_AHEAD)
+        self._iterator = iter(steps.to_iter_dataset(options))
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def position(self) -> dict[str, Any]:
+        """Where the next step is, as JSON."""
+        return self._iterator.get_state()
+
+    def restore(self, position: dict[str, Any]) -> None:
+        """Goes on from `position`."""
+        self._iterator.set_state(position)

@@ -1,0 +1,316 @@
+"""The plan of a run: which groups form which step, and where each lies in its rows.
+
+A pure function of (lengths, seed, batch size, accumulation, shards): no state, so any step can be
+asked for at any time, and the number of the step is the whole position in the data.
+
+The order is a new permutation each epoch, one epoch after another without a seam. It is cut into
+windows of an epoch or less, and inside a window groups are dealt so that every device's share of
+every micro-batch, a *unit*, has nearly the same number of tokens and of scored tokens. That is
+what lets one compiled shape serve all steps with little padding although the number of groups in
+a step is fixed. Long and short groups still meet at random, but no step is long as a whole.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from alignax.core.errors import BadInput
+
+WINDOW = 8192  # groups, about, that are dealt to steps together
+LONGEST_ROW = 8192  # tokens; a longer row is used only where a group needs it
+EVEN = 1.005  # a unit this much above the mean is even enough
+CANDIDATES = 64  # units that an overfull one looks for an exchange with
+
+
+class Lengths(NamedTuple):
+    """Token counts of every group of a data set. A response that is not there counts 0."""
+
+    prompt: Int[np.ndarray, " g"]
+    response: Int[np.ndarray, "g k"]
+    scored: Int[np.ndarray, "g k"]
+
+    @property
+    def total(self) -> Int[np.ndarray, " g"]:
+        """Tokens of the prompt, once, and of all responses to it."""
+        return self.prompt + self.response.sum(axis=1)
+
+    @property
+    def load(self) -> Float[np.ndarray, "g 2"]:
+        """Tokens, and scored tokens, of every group, as multiples of their means."""
+        both = np.stack([self.total, self.scored.sum(axis=1)], axis=1).astype(np.float64)
+        return both / np.maximum(both.mean(axis=0), 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The one shape that all steps of a plan have.
+
+    Fields:
+        groups: in a micro-batch (axis b). responses: to each (axis k).
+        shards: equal parts of a micro-batch, each on its own device.
+        rows: over all shards; row_length: in tokens (axes n and t).
+        scored: tokens of a shard that are scored, at most (axis m).
+        prompt, response: the longest of each (axes p and r).
+        reach: tokens of the longest group.
+    """
+
+    groups: int
+    responses: int
+    shards: int
+    rows: int
+    row_length: int
+    scored: int
+    prompt: int
+    response: int
+    reach: int
+
+
+class Placement(NamedTuple):
+    """One step: which groups, and where each begins. -1 stands for no group.
+
+    `a` counts the micro-batches of the step.
+    """
+
+    group: Int[np.ndarray, "a b"]
+    row: Int[np.ndarray, "a b"]
+    offset: Int[np.ndarray, "a b"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Every step of a run. Make it with `make_plan`.
+
+    Fields:
+        lengths: of the data set's groups.
+        shape: of every step.
+        accumulation: micro-batches to a step.
+        num_steps: of the run.
+        seed: of the order; None for the order of the data set.
+        once: whether the stream of groups ends after one pass, rather than going on.
+    """
+
+    lengths: Lengths
+    shape: Shape
+    accumulation: int
+    num_steps: int
+    seed: int | None
+    once: bool
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def step(self, index: int) -> Placement:
+        """The groups of step `index`, from 0, and their places."""
+        if not 0 <= index < self.num_steps:
+            raise IndexError(f"step {index} of a plan of {self.num_steps}")
+        window, within = divmod(index, self.window)
+        part = slice(within * self.accumulation, (within + 1) * self.accumulation)
+        return Placement(*(x[part] for x in self._window(window)))
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a plan lives as long as its run
+    def _window(self, window: int) -> Placement:
+        units, shape = self.units(window), self.shape
+        placed = _pack(self.lengths.total, units, shape.rows // shape.shards, shape.row_length)
+        assert placed is not None, "make_plan has packed every window"
+        row, offset = placed
+        shard = np.arange(len(units))[:, None] % shape.shards
+        row = row + shard * (shape.rows // shape.shards)
+        return Placement(*(x.reshape(-1, shape.groups) for x in (units, row, offset)))
+
+    def units(self, window: int) -> Int[np.ndarray, "u c"]:
+        """The groups of each unit of a window, evened out; the units of a step are neighbours."""
+        first = window * self.window
+        steps = min(first + self.window, self.num_steps) - first
+        per_step = self.accumulation * self.shape.groups
+        groups = self._stream(first * per_step, (first + steps) * per_step)
+        load = np.where((groups >= 0)[:, None], self.lengths.load[groups], 0.0)
+        units = groups[_deal(load, steps * self.accumulation * self.shape.shards)]
+        if self.seed is None:  # else the first unit would always hold the heaviest group
+            return units
+        return units[_generator(self.seed, 1, window).permutation(len(units))]
+
+    def _stream(self, begin: int, end: int) -> Int[np.ndarray, " g"]:
+        """Groups `begin` to `end` of the stream of epochs; -1 beyond its end."""
+        size = len(self.lengths.prompt)
+        index = np.arange(begin, end)
+        if self.seed is None:
+            stream = index % size
+        else:
+            epochs = range(begin // size, -(-end // size))
+            orders = [_generator(self.seed, 0, epoch).permutation(size) for epoch in epochs]
+            stream = np.concatenate(orders)[begin - epochs[0] * size :][: end - begin]
+        return np.where(index < size, stream, -1) if self.once else stream
+
+    @property
+    def window(self) -> int:
+        """Steps to a window: about an epoch, or less where that is long."""
+        groups = self.shape.groups * self.accumulation
+        return max(1, min(WINDOW, len(self.lengths.prompt)) // groups)
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of the run, the last perhaps a short one."""
+        return -(-self.num_steps // self.window)
+
+    @property
+    def padding(self) -> float:
+        """Share of the rows' tokens that is padding, over the whole run."""
+        groups = np.concatenate([self.units(w).ravel() for w in range(self.num_windows)])
+        used = int(self.lengths.total[groups[groups >= 0]].sum())
+        room = self.num_steps * self.accumulation * self.shape.rows * self.shape.row_length
+        return 1.0 - used / room
+
+
+def make_plan(
+    lengths: Lengths,
+    *,
+    batch_size: int,
+    accumulation: int = 1,
+    num_steps: int | None = None,
+    seed: int | None = None,
+    shards: int = 1,
+    align: int = 64,
+) -> Plan:
+    """Chooses the shape with the fewest tokens that holds every step, and lays out the run.
+
+    Args:
+        batch_size: groups in an optimiser step, over all devices and micro-batches.
+        accumulation: micro-batches that the step is cut into.
+        num_steps: of the run. None for one pass that meets every group exactly once, its last
+            batch filled up with empty groups.
+        seed: of the order. None keeps the order of the data set, but for the evening out.
+        shards: devices that a micro-batch is split over.
+        align: row lengths are multiples of this.
+
+    Raises:
+        BadInput: a batch that micro-batches or devices cannot split evenly; no groups.
+    """
+    groups, size = batch_size // accumulation, len(lengths.prompt)
+    if size == 0:
+        raise BadInput("at least one group", "none", "Look at what was dropped, and why.")
+    if batch_size % accumulation:
+        raise BadInput(
+            f"a batch size that {accumulation} micro-batches can split evenly",
+            f"{batch_size} prompts",
+            f"Use a multiple of {accumulation}.",
+            where="loop.batch_size",
+        )
+    if groups % shards:
+        raise BadInput(
+            f"a batch that {shards} devices on the axes data and fsdp can split evenly",
+            f"{groups} prompts in each of {accumulation} micro-batches",
+            f"Use a multiple of {shards * accumulation}.",
+            where="loop.batch_size",
+        )
+    shape = Shape(
+        groups=groups,
+        responses=lengths.response.shape[1],
+        shards=shards,
+        rows=groups,
+        row_length=_round_up(int(lengths.total.max()), align),  # a group a row always packs
+        scored=0,
+        prompt=int(lengths.prompt.max()),
+        response=int(lengths.response.max()),
+        reach=int(lengths.total.max()),
+    )
+    once = num_steps is None
+    steps = -(-size // batch_size) if num_steps is None else num_steps
+    draft = Plan(lengths, shape, accumulation, steps, seed, once)
+    windows = [draft.units(window) for window in range(draft.num_windows)]
+    scored = np.append(lengths.scored.sum(axis=1), 0)  # the last for -1, no group
+    shape = dataclasses.replace(
+        _fewest_tokens(lengths.total, windows, shape, align),
+        scored=_round_up(max(int(scored[units].sum(axis=1).max()) for units in windows), 8),
+    )
+    return dataclasses.replace(draft, shape=shape)
+
+
+def _deal(load: Float[np.ndarray, "g 2"], units: int) -> Int[np.ndarray, "u c"]:
+    """Deals items to units, equally many to each, so that both loads come out even.
+
+    The heaviest items go first, one to each unit in a round, to the lightest unit the heaviest of
+    the round. Then the unit furthest above the mean exchanges an item for another unit's, the
+    best exchange there is, until all are even or no exchange helps.
+    """
+    ranked = np.argsort(-load.sum(axis=1), kind="stable").reshape(-1, units)
+    dealt = np.empty_like(ranked.T)
+    sums = np.zeros((units, 2))
+    for rank, items in enumerate(ranked):
+        receiver = np.argsort(sums.sum(axis=1), kind="stable")
+        dealt[receiver, rank] = items
+        sums[receiver] += load[items]
+    mean = np.maximum(sums.mean(axis=0), 1e-9)
+    for _ in range(8 * units):
+        worst = (sums / mean).max(axis=1)
+        giver = int(worst.argmax())
+        axis = int((sums[giver] / mean).argmax())
+        if worst[giver] <= EVEN:
+            break
+        others = np.argsort(sums[:, axis], kind="stable")[:CANDIDATES]
+        gain = load[dealt[others]][:, :, None] - load[dealt[giver]]  # what the giver would gain
+        after = np.maximum(
+            ((sums[giver] + gain) / mean).max(axis=3),
+            ((sums[others][:, None, None] - gain) / mean).max(axis=3),
+        )
+        after[others == giver] = np.inf
+        best = np.unravel_index(after.argmin(), after.shape)
+        if after[best] >= worst[giver] - 1e-9:
+            break
+        taker, theirs, ours = int(others[best[0]]), best[1], best[2]
+        sums[giver] += gain[best]
+        sums[taker] -= gain[best]
+        dealt[giver, ours], dealt[taker, theirs] = dealt[taker, theirs], dealt[giver, ours]
+    return dealt
+
+
+def _fewest_tokens(
+    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "u c"]], shape: Shape, align: int
+) -> Shape:
+    """Tries each number of rows with the shortest row that packs, and keeps the cheapest."""
+    counts = np.append(total, 0)
+    busiest = max(int(counts[units].sum(axis=1).max()) for units in windows)
+    longest = max(LONGEST_ROW, shape.row_length)
+    best = shape
+    for per_shard in range(1, shape.groups // shape.shards):
+        rows = per_shard * shape.shards
+        first = _round_up(max(shape.reach, -(-busiest // per_shard)), align)
+        for length in range(first, longest + 1, align):
+            if rows * length >= best.rows * best.row_length:
+                break
+            if all(_pack(total, units, per_shard, length) is not None for units in windows):
+                best = dataclasses.replace(shape, rows=rows, row_length=length)
+                break
+    return best
+
+
+def _pack(
+    total: Int[np.ndarray, " g"], units: Int[np.ndarray, "u c"], rows: int, length: int
+) -> tuple[Int[np.ndarray, "u c"], Int[np.ndarray, "u c"]] | None:
+    """Best-fit decreasing, all units at once: the row and the offset of each group.
+
+    None where some group does not fit.
+    """
+    need = np.append(total, 0)[units]
+    used = np.zeros((len(units), rows), np.int64)
+    row, offset = np.empty_like(units), np.empty_like(units)
+    every = np.arange(len(units))
+    for rank in np.argsort(-need, axis=1, kind="stable").T:
+        wanted = need[every, rank]
+        left = length - used - wanted[:, None]
+        chosen = np.where(left >= 0, left, length + 1).argmin(axis=1)
+        if (left[every, chosen] < 0).any():
+            return None
+        row[every, rank], offset[every, rank] = chosen, used[every, chosen]
+        used[every, chosen] += wanted
+    return row, offset
+
+
+def _generator(seed: int, purpose: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, index])))
+
+
+def _round_up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple

@@ -1,0 +1,225 @@
+"""What must be true of tokens before the first step, and a way to look at them.
+
+A wrong BOS or a missing end-of-turn raises no error anywhere and spoils a run; so it is looked
+for, by default, in examples taken evenly from the whole data set.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Group as Stack
+from rich.table import Table
+from rich.text import Text
+
+from alignax.core.errors import BadInput
+from alignax.data.builder import Prepared
+from alignax.data.chat import Renderer
+from alignax.data.tokenise import Example, TokenLimits
+
+TAIL = 12  # tokens shown of what is wrong
+PROMPT, SCORED, UNSCORED, SPECIAL = "dim", "bold green", "yellow", "reverse"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A check that passed: what was claimed, and of how much it was found true."""
+
+    claim: str
+    found: str
+
+
+def preflight(
+    prepared: Prepared, renderer: Renderer, *, vocab_size: int, sample: int = 256
+) -> list[Check]:
+    """Checks the tokens of a data set; raises at the first that is wrong.
+
+    Args:
+        prepared: the data set.
+        renderer: what it was rendered with.
+        vocab_size: rows of the model's embedding.
+        sample: examples looked at, taken evenly from first to last.
+
+    Raises:
+        BadInput: with `file:line` and the tokens in question.
+    """
+    places = np.linspace(0, len(prepared) - 1, min(sample, len(prepared))).astype(int)
+    examples = [prepared[int(i)] for i in places]
+    tokens = prepared.tokens
+    return [
+        *check_tokens(examples, renderer, prepared.limits, vocab_size=vocab_size),
+        Check(
+            "dropped or cut",
+            f"{tokens.share_lost:.1%} of {tokens.groups:,}: "
+            f"dropped {tokens.dropped.total:,}, cut {tokens.cut.total:,}",
+        ),
+    ]
+
+
+def check_tokens(
+    examples: Sequence[Example], renderer: Renderer, limits: TokenLimits, *, vocab_size: int
+) -> list[Check]:
+    """The checks that look at tokens, on examples from anywhere.
+
+    Raises:
+        BadInput: with the example's origin and the tokens in question.
+    """
+    found = f"{len(examples):,} of {len(examples):,} examples"
+    checks = []
+    for claim, check in _CHECKS.items():
+        for example in examples:
+            if fault := check(example, renderer, limits, vocab_size):
+                raise BadInput(
+                    claim,
+                    f"{fault.what}: {_visible(fault.tokens, renderer)!r}",
+                    fault.remedy,
+                    where=example.origin or None,
+                )
+        checks.append(Check(claim, found))
+    if renderer.bos_at_start is None:
+        name = renderer.tokenizer.bos_token
+        checks[0] = Check(checks[0].claim, f"not checked: {name} also opens or ends turns")
+    return checks
+
+
+def table(checks: Sequence[Check]) -> Table:
+    """The checks that passed, for the terminal."""
+    rows = Table("preflight", "found", box=box.SIMPLE)
+    for check in checks:
+        rows.add_row(f"✓ {check.claim}", check.found)
+    return rows
+
+
+def show(example: Example, renderer: Renderer) -> Stack:
+    """One example token by token: prompt dim, scored tokens green, unscored ones yellow.
+
+    Special tokens are reversed, tokens are parted by thin bars, and newlines are made visible.
+    """
+    blocks = [
+        Text(example.origin, style="bold"),
+        Text(f"prompt, {len(example.prompt)} tokens", style="underline"),
+        _coloured(example.prompt, np.zeros(len(example.prompt), bool), renderer, PROMPT),
+    ]
+    for i, (ids, mask) in enumerate(example.split()):
+        head = f"response {i + 1}, {len(ids)} tokens, {mask.sum()} scored, "
+        blocks.append(Text(f"{head}score {example.scores[i]:g}", style="underline"))
+        blocks.append(_coloured(ids, mask, renderer, UNSCORED))
+    return Stack(*blocks)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fault:
+    what: str
+    tokens: np.ndarray
+    remedy: str
+
+
+def _bos(
+    example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
+) -> _Fault | None:
+    wanted, bos = renderer.bos_at_start, renderer.tokenizer.bos_token_id
+    if wanted is None or bos is None:
+        return None
+    everywhere = np.concatenate([example.prompt, example.responses])
+    count = int((everywhere == bos).sum())
+    if count == int(wanted) and (not wanted or everywhere[0] == bos):
+        return None
+    return _Fault(
+        f"{count} of them where {int(wanted)} should be",
+        everywhere[everywhere == bos] if count > 1 else everywhere[:TAIL],
+        "Look for BOS in the texts themselves, or in the chat template.",
+    )
+
+
+def _not_empty(
+    example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
+) -> _Fault | None:
+    if len(example.prompt) and (example.response_lengths > 0).all():
+        return None
+    sizes = f"{len(example.prompt)} and {example.response_lengths.tolist()} tokens"
+    return _Fault(sizes, example.prompt[-TAIL:], "Remove the row.")
+
+
+def _aligned(
+    example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
+) -> _Fault | None:
+    total, k = int(example.response_lengths.sum()), len(example.response_lengths)
+    sizes = (len(example.responses), len(example.mask), len(example.scores))
+    scored = all(mask.any() for _, mask in example.split())
+    if sizes == (total, total, k) and scored:
+        return None
+    what = f"{sizes[0]} tokens, {sizes[1]} of mask, {sizes[2]} scores for {k} responses of {total}"
+    remedy = "Remove the cached data set and prepare it again."
+    return _Fault(what if scored else "a response without one", example.responses[-TAIL:], remedy)
+
+
+def _ends(
+    example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
+) -> _Fault | None:
+    ends = np.array(sorted(renderer.end_ids))
+    for ids, mask in example.split():
+        is_end = np.isin(ids, ends)
+        if not is_end[-1] and _was_cut(example, ids, limits):
+            continue
+        if not (is_end[-1] and mask[-1]):
+            what = "none at the end" if not is_end[-1] else "one that is not scored"
+            return _Fault(
+                what, ids[-TAIL:], "Let the template close turns; prepare the data again."
+            )
+        if len(ids) > 1 and is_end[-2]:
+            remedy = "Remove the end-of-turn token from the texts: the template writes it."
+            return _Fault("more than one", ids[-TAIL:], remedy)
+    return None
+
+
+def _in_vocabulary(
+    example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
+) -> _Fault | None:
+    ids = np.concatenate([example.prompt, example.responses])
+    bad = ids[(ids < 0) | (ids >= vocab_size)]
+    if not bad.size:
+        return None
+    remedy = "Use the model's own tokenizer, or enlarge its embedding."
+    return _Fault(f"ids {bad[:TAIL].tolist()} for {vocab_size} rows", bad[bad >= 0][:TAIL], remedy)
+
+
+_CHECKS: dict[str, Callable[[Example, Renderer, TokenLimits, int], _Fault | None]] = {
+    "exactly one BOS where the tokenizer wants one, none elsewhere": _bos,
+    "no empty prompt or response": _not_empty,
+    "scored tokens in every response, and nowhere else": _aligned,
+    "exactly one end-of-turn token, scored, at the end of every response": _ends,
+    "every token id within the model's vocabulary": _in_vocabulary,
+}
+
+
+def _was_cut(example: Example, ids: np.ndarray, limits: TokenLimits) -> bool:
+    """Whether a response stops at a limit, where cutting has taken its end-of-turn token."""
+    full = len(example.prompt) + len(ids) == limits.max_length
+    return limits.overlong == "cut" and (full or len(ids) == limits.max_completion_length)
+
+
+def _visible(ids: Iterable[int], renderer: Renderer) -> str:
+    return "".join(_pieces(ids, renderer))
+
+
+def _pieces(ids: Iterable[int], renderer: Renderer) -> list[str]:
+    """Each token as text; what is no whole character by itself in the tokenizer's own letters."""
+    tokenizer = renderer.tokenizer
+    pieces = []
+    for i in map(int, ids):
+        text = str(tokenizer.decode([i]))
+        if not text or "\ufffd" in text:
+            text = str(tokenizer.convert_ids_to_tokens(i) or f"<{i}?>")
+        pieces.append(text)
+    return pieces
+
+
+def _coloured(ids: np.ndarray, mask: np.ndarray, renderer: Renderer, unscored: str) -> Text:
+    special = set(renderer.tokenizer.all_special_ids) | renderer.end_ids
+    line = Text()
+    for i, scored, piece in zip(ids, mask, _pieces(ids, renderer), strict=True):
+        style = SCORED if scored else unscored
+        style = f"{style} {SPECIAL}" if int(i) in special else style
+        line.append(piece.replace("\n", "⏎\n"), style=style).append("│", style="dim")
+    return line

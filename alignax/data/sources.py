@@ -1,0 +1,294 @@
+"""Where rows come from: files, TensorFlow Datasets and the Hugging Face hub, each row with a place.
+
+A source is named by one string: a path, `tfds:NAME`, `tfds:NAME/config`, `hf:owner/name` or plain
+`owner/name`.
+"""
+
+import dataclasses
+import difflib
+import gzip
+import hashlib
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from alignax.core.errors import BadInput
+from alignax.core.records import Record, Text
+from alignax.data.bad_rows import BadRow, OnBadRow, Tally
+from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
+from alignax.data.records import detect, parse
+
+SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was read from a source and what was not used. Printable.
+
+    Fields:
+        source, split: what was asked for.
+        form: how rows were read, in words.
+        columns: those that were read. ignored: the others of the first row.
+        rows: read. records: made of them.
+        dropped: rows with a defect, by reason.
+        repeated_prompts: records whose prompt an earlier record had too.
+    """
+
+    source: str
+    split: str
+    form: str
+    columns: tuple[str, ...]
+    ignored: tuple[str, ...]
+    rows: int
+    records: int
+    dropped: Tally
+    repeated_prompts: int
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Report":
+        """The report that `dataclasses.asdict` took apart."""
+        lists = {name: tuple(value[name]) for name in ("columns", "ignored")}
+        return cls(**{**value, **lists, "dropped": Tally.from_json(value["dropped"])})
+
+    def __str__(self) -> str:
+        ignored = f"; ignored: {', '.join(self.ignored)}" if self.ignored else ""
+        return "\n".join(
+            (
+                f"{self.source} ({self.split}): {self.form}",
+                f"  columns: {', '.join(self.columns)}{ignored}",
+                f"  rows: {self.rows:,}; records: {self.records:,}; "
+                f"with the prompt of an earlier one: {self.repeated_prompts:,}",
+                f"  dropped: {self.dropped}",
+            )
+        )
+
+
+def load_records(
+    source: str,
+    record_type: type[Record],
+    *,
+    split: str = "train",
+    on_bad_row: OnBadRow = "refuse",
+    limit: int | None = None,
+) -> tuple[list[Record], Report]:
+    """All records of a source.
+
+    Args:
+        source: a path, `tfds:NAME` or `hf:owner/name`.
+        record_type: what the method learns from.
+        split: which file of a directory, or which split of a data set.
+        on_bad_row: whether a row with a defect stops the reading, or is dropped and counted.
+        limit: read no more rows than this.
+
+    Raises:
+        BadInput: at `file:line`, with what to do.
+    """
+    records: list[Record] = []
+    dropped, form, rows, first = Tally(), None, 0, {}
+    for row, origin in itertools.islice(read_rows(source, split=split), limit):
+        if form is None:
+            form, first = detect(row, record_type, origin), row
+        rows += 1
+        try:
+            records.append(parse(row, form, origin))
+        except BadRow as defect:
+            if on_bad_row == "refuse":
+                raise
+            dropped.add(defect.reason, origin)
+    if form is None or not records:
+        raise BadInput(
+            "at least one usable row",
+            f"{rows} rows, dropped: {dropped}" if rows else "no rows",
+            "Give a source with data, or another split.",
+            where=f"{source} ({split})",
+        )
+    prompts: set[Text] = {record.prompt for record in records}
+    report = Report(
+        source=source,
+        split=split,
+        form=str(form),
+        columns=form.columns,
+        ignored=tuple(name for name in first if name not in form.columns),
+        rows=rows,
+        records=len(records),
+        dropped=dropped,
+        repeated_prompts=len(records) - len(prompts),
+    )
+    return records, report
+
+
+def read_rows(source: str, *, split: str = "train") -> Iterator[tuple[Row, str]]:
+    """Rows of a source, each with its origin: `file:line`, or `name:row` where there are no lines.
+
+    Raises:
+        BadInput: no such source, a kind of file that is not known, or a broken file.
+    """
+    kind, name = _locate(source, split)
+    if kind == "tfds":
+        return tfds_rows(name, split)
+    if kind == "hf":
+        return hf_rows(name, split)
+    path = Path(name)
+    label = _label(source, path)
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _json_lines(path, label)
+    if path.suffix == ".json":
+        return _json_list(path, label)
+    return _parquet_rows(path, label)
+
+
+def content_hash(source: str, *, split: str = "train") -> str:
+    """Changes whenever what `read_rows` gives does: over a file's bytes, or a name and version."""
+    digest = hashlib.sha256()
+    kind, name = _locate(source, split)
+    if kind == "file":
+        path = Path(name)
+        digest.update(_label(source, path).encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    elif kind == "tfds":
+        digest.update(f"tfds:{tfds_builder(name).info.full_name}:{split}".encode())
+    else:
+        # The library's own fingerprint follows the content of the files, a version does not.
+        digest.update(f"hf:{name}:{split}:{hf_data(name, split)._fingerprint}".encode())
+    return digest.hexdigest()
+
+
+def _locate(source: str, split: str) -> tuple[Literal["file", "tfds", "hf"], str]:
+    """The kind of a source, and its path or its name without the prefix."""
+    if source.startswith("tfds:"):
+        return "tfds", source.removeprefix("tfds:")
+    if source.startswith("hf:"):
+        return "hf", source.removeprefix("hf:")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return "file", str(_file_of_split(path, split))
+    if path.is_file():
+        if not path.name.endswith(SUFFIXES):
+            raise BadInput(
+                f"a file ending in {', '.join(SUFFIXES)}",
+                path.name,
+                "Convert the file, or rename it if it is one of these.",
+                where=source,
+            )
+        return "file", str(path)
+    if HUB_NAME.fullmatch(source) and not source.endswith(SUFFIXES) and not path.parent.is_dir():
+        return "hf", source
+    raise _missing(source, path)
+
+
+def _label(source: str, path: Path) -> str:
+    """A file's name in origins; with its folder where the folder was given as the source."""
+    folder = Path(source).expanduser()
+    return f"{folder.resolve().name}/{path.name}" if folder.is_dir() else path.name
+
+
+def _file_of_split(folder: Path, split: str) -> Path:
+    found = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
+    found = [path for path in found if path.is_file()]
+    if len(found) == 1:
+        return found[0]
+    data = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+    raise BadInput(
+        f"one file of the split {split}: {' or '.join(split + suffix for suffix in SUFFIXES)}",
+        ", ".join(path.name for path in found) or ", ".join(data) or "no data files",
+        "Name the file itself." if found else "Name another split, or the file itself.",
+        where=str(folder),
+    )
+
+
+def _missing(source: str, path: Path) -> BadInput:
+    folder = path.parent
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if near:
+        remedy = f"Nearest in {folder}: {', '.join(near)}."
+    elif names:
+        remedy = f"{folder} holds {', '.join(sorted(names)[:5])}{', ...' * (len(names) > 5)}."
+    else:
+        remedy = "Give a path, tfds:NAME or hf:owner/name."
+    return BadInput("a file or folder", "nothing there", remedy, where=source)
+
+
+def _json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
+    number = 0
+    with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:
+        while True:
+            number += 1
+            origin = f"{label}:{number}"
+            try:
+                line = lines.readline()
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise BadInput(
+                    "a whole gzip file",
+                    f"one that breaks off here ({error})",
+                    "Copy or download the file again.",
+                    where=origin,
+                ) from error
+            if not line:
+                return
+            if line.strip():
+                yield _json_object(line, origin), origin
+
+
+def _json_object(line: bytes, origin: str) -> Row:
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", origin) from error
+    except json.JSONDecodeError as error:
+        raise _broken_json(f"broken JSON at column {error.colno} ({error.msg})", origin) from error
+    return _object(row, origin)
+
+
+def _object(row: Any, origin: str) -> Row:
+    if not isinstance(row, dict):
+        raise _broken_json(type(row).__name__, origin)
+    return row
+
+
+def _broken_json(got: str, origin: str) -> BadInput:
+    return BadInput(
+        "a JSON object", got, "Mend the file: this is no defect of one row.", where=origin
+    )
+
+
+def _json_list(path: Path, label: str) -> Iterator[tuple[Row, str]]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", label) from error
+    except json.JSONDecodeError as error:
+        got = f"broken JSON at column {error.colno} ({error.msg})"
+        raise _broken_json(got, f"{label}:{error.lineno}") from error
+    if not isinstance(rows, list):
+        raise BadInput(
+            "a list of objects",
+            f"a JSON {type(rows).__name__}",
+            "For one object a line, name the file .jsonl.",
+            where=label,
+        )
+    for number, row in enumerate(rows, start=1):
+        yield _object(row, f"{label}:{number}"), f"{label}:{number}"
+
+
+def _parquet_rows(path: Path, label: str) -> Iterator[tuple[Row, str]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise BadInput(
+            "a Parquet file", str(error), "Copy or download the file again.", where=label
+        ) from error
+    with file:
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+        for number, row in enumerate(rows, start=1):
+            yield row, f"{label}:{number}"

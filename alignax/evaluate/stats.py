@@ -1,0 +1,55 @@
+"""Means with intervals. Nothing is reported without one."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+RESAMPLES = 2000
+NORMAL_975 = 1.959963984540054  # the 97.5% point of the standard normal distribution
+
+
+class Estimate(NamedTuple):
+    """A mean over n independent prompts, with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def estimate(
+    values: Float[np.ndarray, " n"], *, share: bool = False, seed: int = 0
+) -> Estimate:
+    """The mean of one number a prompt, and a 95% interval for the mean over all such prompts.
+
+    Args:
+        share: whether the values are 0 or 1. Shares get Wilson's score interval, which stays
+            honest near 0 and 1; everything else the percentile bootstrap over prompts (Efron
+            1979), 2,000 resamples.
+        seed: of the resamples.
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(np.mean(values, dtype=np.float64))
+    if share:
+        return Estimate(mean, *wilson(mean, n), n)
+    if n == 1:
+        return Estimate(mean, float("-inf"), float("inf"), 1)
+    generator = np.random.Generator(np.random.Philox(seed))
+    drawn = generator.integers(0, n, size=(RESAMPLES, n))
+    means = np.asarray(values, np.float64)[drawn].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(mean, float(low), float(high), n)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% score interval for a share of n (Wilson 1927)."""
+    z = NORMAL_975
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))

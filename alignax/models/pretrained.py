@@ -1,0 +1,298 @@
+"""Weights in and out of the Hugging Face layout, without torch.
+
+`load` reads a directory (config.json, safetensors) or a hub id straight into possibly sharded
+arrays: every host reads the bytes of its own shards and no others. `save` writes a directory that
+transformers and vLLM load as they would the original, or nothing at all.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from alignax.core.errors import BadInput
+from alignax.core.types import Params
+from alignax.models import files
+from alignax.models.config import DecoderConfig
+from alignax.models.families import from_hugging_face, to_hugging_face
+from alignax.models.stored import Stored, stored
+
+MAX_SHARD_BYTES = 5 * 10**9  # as the hub's own tools cut them
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt"]
+
+log = logging.getLogger(__name__)
+
+
+class Pretrained(NamedTuple):
+    """A model as it was found.
+
+    Fields:
+        family: its model_type, one of `families.FAMILIES`.
+        dtype: of the numbers in the files; the parameters are float32 unless asked otherwise.
+        directory: where it lies; its tokenizer too.
+    """
+
+    config: DecoderConfig
+    params: Params
+    family: str
+    dtype: str
+    directory: Path
+
+
+def load(
+    directory: str | Path, *, dtype: str = "float32", shardings: Params | None = None
+) -> Pretrained:
+    """Reads a model's configuration and weights.
+
+    Args:
+        directory: a directory, or a hub id such as `owner/name`.
+        dtype: of the parameters. float32 holds bfloat16 and float16 weights exactly.
+        shardings: a `jax.sharding.Sharding` for every parameter, in their structure; the default
+            device where None.
+
+    Raises:
+        BadInput: something is missing, mis-shaped or unreadable, or not computed by the decoder.
+    """
+    directory = locate(directory)
+    raw = _read_config(directory)
+    config = from_hugging_face(raw, str(directory / "config.json"))
+    params: dict[str, Any] = {}
+    with files.open_checkpoint(directory) as checkpoint:
+        places = stored(config)
+        _check(checkpoint, places, config)
+        for place in places:
+            *parents, leaf = place.path
+            sharding, inside = shardings, params
+            for name in place.path if shardings is not None else ():
+                sharding = sharding[name]
+            for name in parents:
+                inside = inside.setdefault(name, {})
+            inside[leaf] = _read(place, checkpoint, files.DTYPES[dtype], sharding)
+        return Pretrained(config, params, raw["model_type"], checkpoint.dtype, directory)
+
+
+def save(
+    directory: str | Path,
+    params: Params,
+    config: DecoderConfig,
+    *,
+    source: str | Path | None = None,
+    family: str | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    eos: tuple[int, ...] = (),
+) -> None:
+    """Writes a directory that transformers and vLLM load; an earlier export there is replaced.
+
+    Every process of a run calls this, and the first one writes.
+
+    Args:
+        source: the model that training began from. Its tokenizer and chat template are copied,
+            and so are the settings that are not the decoder's.
+        family: the layout; the source's where None, or else the plainest that fits.
+        dtype: of the numbers in the files; the source's where None, or else float32.
+        eos: ids that end a response, beside those that the source names.
+
+    Raises:
+        BadInput: the directory holds something else, cannot be written, or the disk is full.
+    """
+    source = None if source is None else locate(source)
+    raw = {} if source is None else _read_config(source)
+    family = family or raw.get("model_type") or ("mistral" if config.window else "llama")
+    dtype = dtype or _source_dtype(source, raw)
+    if dtype not in files.DTYPES:
+        known = ", ".join(files.DTYPES)
+        raise BadInput(f"a dtype: {known}", repr(dtype), "Choose one of these.", where="dtype")
+    described = to_hugging_face(config, family, raw) | {"torch_dtype": dtype}
+    places = stored(config)
+    if jax.process_index() == 0:
+        shapes = {name: place.stored_shape for place in places for name in place.names}
+        with files.replacing(Path(directory)) as new:
+            write_settings(new, described, source, eos=eos)
+            files.write_weights(
+                new, shapes, _tensors(params, places), dtype=dtype, max_shard_bytes=max_shard_bytes
+            )
+    else:
+        for _ in _tensors(params, places):
+            pass  # takes its part in gathering
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("alignax export")
+
+
+def write_settings(
+    directory: Path,
+    config: dict[str, Any],
+    source: Path | None,
+    *,
+    eos: tuple[int, ...] = (),
+) -> None:
+    """Writes config.json, generation_config.json and the tokenizer's files of `source`.
+
+    Config, generation config and tokenizer often name different ids as the end of a text, and
+    then what stops depends on who asks. Here the first two get all of them.
+    """
+    generation: dict[str, Any] = {}
+    if source is not None:
+        generation = files.read_json(source / "generation_config.json")
+        for name in files.TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, directory / name)
+    ids: list[int] = []
+    for found in (generation.get("eos_token_id"), config.get("eos_token_id"), *eos):
+        ids += [] if found is None else found if isinstance(found, list) else [found]
+    ids += _tokenizer_eos(directory)
+    ids = list(dict.fromkeys(ids))
+    if ids:
+        config = config | {"eos_token_id": ids if len(ids) > 1 else ids[0]}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if config.get(name) is not None and (name == "eos_token_id" or name not in generation):
+            generation[name] = config[name]
+    files.write_json(directory / "config.json", config)
+    files.write_json(directory / "generation_config.json", generation)
+
+
+def fingerprint(directory: str | Path) -> str:
+    """SHA-256 over the contents of config.json and the weights: a key for what is made of them."""
+    directory = locate(directory)
+    whole = hashlib.sha256()
+    for path in (directory / "config.json", *files.weight_files(directory)):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def locate(name: str | Path) -> Path:
+    """The directory of a model: itself, or the local copy of a hub id, fetched where need be."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    remedy = "Give a directory with config.json and model.safetensors."
+    if path.suffix == ".gguf" and path.is_file():
+        remedy = "Convert the file with alignax.models.gguf.convert, and give the new directory."
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        got = "a file" if path.exists() else "no such directory"
+        raise BadInput("a model directory or a hub id (owner/name)", got, remedy, where=str(name))
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(str(name), allow_patterns=_HUB_FILES))
+    except Exception as error:  # the hub's client has a wide family of errors, its transport's too
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(
+            "a model directory, or a hub id that can be fetched",
+            f"no such directory, and from the hub: {type(error).__name__}: {reason}",
+            f"{remedy} For a hub id, check its name, the connection and the package "
+            "huggingface-hub. configs/quickstart/fetch_weights.py makes the default model.",
+            where=str(name),
+        ) from error
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    raw = files.read_json(directory / "config.json")
+    if not raw:
+        remedy = "Give the directory that holds a model's config.json and its weights."
+        raise BadInput("a config.json", "none, or an empty one", remedy, where=str(directory))
+    return raw
+
+
+def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: DecoderConfig) -> None:
+    expected = {name: place.stored_shape for place in places for name in place.names}
+    missing = [name for name in expected if name not in checkpoint.tensors]
+    if missing:
+        raise BadInput(
+            f"the tensor {missing[0]}",
+            f"{len(checkpoint.tensors)} tensors, without it and {len(missing) - 1} others",
+            "The weights do not belong to this config.json; take both from one source.",
+            where=str(checkpoint.directory),
+        )
+    for name, shape in expected.items():
+        checkpoint.check(name, shape)
+    extra = [
+        name
+        for name in checkpoint.tensors
+        if name not in expected
+        and not name.endswith("rotary_emb.inv_freq")
+        and not (config.tied and name == "lm_head.weight" and _is_embedding(checkpoint, name))
+    ]
+    if extra:
+        shown = ", ".join(extra[:3])
+        log.warning("%s: passing over %d tensors that the model has no place for: %s",
+                    checkpoint.directory, len(extra), shown)  # fmt: skip
+
+
+def _is_embedding(checkpoint: files.Checkpoint, name: str) -> bool:
+    embedding = "model.embed_tokens.weight"
+    if checkpoint.tensors[name].shape != checkpoint.tensors[embedding].shape:
+        return False
+    everything = (slice(None), slice(None))
+    return np.array_equal(
+        checkpoint.fetch(name, everything), checkpoint.fetch(embedding, everything)
+    )
+
+
+def _read(
+    place: Stored,
+    checkpoint: files.Checkpoint,
+    dtype: np.dtype,
+    sharding: jax.sharding.Sharding | None,
+) -> jax.Array:
+    whole = (slice(None),) * len(place.full_shape)
+    if sharding is None:
+        return jnp.asarray(place.read(whole, checkpoint.fetch, dtype))
+    parts: dict[str, np.ndarray] = {}  # devices that hold copies of one part ask for each of them
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        if str(index) not in parts:
+            parts[str(index)] = place.read(index, checkpoint.fetch, dtype)
+        return parts[str(index)]
+
+    return jax.make_array_from_callback(place.full_shape, sharding, part)
+
+
+def _tensors(params: Params, places: tuple[Stored, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """The checkpoint's tensors, one parameter at a time on the host."""
+    for place in places:
+        param = params
+        for name in place.path:
+            param = param[name]
+        if isinstance(param, jax.Array) and not param.is_fully_addressable:
+            param = multihost_utils.process_allgather(param, tiled=True)
+        param = np.asarray(param)
+        for name, layer in zip(place.names, param if place.stacked else [param], strict=True):
+            yield name, place.to_stored(layer)
+
+
+def _source_dtype(source: Path | None, raw: dict[str, Any]) -> str:
+    if source is None:
+        return "float32"
+    try:
+        with files.open_checkpoint(source) as checkpoint:
+            return checkpoint.dtype
+    except BadInput:  # a source for its tokenizer only
+        return raw.get("torch_dtype") or raw.get("dtype") or "float32"
+
+
+def _tokenizer_eos(directory: Path) -> list[int]:
+    """The id of the tokenizer's own end token, where it names one."""
+    settings = files.read_json(directory / "tokenizer_config.json")
+    token = settings.get("eos_token") or files.read_json(directory / "special_tokens_map.json").get(
+        "eos_token"
+    )
+    token = token.get("content") if isinstance(token, dict) else token
+    if token is None:
+        return []
+    tokenizer = files.read_json(directory / "tokenizer.json")
+    ids = {t["content"]: t["id"] for t in tokenizer.get("added_tokens") or ()}
+    vocab = (tokenizer.get("model") or {}).get("vocab") or {}
+    for i, t in (settings.get("added_tokens_decoder") or {}).items():
+        ids.setdefault(t["content"], int(i))
+    found = ids.get(token, vocab.get(token) if isinstance(vocab, dict) else None)
+    return [] if found is None else [found]

@@ -1,0 +1,399 @@
+"""Saves and restores a run's state; the one module that touches Orbax.
+
+    output_dir/checkpoint-<step>/       whole when it was given this name
+        alignax.json                    step, data position, experiment, size and CRC of each file
+        state/ ...                      the arrays, as Orbax writes them
+    output_dir/checkpoint-<step>.partial*   one that a kill or an error cut short
+
+Orbax reads a flipped bit in an array's data without a word, and a shape that is not the one asked
+for only late; so what was written is recorded here, and checked before Orbax is asked to read.
+"""
+
+import concurrent.futures
+import contextlib
+import errno
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from alignax.core.errors import BadInput
+from alignax.core.types import TrainState
+from alignax.train.integrity import RECORD, damage, read_record, write_record
+
+logger = logging.getLogger("alignax")
+
+_PARTIAL = ".partial"
+
+
+class Restored(NamedTuple):
+    """What a run goes on from.
+
+    Fields:
+        step: updates made when it was saved.
+        state: the arrays, bit for bit, sharded as was asked.
+        position: where the data stood.
+        experiment: the settings it was saved by.
+        skipped: newer checkpoints that were not whole, each with the reason.
+    """
+
+    step: int
+    state: TrainState
+    position: dict[str, Any]
+    experiment: dict[str, Any]
+    skipped: list[tuple[str, str]]
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every process of the run holds one and calls it alike.
+
+    Args:
+        directory: the run's output_dir, seen by all hosts.
+        keep: how many to keep; older ones are deleted once a newer one is whole.
+
+    Example:
+        >>> with Checkpoints("runs/dpo") as checkpoints:
+        ...     restored = checkpoints.restore(abstract_state)
+        ...     checkpoints.save(100, state, position={"next_index": 6400}, experiment=settings)
+    """
+
+    def __init__(self, directory: str | Path | epath.Path, *, keep: int = 2):
+        if keep < 1:
+            raise BadInput(
+                "at least 1", str(keep), "A run cannot resume without one.", where="keep"
+            )
+        self._dir = _resolve(directory)
+        self._keep = keep
+        # The newest step that a save must come after; one of another run must not be pruned away.
+        self._newest = max(_steps(self._dir), default=-1)
+        self._current: int | None = None  # the step that this object last saved or restored
+        self._damaged: set[int] = set()
+        self._pending: concurrent.futures.Future[None] | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        position: dict[str, Any],
+        experiment: dict[str, Any],
+    ) -> None:
+        """Begins a save and returns; the caller may donate `state` to its next step at once.
+
+        Waits for the save before, if that still runs. The step saved or restored last is not
+        saved again.
+
+        Args:
+            step: updates made.
+            state: what is saved.
+            position: where the data stands, the same in every process; JSON.
+            experiment: the settings of the run; JSON.
+
+        Raises:
+            BadInput: where the directory cannot be written, holds a later checkpoint of another
+                run, or the save before this one has failed.
+        """
+        self.wait()
+        if step == self._current:
+            return
+        path = self._path(step)
+        if step <= self._newest:
+            raise BadInput(
+                f"a step after {self._newest}, the newest checkpoint in the directory",
+                str(step),
+                "Resume from it, or give the new run another output_dir.",
+                where=str(path),
+            )
+        leaves = _flatten(state)
+        shapes = {name: [list(x.shape), str(x.dtype)] for name, x in leaves.items()}
+        record = {"step": step, "position": position, "experiment": experiment, "leaves": shapes}
+        # To JSON now, because the caller may change its dictionaries while the arrays are written.
+        text = json.dumps(record)
+        before = (self._newest, self._current)
+        try:
+            if jax.process_index() == 0:
+                self._dir.mkdir(parents=True, exist_ok=True)
+                self._remove_partial()
+            with _context():
+                saving = ocp.save_async(self._partial(step), leaves)
+        except OSError as error:
+            raise self._failed(step, error) from error
+        self._newest = self._current = step
+        self._pending = self._thread.submit(self._finish, saving.result, step, text, before)
+
+    def wait(self) -> None:
+        """Returns when nothing is being saved any more.
+
+        Raises:
+            BadInput: where that save failed. The checkpoints before it are untouched.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits, then ends the background thread. Raises as `wait` does."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def latest_whole(self) -> int | None:
+        """The newest step that every byte is there of, or None. Reads all files of it.
+
+        Raises:
+            BadInput: where there are checkpoints and none is whole.
+        """
+        return self._find_whole()[0]
+
+    def restore(self, abstract_state: TrainState) -> Restored | None:
+        """Reads the newest whole checkpoint; None where no save was ever completed.
+
+        Args:
+            abstract_state: a `jax.ShapeDtypeStruct` with a sharding for each array. Mesh and
+                sharding may differ from those it was saved under.
+
+        Raises:
+            BadInput: where there are checkpoints and none is whole, or the whole one is of
+                another model or optimiser.
+        """
+        step, skipped = self._find_whole()
+        if step is None:
+            return None
+        path = self._path(step)
+        record = read_record(path)
+        wanted = _flatten(abstract_state)
+        _check_leaves(wanted, record["leaves"], path)
+        with _context():
+            leaves = ocp.load(path, wanted)
+        # In the order of the structure and not of the dictionary, which jax sorts.
+        structure = jax.tree.structure(abstract_state)
+        state = jax.tree.unflatten(structure, [leaves[name] for name in wanted])
+        self._newest = self._current = step
+        return Restored(step, state, record["position"], record["experiment"], skipped)
+
+    def _find_whole(self) -> tuple[int | None, list[tuple[str, str]]]:
+        self.wait()
+        chosen, skipped = None, []
+        # One process reads, and its verdict is everybody's: two might judge a failing disk
+        # differently, and would then wait for each other for ever.
+        if jax.process_index() == 0:
+            chosen, skipped = self._check_all()
+        if jax.process_count() > 1:
+            verdict = chosen if chosen is not None else -2 if skipped else -1
+            verdict = int(multihost_utils.broadcast_one_to_all(np.int32(verdict)))
+            chosen = verdict if verdict >= 0 else None
+            if verdict == -2 and not skipped:
+                skipped = [(str(self._dir), "see the first process")]
+        if chosen is None and skipped:
+            raise BadInput(
+                "a whole checkpoint",
+                f"{len(skipped)} damaged: " + "; ".join(f"{p} ({why})" for p, why in skipped),
+                "Put the files back from a copy; or delete these checkpoints, or give another "
+                "output_dir, to begin from the start.",
+                where=str(self._dir),
+            )
+        return chosen, skipped
+
+    def _check_all(self) -> tuple[int | None, list[tuple[str, str]]]:
+        steps, skipped = sorted(_steps(self._dir), reverse=True), []
+        for path in _partials(self._dir):
+            logger.warning("skipped %s: it was cut short while it was being saved", path)
+        for step in steps:
+            reason = damage(self._path(step))
+            if reason is None:
+                return step, skipped
+            logger.warning("skipped %s: %s", self._path(step), reason)
+            skipped.append((str(self._path(step)), reason))
+            self._damaged.add(step)
+        return None, skipped
+
+    def _finish(
+        self,
+        arrays_written: Callable[[], None],
+        step: int,
+        record: str,
+        before: tuple[int, int | None],
+    ) -> None:
+        """Completes a save in the background: wait, record, name, prune."""
+        try:
+            arrays_written()
+            # Orbax has let all processes meet by now; what is left is one process's work.
+            if jax.process_index() == 0:
+                partial, final = self._partial(step), self._path(step)
+                write_record(partial, json.loads(record))
+                if final.exists():  # damaged, or `save` would have refused
+                    self._remove(final)
+                partial.rename(final)
+                self._damaged.discard(step)
+                self._prune(step)
+        # All kinds: Orbax raises a full disk as a ValueError of its file layer.
+        except Exception as error:
+            self._newest, self._current = before
+            with contextlib.suppress(OSError):
+                self._remove_partial()
+            raise self._failed(step, error) from error
+
+    def _prune(self, step: int) -> None:
+        steps = _steps(self._dir)
+        kept = sorted(set(steps) - self._damaged)[-self._keep :]
+        for old in steps:
+            if old < step and old not in kept:
+                try:
+                    self._remove(self._path(old))
+                except OSError as error:  # the new one is whole, and that is what counts
+                    logger.warning("could not delete %s: %s", self._path(old), error)
+
+    def _remove(self, path: epath.Path) -> None:
+        # Renamed first, so that a kill half-way does not leave a name that says it is whole.
+        doomed = path.parent / f"{path.name}{_PARTIAL}-deleted"
+        path.rename(doomed)
+        doomed.rmtree()
+
+    def _remove_partial(self) -> None:
+        if jax.process_index() == 0:
+            for path in _partials(self._dir):
+                path.rmtree(missing_ok=True)
+
+    def _failed(self, step: int, error: Exception) -> BadInput:
+        whole = max(set(_steps(self._dir)) - self._damaged, default=None)
+        left = "None is there yet" if whole is None else f"{self._path(whole)} is still there"
+        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        free = _free(self._dir) if full else None
+        free = "" if free is None else f"; {free:,} bytes are free"
+        return BadInput(
+            "to write the checkpoint",
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{free}",
+            f"{'Free some disk space' if full else 'Make the directory writable'}, or give another "
+            f"output_dir, and start again. {left}.",
+            where=str(self._path(step)),
+        )
+
+    def _path(self, step: int) -> epath.Path:
+        return self._dir / f"checkpoint-{step}"
+
+    def _partial(self, step: int) -> epath.Path:
+        return self._dir / f"checkpoint-{step}{_PARTIAL}"
+
+
+def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> None:
+    """Refuses a directory that a run could not save to; called before anything is allocated.
+
+    Args:
+        directory: the run's output_dir; it is made.
+        needed_bytes: of all checkpoints that are kept, and one more while it is written.
+
+    Raises:
+        BadInput: where it cannot be written, or its disk has less free space.
+    """
+    path = _resolve(directory)
+    probe = path / f"writable{_PARTIAL}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            "a directory that can be written",
+            f"{type(error).__name__}: {error.strerror or error}",
+            "Change its permissions, or give another output_dir.",
+            where=str(path),
+        ) from error
+    free = _free(path)
+    if free is not None and free < needed_bytes:
+        raise BadInput(
+            f"{needed_bytes:,} bytes of free disk space",
+            f"{free:,}",
+            "Free some, keep fewer checkpoints, or give another output_dir.",
+            where=str(path),
+        )
+
+
+def _resolve(directory: str | Path | epath.Path) -> epath.Path:
+    # Absolute, because the working directory may change before a save in the background ends.
+    path = epath.Path(directory).expanduser().resolve()
+    # Orbax looks for the parts of a checkpoint by a pattern that begins with this very path. Where
+    # it matches nothing it writes a checkpoint without arrays, and says that all went well.
+    if any(character in str(path) for character in "*?["):
+        raise BadInput(
+            "a path without the characters * ? [",
+            str(path),
+            "Rename it, or give another output_dir.",
+            where="output_dir",
+        )
+    return path
+
+
+def _free(path: epath.Path) -> int | None:
+    # An object store has no free space to speak of.
+    return None if "://" in str(path) else shutil.disk_usage(path).free
+
+
+def _context() -> ocp.Context:
+    context = ocp.Context()
+    # Weights hardly compress: 8 % less on disk for three times the time.
+    context.array.saving.use_compression = False
+    # So that a directory that cannot be made is an error of `save` and not a time-out after it.
+    context.async_options.create_directories_asynchronously = False
+    return context
+
+
+def _flatten(state: TrainState) -> dict[str, Any]:
+    # A flat dictionary, because Orbax joins nested names with dots, and so takes "a.b" and
+    # "b" in "a" for one array; and because it knows nothing of optax's classes.
+    pairs = jax.tree_util.tree_leaves_with_path(state)
+    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
+    assert len(leaves) == len(pairs), "two parameters have one name"
+    return leaves
+
+
+def _check_leaves(
+    wanted: dict[str, Any], found: dict[str, Sequence[Any]], path: epath.Path
+) -> None:
+    def describe(shape: Sequence[int], dtype: str) -> str:
+        return f"{dtype}[{', '.join(map(str, shape))}]"
+
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        expected = describe(wanted[name].shape, str(wanted[name].dtype)) if name in wanted else None
+        got = describe(*found[name]) if name in found else None
+        if expected != got:
+            raise BadInput(
+                f"{name} of {expected}" if expected else f"no {name}",
+                got or "none",
+                "It is of another model or optimiser. Resume with the experiment that "
+                f"{RECORD} in it holds, or give another output_dir.",
+                where=str(path),
+            )
+
+
+def _steps(directory: epath.Path) -> list[int]:
+    names = [path.name for path in _children(directory)]
+    return [int(m[1]) for name in names if (m := re.fullmatch(r"checkpoint-(\d+)", name))]
+
+
+def _partials(directory: epath.Path) -> list[epath.Path]:
+    pattern = rf"checkpoint-\d+{re.escape(_PARTIAL)}.*"
+    return [path for path in _children(directory) if re.fullmatch(pattern, path.name)]
+
+
+def _children(directory: epath.Path) -> list[epath.Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,244 @@
+"""The loop, as a document: restore, evaluate, update, log, evaluate, save, in this order.
+
+It knows nothing of methods, models or where batches come from.
+"""
+
+import dataclasses
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alignax.core.errors import BadInput
+from alignax.core.types import Params, TrainState
+from alignax.data.pipeline import Batches
+from alignax.train.checkpoint import Checkpoints
+from alignax.train.metrics import MetricLog
+
+log = logging.getLogger("alignax")
+
+# (step, params) -> numbers to log
+Evaluate = Callable[[int, Params], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+    """How long, in what portions, and how often to look up.
+
+    Fields:
+        batch_size: prompts in an optimiser step, over all devices and micro-batches: the global
+            batch. Devices see batch_size / gradient_accumulation_steps / devices at a time.
+        gradient_accumulation_steps: micro-batches to a step.
+        num_train_epochs: passes over the data, whole steps only; `max_steps` overrides it.
+        logging_steps, eval_steps, save_steps: updates between two; None for only at the end.
+        keep: checkpoints that stay on disk.
+    """
+
+    batch_size: int = 64
+    gradient_accumulation_steps: int = 1
+    num_train_epochs: float = 1.0
+    max_steps: int | None = None
+    logging_steps: int = 1
+    eval_steps: int | None = None
+    save_steps: int | None = None
+    keep: int = 2
+
+    def num_steps(self, groups: int) -> int:
+        """Updates of a run over this many groups; at least one."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return max(1, math.floor(self.num_train_epochs * groups / self.batch_size + 1e-9))
+
+    def check(self) -> None:
+        """Refuses counts that are not positive."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
+                raise BadInput(
+                    "a positive number",
+                    repr(value),
+                    "Leave it out for the default.",
+                    where=f"loop.{field.name}",
+                )
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop, has saved its state, and can be resumed."""
+
+
+def train(
+    state: TrainState,
+    step: Callable[..., tuple[TrainState, Mapping[str, jax.Array]]],
+    batches: Batches,
+    *,
+    loop: Loop,
+    num_steps: int,
+    schedule: Callable[[int], Any],
+    put: Callable[[Any], Any],
+    checkpoints: Checkpoints,
+    metrics: MetricLog,
+    evaluate: Evaluate | None,
+    experiment: dict[str, Any],
+    check_first: Callable[[Mapping[str, float]], None] | None = None,
+    quiet: bool = False,
+) -> TrainState:
+    """Runs updates until `num_steps`, from wherever `state` and `batches` stand.
+
+    Args:
+        state: consumed: its buffers are donated to the first update.
+        step: the compiled update.
+        put: takes a step's arrays to the devices.
+        evaluate: called before the first update of a fresh run and every `eval_steps`.
+        experiment: stored with each checkpoint.
+        check_first: sees the metrics of the very first update, and raises where they are wrong.
+
+    Raises:
+        Interrupted: after SIGTERM or SIGINT, with everything saved.
+        BadInput: a loss that is not finite.
+    """
+    begin = int(state.step)
+    every = lambda interval, i: interval is not None and i % interval == 0  # noqa: E731
+
+    # --- Evaluation before: a resumed run has it in its log already.
+    if evaluate is not None and begin == 0:
+        metrics.write(0, evaluate(0, state.params))
+
+    # --- A request to stop is honoured between two updates.
+    stop: list[int] = []
+    handlers = {s: signal.signal(s, lambda s, _: stop.append(s))
+                for s in (signal.SIGTERM, signal.SIGINT)}  # fmt: skip
+
+    # --- Metrics of an update are read while the next one runs, so that the device never waits.
+    clock = _Clock()
+    pending: tuple[int, Mapping[str, jax.Array]] | None = None
+
+    def read(pending: tuple[int, Mapping[str, jax.Array]]) -> None:
+        i, arrays = pending
+        # One transfer for all; reading also waits for the update to end.
+        values = {name: float(x) for name, x in jax.device_get(dict(arrays)).items()}
+        seconds, fetching = clock.lap()
+        if not math.isfinite(values["loss"]):
+            raise BadInput(
+                "a finite loss",
+                f"{values['loss']} at step {i} (gradient norm {values['grad_norm']})",
+                "Lower optim.learning_rate, or look at the step's prompts in the data; the last "
+                "checkpoint is from before.",
+                where=f"step {i}",
+            )
+        if check_first is not None and i == 1:
+            check_first(values)
+        values["learning_rate"] = float(schedule(i - 1))
+        bar.show(i, values, seconds)
+        if i % loop.logging_steps == 0 or i == num_steps:
+            rates = {"seconds": seconds, "seconds_fetching": fetching,
+                     "tokens_per_second": values["num_tokens"] / seconds}  # fmt: skip
+            metrics.write(i, values, timings=rates)
+
+    def save(i: int, state: TrainState) -> None:
+        checkpoints.save(i, state, position=batches.position(), experiment=experiment)
+
+    # --- The updates.
+    try:
+        with _Bar(begin, num_steps, quiet) as bar:
+            clock.lap()
+            for i in range(begin + 1, num_steps + 1):
+                with clock.fetching():
+                    arrays = put(next(batches))
+                state, values = step(state, *arrays)
+                if pending is not None:
+                    read(pending)
+                pending = (i, values)
+                last, asked = i == num_steps, bool(stop)
+                saving = last or asked or every(loop.save_steps, i)
+                looking = evaluate is not None and not last and every(loop.eval_steps, i)
+                if saving or looking:
+                    read(pending)  # the log is complete up to what is saved
+                    pending = None
+                if looking and evaluate is not None:
+                    metrics.write(i, evaluate(i, state.params))
+                if saving:
+                    save(i, state)
+                    metrics.flush()
+                if looking or saving:
+                    clock.lap()
+                if asked:
+                    checkpoints.wait()
+                    name = signal.Signals(stop[0]).name
+                    log.warning("%s: saved step %d of %d; run it again to go on", name, i, num_steps)
+                    raise Interrupted(0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    checkpoints.wait()
+    return state
+
+
+class _Clock:
+    """Wall time between laps, and how much of it was spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._last, self._waited = time.perf_counter(), 0.0
+
+    def lap(self) -> tuple[float, float]:
+        now = time.perf_counter()
+        spent, waited = now - self._last, self._waited
+        self._last, self._waited = now, 0.0
+        return spent, waited
+
+    def fetching(self) -> "_Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._waited += time.perf_counter() - self._began
+
+
+class _Bar:
+    """Step, loss, tokens a second, time left."""
+
+    def __init__(self, begin: int, total: int, quiet: bool):
+        self._bar = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[extra]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            disable=quiet,
+        )
+        self._task = self._bar.add_task(
+            "train", total=total, completed=begin, loss="-", extra="", speed=""
+        )
+
+    def __enter__(self) -> "_Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, step: int, values: Mapping[str, float], seconds: float) -> None:
+        extra = next((n for n in values if n.endswith("accuracies")), None)
+        self._bar.update(
+            self._task,
+            completed=step,
+            loss=f"{values['loss']:.4f}",
+            extra=f"accuracy {values[extra]:.2f}" if extra else "",
+            speed=f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s",
+        )
+
+
+def as_floats(values: Mapping[str, Any]) -> dict[str, float]:
+    """Plain floats, for logs."""
+    return {name: float(np.asarray(x)) for name, x in values.items()}

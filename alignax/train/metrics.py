@@ -1,0 +1,257 @@
+"""What a run says of itself: JSON lines first, TensorBoard and W&B as copies of them.
+
+`metrics.jsonl` holds what is a function of config and seed and nothing else, so the file of a
+resumed run equals that of an unbroken one byte for byte. Clocks go to `timings.jsonl`.
+"""
+
+import importlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat, TextIO
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from alignax.core.errors import BadInput
+
+logger = logging.getLogger("alignax")
+
+
+class MetricLog:
+    """Writes the numbers of each step, in one process of a run.
+
+    A line is in the operating system's hands when `write` returns, so a killed process loses at
+    most the line it was at. Everything of a step is written before the checkpoint of that step:
+    then `rewind` leaves nothing out.
+
+    Args:
+        output_dir: where `metrics.jsonl`, `timings.jsonl`, `trainer_state.json` and the folder
+            `tensorboard` go.
+        tensorboard: whether to write event files too.
+        wandb: the W&B project to copy to; None for no W&B.
+
+    Raises:
+        BadInput: where the directory cannot be written, or W&B is asked for and not installed.
+    """
+
+    def __init__(
+        self, output_dir: str | os.PathLike, *, tensorboard: bool = True, wandb: str | None = None
+    ):
+        self._dir = Path(output_dir)
+        self._tensorboard = tensorboard
+        self._events: SummaryWriter | None = None
+        self._files: dict[str, TextIO] = {}
+        self._first_step = 0
+        # Asked for first: a run must not begin and then find that it cannot report.
+        self._wandb_module = None if wandb is None else _import_wandb()
+        self._wandb_project, self._wandb_run = wandb, None
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self._dir, error) from error
+
+    def write(
+        self,
+        step: int,
+        metrics: Mapping[str, SupportsFloat],
+        *,
+        timings: Mapping[str, SupportsFloat] | None = None,
+    ) -> None:
+        """Writes one line of metrics and, where given, one of timings.
+
+        Args:
+            step: updates made so far.
+            metrics: functions of config and seed: loss, rewards, learning rate, tokens seen.
+            timings: the rest: seconds, tokens a second.
+        """
+        self._append("metrics.jsonl", _line(step, metrics))
+        if timings:
+            self._append("timings.jsonl", _line(step, timings))
+        both = {**metrics, **(timings or {})}
+        if self._tensorboard:
+            events = self._open_events()
+            for name, value in both.items():
+                events.add_scalar(name, float(value), step)
+        if self._wandb_module is not None:
+            self._open_wandb().log({name: float(value) for name, value in both.items()}, step=step)
+
+    def rewind(self, step: int) -> int:
+        """Drops what was written after `step`, which a resumed run is about to write again.
+
+        A last line that a kill cut short is dropped too. TensorBoard hides the steps it has seen
+        beyond `step`; W&B keeps them, and ignores the same numbers when they come again.
+
+        Args:
+            step: the restored step; -1 drops everything, for a run that starts anew.
+
+        Returns:
+            How many lines of metrics were dropped.
+
+        Raises:
+            BadInput: where a line other than the last is not one of ours.
+        """
+        self._close_files()
+        self._first_step = step + 1
+        dropped = [self._rewind_file(self._dir / name, step) for name in _FILES]
+        if dropped[0]:
+            logger.info(
+                "%s: dropped %d lines after step %d", self._dir / _FILES[0], dropped[0], step
+            )
+        return dropped[0]
+
+    def _rewind_file(self, path: Path, step: int) -> int:
+        if not path.exists():
+            return 0
+        lines = sum(1 for line in path.read_bytes().split(b"\n") if line)
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        _replace(path, "".join(kept))
+        return lines - len(kept)
+
+    def flush(self) -> None:
+        """Brings `trainer_state.json` and the event files up to date. Call it at checkpoints."""
+        lines = list(_whole_lines(self._dir / "metrics.jsonl"))
+        last = json.loads(lines[-1])["step"] if lines else 0
+        history = ",\n".join("    " + line.rstrip("\n") for line in lines)
+        _replace(
+            self._dir / "trainer_state.json",
+            f'{{\n  "global_step": {last},\n  "log_history": [\n{history}\n  ]\n}}\n',
+        )
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes all that is open. Safe to call twice."""
+        self.flush()
+        self._close_files()
+        if self._wandb_run is not None:
+            self._wandb_run.finish()
+            self._wandb_run = None
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _append(self, name: str, line: str) -> None:
+        path = self._dir / name
+        try:
+            if name not in self._files:
+                self._files[name] = path.open("a", encoding="utf-8", newline="\n")
+            self._files[name].write(line)
+            self._files[name].flush()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def _open_events(self) -> SummaryWriter:
+        if self._events is None:
+            self._events = SummaryWriter(
+                str(self._dir / "tensorboard"),
+                purge_step=self._first_step,
+                # tensorboardX names files by the second: two of one second would overwrite.
+                filename_suffix=f".{time.time_ns()}",
+            )
+        return self._events
+
+    def _open_wandb(self) -> Any:
+        if self._wandb_run is None:
+            # A resumed run goes on in the W&B run that it began in.
+            kept = self._dir / "wandb_run_id"
+            self._wandb_run = self._wandb_module.init(  # type: ignore[union-attr]
+                project=self._wandb_project,
+                name=self._dir.name,
+                dir=str(self._dir),
+                id=kept.read_text().strip() if kept.exists() else None,
+                resume="allow",
+            )
+            kept.write_text(self._wandb_run.id + "\n")
+        return self._wandb_run
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+_FILES = ("metrics.jsonl", "timings.jsonl")
+
+
+def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:
+    """One JSON object: the step, then the names in alphabetical order."""
+    # Sorted, because jit returns a dict sorted and eager code does not.
+    pairs = [f"{json.dumps(name)}: {_number(values[name])}" for name in sorted(values)]
+    return "{" + ", ".join([f'"step": {step}', *pairs]) + "}\n"
+
+
+def _number(value: SupportsFloat) -> str:
+    """The shortest decimal that reads back as the same float32; an integer as it is.
+
+    JSON has no word for what is not finite: that is the string NaN, Infinity or -Infinity, as in
+    the JSON form of protocol buffers, and Python's `float` reads each.
+    """
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    number = np.float32(value)
+    if math.isfinite(number):
+        return str(number)
+    return '"NaN"' if math.isnan(number) else '"Infinity"' if number > 0 else '"-Infinity"'
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """The lines of a file of JSON objects that have a step, but for a last one cut short."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            whole = isinstance(json.loads(line)["step"], int)
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if whole:
+            yield line.decode() + "\n"
+        elif number < len(lines):
+            raise BadInput(
+                "a JSON object with an integer step",
+                repr(line[:80].decode(errors="replace")),
+                "Repair the line or move the file away.",
+                where=f"{path}:{number}",
+            )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file at once: after a kill it is the old one or the new one."""
+    fresh = path.with_name(path.name + ".partial")
+    try:
+        fresh.write_text(text, encoding="utf-8", newline="\n")
+        fresh.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> BadInput:
+    return BadInput(
+        "a place that can be written",
+        error.strerror or str(error),
+        "Free some space or its permissions, or give another output_dir.",
+        where=str(path),
+    )
+
+
+def _import_wandb() -> Any:
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise BadInput(
+            "the package wandb, which reporting to W&B needs",
+            f"{type(error).__name__}: {error}",
+            "pip install 'alignax[wandb]', or report to TensorBoard alone.",
+            where="wandb",
+        ) from error

@@ -1,0 +1,91 @@
+"""What the reference policy thinks of a data set: computed once, kept on disk, read as data.
+
+The log-probabilities come from the function and the precision that the update uses, so that
+policy and reference agree to rounding while their parameters are equal.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from alignax.core.errors import BadInput
+from alignax.core.types import Batch, Layout, Params
+from alignax.data.pipeline import Batches, Groups, TokenArrays
+from alignax.data.plan import Plan
+from alignax.train.step import ModelFn
+
+
+def compute(
+    model: ModelFn,
+    params: Params,
+    groups: Groups,
+    plan: Plan,
+    *,
+    put: Callable[[Any], Any] = lambda arrays: arrays,
+    progress: Callable[[Iterator[Any], int], Iterator[Any]] = lambda steps, total: steps,
+) -> TokenArrays:
+    """Log-probabilities of every scored token of every group, in nats.
+
+    Args:
+        plan: one pass over all groups, without micro-batches.
+        put: takes a step's arrays to the devices.
+        progress: wraps the iterator of `total` steps, to show how far it has come.
+    """
+
+    @jax.jit
+    def logprobs(params: Params, batch: Batch, layout: Layout) -> jax.Array:
+        batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
+        return model(params, batch, layout).logprobs
+
+    table = TokenArrays.empty(groups.lengths)
+    steps = progress(iter(Batches(groups, plan)), len(plan))
+    for index, (batch, layout) in enumerate(steps):
+        found = np.asarray(jax.device_get(logprobs(params, *put((batch, layout)))))
+        for i, group in enumerate(plan.step(index).group[0]):
+            if group < 0:
+                continue
+            start = int(table.starts[group])
+            for j, length in enumerate(groups.lengths.response[group]):
+                table.values[start : start + length] = found[i, j, :length]
+                start += length
+    return table
+
+
+def cached(
+    directory: pathlib.Path, key: tuple[str, ...], groups: Groups, make: Callable[[], TokenArrays]
+) -> tuple[TokenArrays, bool]:
+    """The table for this key, made now or read from disk; and whether it was on disk.
+
+    Args:
+        key: everything that the numbers depend on: the fingerprints of model and data, precision.
+    """
+    name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
+    path = directory / f"ref_logprobs-{name}.npy"
+    empty = TokenArrays.empty(groups.lengths)
+    if path.exists():
+        try:
+            values = np.load(path)
+        except (OSError, ValueError, EOFError):
+            values = None
+        if values is not None and values.shape == empty.values.shape:
+            return TokenArrays(values, empty.starts), True
+    table = make()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with draft.open("wb") as file:
+            np.save(file, table.values)
+        draft.replace(path)  # whole or not at all
+    except OSError as error:
+        raise BadInput(
+            "a cache directory that can be written",
+            str(error),
+            "Free some space, or name another directory with data.cache_dir.",
+            where=str(directory),
+        ) from error
+    return table, False

@@ -1,0 +1,124 @@
+"""The mesh, and where every parameter lies on it.
+
+Parameters name their logical axes in `models/`; one mapping takes these to mesh axes. Rows of
+tokens are split over `data` and `fsdp`; parameters over `fsdp` and `tensor`.
+"""
+
+import dataclasses
+import logging
+import math
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from alignax.core.axes import ROW_AXES
+from alignax.core.errors import BadInput
+from alignax.core.types import Params, TrainState
+
+RULES = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "head_dim": None,
+    "layers": None,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """How many devices each mesh axis has; -1 for one axis takes what is left.
+
+    Fields:
+        data: copies of the parameters, each with its own rows.
+        fsdp: parts of the parameters, each with its own rows, gathered layer by layer.
+        tensor: parts of heads, MLP and vocabulary that work on the same rows.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """The number of devices on each axis."""
+        sizes = [self.data, self.fsdp, self.tensor]
+        known = math.prod(size for size in sizes if size != -1)
+        if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes) or devices % known:
+            raise BadInput(
+                f"axes whose product divides {devices} devices, one of them -1 at most",
+                f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}",
+                "Leave data at -1 to take what the others leave.",
+                where="mesh",
+            )
+        return tuple(devices // known if size == -1 else size for size in sizes)  # type: ignore
+
+
+def make_mesh(mesh: Mesh, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """A mesh with axes data, fsdp and tensor; devices that the axes leave over stay idle."""
+    devices = jax.devices() if devices is None else devices
+    sizes = mesh.sizes(len(devices))
+    # Auto: the partitioner completes what the constraints leave open. `make_mesh` would default
+    # to Explicit, where every intermediate array needs a stated sharding.
+    return jax.make_mesh(
+        sizes,
+        ("data", "fsdp", "tensor"),
+        axis_types=(AxisType.Auto,) * 3,
+        devices=devices[: math.prod(sizes)],
+    )
+
+
+def shards(mesh: jax.sharding.Mesh) -> int:
+    """How many parts the rows of a batch are split into."""
+    return math.prod(mesh.shape[name] for name in ROW_AXES)
+
+
+def rows(mesh: jax.sharding.Mesh, *, leading: int = 0) -> NamedSharding:
+    """For arrays whose axis number `leading` counts rows or prompts."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """For arrays that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameters(mesh: jax.sharding.Mesh, abstract: Params, axes: Params) -> Params:
+    """The sharding of each parameter, from its logical axes.
+
+    An axis that its mesh axis does not divide is held whole, and the log says so.
+    """
+    notes: dict[str, str] = {}
+
+    def place(shape: Any, names: tuple[str, ...]) -> NamedSharding:
+        spec: list[str | None] = []
+        for size, name in zip(shape.shape, names, strict=True):
+            target = RULES[name]
+            if target is not None and size % mesh.shape[target]:
+                parts = mesh.shape[target]
+                notes[name] = f"axis {name} ({size}) is not a multiple of {target} ({parts})"
+                target = None
+            spec.append(None if target in spec else target)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    placed = jax.tree.map(place, abstract, axes)
+    for note in notes.values():
+        logging.getLogger("alignax").warning("%s: held whole on every device", note)
+    return placed
+
+
+def state(
+    mesh: jax.sharding.Mesh, param_shardings: Params, optimizer: Any, abstract: Params
+) -> TrainState:
+    """The sharding of every array of the state; moments lie where their parameters do."""
+    whole = replicated(mesh)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, abstract),
+        param_shardings,
+        transform_non_params=lambda _: whole,
+    )
+    return TrainState(step=whole, params=param_shardings, opt_state=opt_state)

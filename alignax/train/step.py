@@ -1,0 +1,89 @@
+"""The update: one pure function for every method.
+
+Losses come one a prompt, unreduced. What they are divided by is a count over the whole optimiser
+step, all micro-batches and devices, so that k micro-batches give what one large batch gives.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from alignax.core.method import Method
+from alignax.core.types import Batch, Layout, Outputs, Params, TrainState
+from alignax.train.optim import global_norm
+
+# (params, batch, layout) -> Outputs
+ModelFn = Callable[[Params, Batch, Layout], Outputs]
+Scalars = dict[str, Float[Array, ""]]
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update."""
+    return TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
+
+
+def make_step(
+    method: Method, model: ModelFn, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch, Layout], tuple[TrainState, Scalars]]:
+    """The update as a function of the state and one step's arrays.
+
+    Every array of the batch and the layout has a leading axis of micro-batches. Metrics are
+    means over the prompts of the step; `grad_norm` is taken before clipping.
+    """
+
+    def update(state: TrainState, batch: Batch, layout: Layout) -> tuple[TrainState, Scalars]:
+        counts = count(batch)
+        divisor = counts[method.needs().mean_over]
+
+        def micro(params: Params, batch: Batch, layout: Layout) -> tuple[Array, Scalars]:
+            loss, metrics = evaluate(method, model, params, batch, layout)
+            return loss / divisor, {"loss": loss / divisor} | {
+                name: total / counts["prompts"] for name, total in metrics.items()
+            }
+
+        gradient = jax.grad(micro, has_aux=True)
+        gradients, metrics = _over_micro_batches(gradient, state.params, batch, layout)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = global_norm(gradients)
+        metrics["num_prompts"], metrics["num_tokens"] = counts["prompts"], counts["tokens"]
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return update
+
+
+def evaluate(
+    method: Method, model: ModelFn, params: Params, batch: Batch, layout: Layout
+) -> tuple[Float[Array, ""], Scalars]:
+    """Sums, over the prompts that are there, of the loss and of each metric."""
+    present = jnp.any(batch.valid, axis=-1)
+    losses, metrics = method.loss(model(params, batch, layout), batch)
+    total = lambda x: jnp.sum(jnp.where(present, x, 0.0))  # noqa: E731
+    return total(losses), {name: total(x) for name, x in metrics.items()}
+
+
+def count(batch: Batch) -> Scalars:
+    """Prompts and scored tokens of the whole step; at least 1 each, to divide by."""
+    prompts = jnp.sum(jnp.any(batch.valid, axis=-1), dtype=jnp.float32)
+    tokens = jnp.sum(batch.mask & batch.valid[..., None], dtype=jnp.float32)
+    return {"prompts": jnp.maximum(prompts, 1.0), "tokens": jnp.maximum(tokens, 1.0)}
+
+
+def _over_micro_batches(
+    function: Callable[[Params, Batch, Layout], Any], params: Params, batch: Batch, layout: Layout
+) -> Any:
+    """The sum of the function's results over the leading axis of batch and layout."""
+    first = jax.tree.map(lambda x: x[0], (batch, layout))
+    if batch.valid.shape[0] == 1:
+        return function(params, *first)
+
+    def add(total: Any, inputs: tuple[Batch, Layout]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(params, *inputs)), None
+
+    shapes = jax.eval_shape(function, params, *first)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zero, (batch, layout))[0]

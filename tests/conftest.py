@@ -1,0 +1,20 @@
+"""Every test runs with shapes checked, strict broadcasting and eight virtual devices."""
+
+import os
+import pathlib
+
+# Read by JAX when it is imported, so they come before every import that might.
+ROOT = pathlib.Path(__file__).parents[1]
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# One cache for all workers and for the processes that tests start: compiling is most of the suite.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import jax  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+install_import_hook("alignax", "beartype.beartype")

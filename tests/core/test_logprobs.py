@@ -1,0 +1,77 @@
+"""Chunked log-probs, with a backward pass of their own, are those of a plain log-softmax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alignax.core.logprobs import token_logprobs
+
+ROWS, TOKENS, WIDTH, VOCAB = 3, 7, 12, 50
+
+
+def inputs(dtype=jnp.float32, scale=1.0):
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden = scale * jax.random.normal(keys[0], (ROWS, TOKENS, WIDTH))
+    head = jax.random.normal(keys[1], (VOCAB, WIDTH))
+    target = jax.random.randint(keys[2], (ROWS, TOKENS), 0, VOCAB)
+    weight = jax.random.normal(keys[3], (ROWS, TOKENS))  # so that every token's gradient differs
+    return hidden.astype(dtype), head.astype(dtype), target, weight
+
+
+def plain(hidden, head, target):
+    logits = jnp.einsum("nmd,vd->nmv", hidden.astype(jnp.float32), head.astype(jnp.float32))
+    logprobs = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(logprobs, target[..., None], axis=-1)[..., 0]
+
+
+def gradients(function, hidden, head, target, weight):
+    total = lambda hidden, head: jnp.sum(weight * function(hidden, head, target))  # noqa: E731
+    return jax.grad(total, argnums=(0, 1))(hidden, head)
+
+
+# 4 bytes a logit: room for 1, 2, 3 and all 7 tokens of each row; the last holds not even one.
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 0])
+def test_values_and_gradients_are_those_of_autodiff(tokens):
+    hidden, head, target, weight = inputs()
+    size = 4 * ROWS * VOCAB * tokens + 1
+    chunked = lambda *args: token_logprobs(*args, chunk_bytes=size)  # noqa: E731
+    expected = plain(hidden, head, target)
+    np.testing.assert_allclose(chunked(hidden, head, target), expected, atol=1e-5)
+    found = gradients(chunked, hidden, head, target, weight)
+    for x, y in zip(found, gradients(plain, hidden, head, target, weight), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_is_the_same_under_jit():
+    arrays = inputs()[:3]
+    np.testing.assert_allclose(jax.jit(token_logprobs)(*arrays), token_logprobs(*arrays), atol=1e-6)
+
+
+def test_two_equal_logits_share_the_probability():
+    logprobs = token_logprobs(jnp.ones((1, 1, 2)), jnp.ones((2, 2)), jnp.array([[1]]))
+    np.testing.assert_allclose(logprobs, -np.log(2.0), rtol=1e-6)
+
+
+def test_extreme_logits_stay_finite_in_value_and_gradient():
+    hidden, head, target, weight = inputs(scale=1e4)
+    logprobs = token_logprobs(hidden, head, target)
+    assert np.isfinite(logprobs).all()
+    assert (logprobs <= 0).all()
+    assert logprobs.min() < -1e4
+    for x in gradients(token_logprobs, hidden, head, target, weight):
+        assert np.isfinite(x).all()
+
+
+def test_bfloat16_states_give_float32_log_probs():
+    hidden, head, target, weight = inputs(jnp.bfloat16)
+    logprobs = token_logprobs(hidden, head, target, chunk_bytes=1)
+    assert logprobs.dtype == jnp.float32
+    # Products of bfloat16 numbers are exact in float32, so only the sums' order differs.
+    np.testing.assert_allclose(logprobs, plain(hidden, head, target), atol=1e-5)
+    found = gradients(token_logprobs, hidden, head, target, weight)
+    exact = gradients(plain, *(x.astype(jnp.float32) for x in (hidden, head)), target, weight)
+    for x, y in zip(found, exact, strict=True):
+        assert x.dtype == jnp.bfloat16
+        # The logits' gradient and the result are each rounded to 8 bits.
+        np.testing.assert_allclose(x.astype(jnp.float32), y, atol=2**-7 * np.abs(y).max())
