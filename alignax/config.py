@@ -115,7 +115,7 @@ def load(path: str | Path) -> Experiment:
     """Runs a config file and returns its experiment."""
     path = Path(path)
     if not path.is_file():
-        near = _nearest(path.name, [p.name for p in path.parent.glob("*.py")])
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.py")])
         raise BadInput(
             "a Python config file",
             "no such file",
@@ -159,9 +159,7 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
         if argument.startswith("--"):
             _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
     try:
-        return tyro.cli(
-            type(experiment), args=list(arguments), default=experiment, prog="alignax"
-        )
+        return tyro.cli(type(experiment), args=list(arguments), default=experiment, prog="alignax")
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
@@ -183,7 +181,7 @@ def _check_name(experiment: Experiment, name: str) -> None:
         known_parts = {*known, *(f"no_{k}" for k in known)}
         if part not in known_parts:
             parent = type(inside).__name__
-            near = _nearest(part, known)
+            near = nearest(part, known)
             everywhere = [n for n in names(experiment) if n.split(".")[-1] == part]
             hint = f"Did you mean {'.'.join([*done, near])}?" if near else ""
             if everywhere:
@@ -202,7 +200,8 @@ def _is_settings(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str | None:
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name most like this one; None where none is alike."""
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
 
 
@@ -270,7 +269,7 @@ def _check_types(settings: Any, prefix: str) -> None:
             _check_types(value, f"{prefix}{field.name}.")
         elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             known = [str(k) for k in typing.get_args(hint)]
-            near = _nearest(str(value), known)
+            near = nearest(str(value), known)
             raise BadInput(
                 f"one of {', '.join(known)}",
                 repr(value),

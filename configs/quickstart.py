@@ -1,4 +1,5 @@
 """placeholder"""
+
 from alignax.config import Data, Evaluation, Experiment, Model
 from alignax.data.tokenise import TokenLimits
 from alignax.methods import DPO

@@ -45,7 +45,7 @@ class Preference(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt(Record):
-    """A prompt alone, perhaps with the answer that a verifier checks. From `prompt` (+ `answer`)."""
+    """A prompt alone, perhaps with the answer that a verifier checks."""
 
     answer: str | None = None
 

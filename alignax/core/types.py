@@ -2,7 +2,8 @@
 
 Axis letters: `b` prompts, `k` responses to a prompt, `p` prompt tokens, `r` response tokens,
 `n` rows, `t` tokens of a row, `u` shards of rows, `m` scored tokens of a shard, `v` vocabulary,
-`d` width, `h` heads, `s` seeds. Tuples and not dataclasses: `jax.tree.map` rebuilds them without running shape checks.
+`d` width, `h` heads, `s` seeds. Tuples and not dataclasses: `jax.tree.map` rebuilds them without
+running shape checks.
 """
 
 from collections.abc import Mapping

@@ -79,7 +79,8 @@ class Prepared:
     @functools.cached_property
     def _rows(self) -> Sequence[dict[str, Any]]:
         folder = self.directory / Examples.name / str(Examples.VERSION)
-        return tfds.builder_from_directory(folder).as_data_source(SPLIT)
+        builder: Any = tfds.builder_from_directory(folder)
+        return builder.as_data_source(split=SPLIT)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is cached stays behind: another process opens the files itself.

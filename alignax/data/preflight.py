@@ -5,9 +5,10 @@ for, by default, in examples taken evenly from the whole data set.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int
 from rich import box
 from rich.console import Group as Stack
 from rich.table import Table
@@ -111,7 +112,7 @@ def show(example: Example, renderer: Renderer) -> Stack:
 @dataclasses.dataclass(frozen=True)
 class _Fault:
     what: str
-    tokens: np.ndarray
+    tokens: Int[np.ndarray, " n"]
     remedy: str
 
 
@@ -146,12 +147,13 @@ def _aligned(
 ) -> _Fault | None:
     total, k = int(example.response_lengths.sum()), len(example.response_lengths)
     sizes = (len(example.responses), len(example.mask), len(example.scores))
-    scored = all(mask.any() for _, mask in example.split())
-    if sizes == (total, total, k) and scored:
-        return None
-    what = f"{sizes[0]} tokens, {sizes[1]} of mask, {sizes[2]} scores for {k} responses of {total}"
-    remedy = "Remove the cached data set and prepare it again."
-    return _Fault(what if scored else "a response without one", example.responses[-TAIL:], remedy)
+    tail, remedy = example.responses[-TAIL:], "Remove the cached data set and prepare it again."
+    if sizes != (total, total, k):
+        what = "{} tokens, {} of mask, {} scores".format(*sizes)
+        return _Fault(f"{what} for {k} responses of {total} tokens", tail, remedy)
+    if not all(mask.any() for _, mask in example.split()):
+        return _Fault("a response without one", tail, remedy)
+    return None
 
 
 def _ends(
@@ -193,17 +195,17 @@ _CHECKS: dict[str, Callable[[Example, Renderer, TokenLimits, int], _Fault | None
 }
 
 
-def _was_cut(example: Example, ids: np.ndarray, limits: TokenLimits) -> bool:
+def _was_cut(example: Example, ids: Int[np.ndarray, " n"], limits: TokenLimits) -> bool:
     """Whether a response stops at a limit, where cutting has taken its end-of-turn token."""
     full = len(example.prompt) + len(ids) == limits.max_length
     return limits.overlong == "cut" and (full or len(ids) == limits.max_completion_length)
 
 
-def _visible(ids: Iterable[int], renderer: Renderer) -> str:
+def _visible(ids: Int[np.ndarray, " n"], renderer: Renderer) -> str:
     return "".join(_pieces(ids, renderer))
 
 
-def _pieces(ids: Iterable[int], renderer: Renderer) -> list[str]:
+def _pieces(ids: Int[np.ndarray, " n"], renderer: Renderer) -> list[str]:
     """Each token as text; what is no whole character by itself in the tokenizer's own letters."""
     tokenizer = renderer.tokenizer
     pieces = []
@@ -215,7 +217,9 @@ def _pieces(ids: Iterable[int], renderer: Renderer) -> list[str]:
     return pieces
 
 
-def _coloured(ids: np.ndarray, mask: np.ndarray, renderer: Renderer, unscored: str) -> Text:
+def _coloured(
+    ids: Int[np.ndarray, " n"], mask: Bool[np.ndarray, " n"], renderer: Renderer, unscored: str
+) -> Text:
     special = set(renderer.tokenizer.all_special_ids) | renderer.end_ids
     line = Text()
     for i, scored, piece in zip(ids, mask, _pieces(ids, renderer), strict=True):

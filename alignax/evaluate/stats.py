@@ -21,9 +21,7 @@ class Estimate(NamedTuple):
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def estimate(
-    values: Float[np.ndarray, " n"], *, share: bool = False, seed: int = 0
-) -> Estimate:
+def estimate(values: Float[np.ndarray, " n"], *, share: bool = False, seed: int = 0) -> Estimate:
     """The mean of one number a prompt, and a 95% interval for the mean over all such prompts.
 
     Args:

@@ -74,7 +74,7 @@ def from_hugging_face(config: Mapping[str, Any], where: str) -> DecoderConfig:
     """
     family = _family(config.get("model_type"), where)
     _refuse_unsupported(config, family, where)
-    keys = _Keys(family.defaults | config, where)
+    keys = _Keys({**family.defaults, **config}, where)
     heads, width = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     kv_heads = keys.integer("num_key_value_heads", heads)
     if heads % kv_heads:
@@ -237,7 +237,8 @@ class _Keys(NamedTuple):
     def number(self, key: str) -> float:
         """A positive number."""
         value = self.values.get(key)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
             raise self._wrong(key, "a positive number", value)
         return float(value)
 

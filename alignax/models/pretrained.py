@@ -5,6 +5,7 @@ arrays: every host reads the bytes of its own shards and no others. `save` write
 transformers and vLLM load as they would the original, or nothing at all.
 """
 
+import functools
 import hashlib
 import logging
 import re
@@ -69,14 +70,19 @@ def load(
         places = stored(config)
         _check(checkpoint, places, config)
         for place in places:
-            *parents, leaf = place.path
-            sharding, inside = shardings, params
-            for name in place.path if shardings is not None else ():
-                sharding = sharding[name]
-            for name in parents:
+            sharding = None if shardings is None else _at(shardings, place.path)
+            inside = params
+            for name in place.path[:-1]:
                 inside = inside.setdefault(name, {})
-            inside[leaf] = _read(place, checkpoint, files.DTYPES[dtype], sharding)
+            part = _read(place, checkpoint, files.DTYPES[dtype], sharding)
+            inside[place.path[-1]] = part
         return Pretrained(config, params, raw["model_type"], checkpoint.dtype, directory)
+
+
+def read_config(directory: str | Path) -> DecoderConfig:
+    """The shape of a model, without its weights."""
+    directory = locate(directory)
+    return from_hugging_face(_read_config(directory), str(directory / "config.json"))
 
 
 def save(
@@ -106,7 +112,7 @@ def save(
     """
     source = None if source is None else locate(source)
     raw = {} if source is None else _read_config(source)
-    family = family or raw.get("model_type") or ("mistral" if config.window else "llama")
+    family = str(family or raw.get("model_type") or ("mistral" if config.window else "llama"))
     dtype = dtype or _source_dtype(source, raw)
     if dtype not in files.DTYPES:
         known = ", ".join(files.DTYPES)
@@ -249,7 +255,8 @@ def _read(
         return jnp.asarray(place.read(whole, checkpoint.fetch, dtype))
     parts: dict[str, np.ndarray] = {}  # devices that hold copies of one part ask for each of them
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        index = index or ()
         if str(index) not in parts:
             parts[str(index)] = place.read(index, checkpoint.fetch, dtype)
         return parts[str(index)]
@@ -260,14 +267,16 @@ def _read(
 def _tensors(params: Params, places: tuple[Stored, ...]) -> Iterator[tuple[str, np.ndarray]]:
     """The checkpoint's tensors, one parameter at a time on the host."""
     for place in places:
-        param = params
-        for name in place.path:
-            param = param[name]
+        param = _at(params, place.path)
         if isinstance(param, jax.Array) and not param.is_fully_addressable:
             param = multihost_utils.process_allgather(param, tiled=True)
         param = np.asarray(param)
         for name, layer in zip(place.names, param if place.stacked else [param], strict=True):
             yield name, place.to_stored(layer)
+
+
+def _at(tree: Params, path: tuple[str, ...]) -> Any:
+    return functools.reduce(lambda inside, name: inside[name], path, tree)
 
 
 def _source_dtype(source: Path | None, raw: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignax.core.errors import BadInput
@@ -90,6 +89,9 @@ def train(
 ) -> TrainState:
     """Runs updates until `num_steps`, from wherever `state` and `batches` stand.
 
+    At each step the log is written before the checkpoint, so that a resumed run, which drops what
+    was logged after its checkpoint, leaves the same log as an unbroken one.
+
     Args:
         state: consumed: its buffers are donated to the first update.
         step: the compiled update.
@@ -108,6 +110,7 @@ def train(
     # --- Evaluation before: a resumed run has it in its log already.
     if evaluate is not None and begin == 0:
         metrics.write(0, evaluate(0, state.params))
+        metrics.flush()
 
     # --- A request to stop is honoured between two updates.
     stop: list[int] = []
@@ -156,7 +159,7 @@ def train(
                 pending = (i, values)
                 last, asked = i == num_steps, bool(stop)
                 saving = last or asked or every(loop.save_steps, i)
-                looking = evaluate is not None and not last and every(loop.eval_steps, i)
+                looking = evaluate is not None and (last or every(loop.eval_steps, i))
                 if saving or looking:
                     read(pending)  # the log is complete up to what is saved
                     pending = None
@@ -170,7 +173,7 @@ def train(
                 if asked:
                     checkpoints.wait()
                     name = signal.Signals(stop[0]).name
-                    log.warning("%s: saved step %d of %d; run it again to go on", name, i, num_steps)
+                    log.warning("%s: saved step %d of %d; run again to go on", name, i, num_steps)
                     raise Interrupted(0)
     finally:
         for number, handler in handlers.items():
@@ -237,8 +240,3 @@ class _Bar:
             extra=f"accuracy {values[extra]:.2f}" if extra else "",
             speed=f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s",
         )
-
-
-def as_floats(values: Mapping[str, Any]) -> dict[str, float]:
-    """Plain floats, for logs."""
-    return {name: float(np.asarray(x)) for name, x in values.items()}

@@ -30,7 +30,7 @@ class Optim:
             down to `min_lr_ratio`.
         warmup_ratio: share of the run's updates that warm up, in [0, 1]; rounded up.
         warmup_steps: the same in updates; takes the place of `warmup_ratio` where given.
-        min_lr_ratio: the last update's learning rate over the peak, in [0, 1]; not for `constant`.
+        min_lr_ratio: what the rate falls to over the peak, in [0, 1]; not for `constant`.
         optimizer: `adamw`; `rmsprop` as DPO's authors used it (PyTorch's: decay 0.99, epsilon
             outside the root); `sgd` without momentum; `lion` (decays 0.9 and 0.99).
         adam_b1: decay of the mean of gradients, in [0, 1). adamw only.
@@ -106,22 +106,23 @@ def schedule(optim: Optim, num_steps: int) -> optax.Schedule:
     """The learning rate of each update of a run.
 
     Departs from Hugging Face: update i of w warm-up updates has `learning_rate` i / w, counted
-    from 1, so that none is spent at 0; update w has the peak, the last one `min_lr_ratio` of it.
+    from 1: update w has the peak, and the update after the last would have `min_lr_ratio` of it,
+    so that none is spent at 0 at either end.
 
     Returns:
         A function of the number of updates made before, as optax counts them.
 
         update (of 10)   1    2    3     4    ...  10
         argument         0    1    2     3    ...   9
-        linear, w = 2    1/2  1    7/8   6/8  ...   0     times `learning_rate`
+        linear, w = 2    1/2  1    8/9   7/9  ...  1/9    times `learning_rate`
     """
     warmup = _warmup_steps(optim, num_steps)
-    # Where the whole run warms up nothing decays, and the divisor is never looked at.
-    decays = max(num_steps - warmup, 1)
+    peak = max(warmup, 1)  # the first update of all has the peak where nothing warms up
+    decays = num_steps + 1 - peak
 
     def learning_rate(count: Any) -> Float[Array, ""]:
         update = jnp.asarray(count, jnp.float32) + 1.0
-        progress = jnp.clip((update - warmup) / decays, 0.0, 1.0)
+        progress = jnp.clip((update - peak) / decays, 0.0, 1.0)
         match optim.lr_scheduler_type:
             case "constant":
                 fall = jnp.zeros_like(progress)

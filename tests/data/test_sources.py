@@ -1,10 +1,12 @@
 """Files and named data sets to rows with a place, and what every broken source is told."""
 
+import dataclasses
 import gzip
 import json
 import sys
 import types
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -81,7 +83,7 @@ def test_broken_json_lists_are_told_with_line_and_column(tmp_path):
 
 def test_bytes_that_are_not_utf8_are_told_with_their_place(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": "\xff"}\n')
-    with pytest.raises(BadInput, match="a.jsonl:1: .* not UTF-8 at byte 8"):
+    with pytest.raises(BadInput, match=r"a.jsonl:1: .* not UTF-8 at byte 8"):
         list(read_rows(str(tmp_path / "a.jsonl")))
 
 
@@ -94,7 +96,7 @@ def test_a_truncated_gzip_is_told_with_the_line_it_breaks_at(tmp_path):
 
 def test_what_is_no_parquet_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_text("no")
-    with pytest.raises(BadInput, match="a.parquet: expected a Parquet file"):
+    with pytest.raises(BadInput, match=r"a.parquet: expected a Parquet file"):
         list(read_rows(str(tmp_path / "a.parquet")))
 
 
@@ -126,7 +128,7 @@ def test_two_files_of_one_split_are_not_chosen_between(tmp_path):
 def test_a_bad_row_stops_the_reading_unless_it_may_be_dropped(tmp_path):
     bad = json.dumps({"prompt": "p", "chosen": "", "rejected": "r", "note": 1})
     source = write(tmp_path / "a.jsonl", LINES + bad + "\n" + LINES)
-    with pytest.raises(BadInput, match="a.jsonl:4: expected text in chosen; got an empty string"):
+    with pytest.raises(BadInput, match=r"a.jsonl:4: expected text in chosen; got an empty string"):
         load_records(source, Preference)
     records, report = load_records(source, Preference, on_bad_row="drop")
     assert (len(records), report.rows, report.repeated_prompts) == (6, 7, 3)
@@ -136,7 +138,7 @@ def test_a_bad_row_stops_the_reading_unless_it_may_be_dropped(tmp_path):
 
 def test_broken_json_is_raised_even_where_rows_may_be_dropped(tmp_path):
     source = write(tmp_path / "a.jsonl", LINES + "{\n")
-    with pytest.raises(BadInput, match="a.jsonl:4: expected a JSON object"):
+    with pytest.raises(BadInput, match=r"a.jsonl:4: expected a JSON object"):
         load_records(source, Preference, on_bad_row="drop")
 
 
@@ -161,8 +163,6 @@ def test_columns_that_are_not_read_are_reported(tmp_path):
 
 
 def test_a_report_survives_json(tmp_path):
-    import dataclasses
-
     _, report = load_records(write(tmp_path / "a.jsonl"), Preference)
     assert Report.from_json(json.loads(json.dumps(dataclasses.asdict(report)))) == report
 
@@ -195,7 +195,7 @@ def test_the_hub_is_read_through_datasets(monkeypatch):
     assert next(read_rows("owner/name")) == (ROWS[0], "hf:owner/name:1")
     assert len(list(read_rows("hf:owner/name/main"))) == 3
     assert asked == [("owner/name", "train"), ("owner/name", "main", "train")]
-    with pytest.raises(BadInput, match='hf:owner/name: .*split test; got Unknown split "test"'):
+    with pytest.raises(BadInput, match=r'hf:owner/name: .*split test; got Unknown split "test"'):
         list(read_rows("owner/name", split="test"))
 
 
@@ -209,7 +209,7 @@ class TinyChats(tfds.core.GeneratorBasedBuilder):
             {"role": tfds.features.Text(), "content": tfds.features.Text()}
         )
         features = tfds.features.FeaturesDict(
-            {"messages": turns, "id": tfds.features.Scalar("int32")}
+            {"messages": turns, "id": tfds.features.Scalar(np.int32)}
         )
         return tfds.core.DatasetInfo(builder=self, features=features)
 

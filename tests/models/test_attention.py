@@ -1,5 +1,6 @@
 """Packed rows, shared prompts and caches are arrangements: none of them changes a number."""
 
+import dataclasses
 import functools
 
 import jax
@@ -32,7 +33,7 @@ windows = pytest.mark.parametrize("window", [None, 4], ids=["all", "window"])
 
 @functools.cache
 def decoder(window):
-    model = Decoder(config=CONFIG.__class__(**{**CONFIG.__dict__, "window": window}))
+    model = Decoder(config=dataclasses.replace(CONFIG, window=window))
     return model, model.init(jax.random.key(0)), jax.jit(model.packed, static_argnames="reach")
 
 
@@ -64,9 +65,7 @@ def test_blocks_reach_and_window_give_what_a_dense_mask_gives(window, block):
         window=window,
         block=block,
     )
-    group, response, position = (
-        np.asarray(x) for x in (rows.group, rows.response, rows.position)
-    )
+    group, response, position = (np.asarray(x) for x in (rows.group, rows.response, rows.position))
     q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
     for n, i in zip(*np.nonzero(group >= 0), strict=True):
         seen = [
@@ -112,9 +111,7 @@ def test_cached_decoding_equals_the_uncached_rows(window, steps):
     prompts = [[1, 2, 3, 4, 5], [6, 7]]
     responses = np.random.default_rng(0).integers(0, 50, (2, 3, 6))
     padded = jnp.array([[1, 2, 3, 4, 5, 49], [6, 7, 48, 47, 46, 45]])
-    last, cache = model.prefill(
-        params, padded, jnp.array([5, 2]), num_responses=3, max_response=8
-    )
+    last, cache = model.prefill(params, padded, jnp.array([5, 2]), num_responses=3, max_response=8)
     found = []
     for start, size in zip(np.cumsum([0, *steps]), steps, strict=False):
         states, cache = model.extend(

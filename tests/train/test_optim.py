@@ -23,17 +23,18 @@ def rates(optim, num_steps):
     return [float(schedule(optim, num_steps)(count)) for count in range(num_steps)]
 
 
-def test_linear_warms_up_from_the_first_update_and_ends_at_zero():
-    # 2 warm-up updates of 10: 1/2, 1; then 8 that fall by 1/8 each.
-    optim = Optim(learning_rate=8.0, warmup_ratio=0.2)
-    np.testing.assert_allclose(rates(optim, 10), [4, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+def test_linear_warms_up_from_the_first_update_and_would_reach_zero_after_the_last():
+    # 2 warm-up updates of 10: 1/2, 1; then 8 that fall by 1/9 each.
+    optim = Optim(learning_rate=9.0, warmup_ratio=0.2)
+    np.testing.assert_allclose(rates(optim, 10), [4.5, 9, 8, 7, 6, 5, 4, 3, 2, 1])
 
 
-def test_cosine_ends_at_its_floor():
-    # Progress 0, 1/4, 1/2, 3/4, 1: height (1 + cos(pi progress)) / 2; floor 0.2 of 10.
+def test_cosine_would_reach_its_floor_after_the_last():
+    # Progress 0, 1/4, 1/2, 3/4: height (1 + cos(pi progress)) / 2; floor 0.2 of 10.
     optim = Optim(learning_rate=10.0, warmup_steps=1, lr_scheduler_type="cosine", min_lr_ratio=0.2)
-    height = [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0]
-    np.testing.assert_allclose(rates(optim, 5), [2 + 8 * h for h in height], rtol=1e-6)
+    height = [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
+    np.testing.assert_allclose(rates(optim, 4), [2 + 8 * h for h in height], rtol=1e-6)
+    assert float(schedule(optim, 4)(4)) == pytest.approx(2.0)
 
 
 def test_constant_stays_at_its_peak():
@@ -41,10 +42,10 @@ def test_constant_stays_at_its_peak():
     np.testing.assert_allclose(rates(optim, 6), [1, 2, 3, 3, 3, 3])
 
 
-def test_without_warmup_the_first_update_is_already_on_the_way_down():
-    # Update i of 4 has 1 - i/4.
+def test_without_warmup_the_first_update_has_the_peak():
+    # Update i of 4 has 1 - (i - 1)/4.
     optim = Optim(learning_rate=4.0, warmup_steps=0)
-    np.testing.assert_allclose(rates(optim, 4), [3, 2, 1, 0])
+    np.testing.assert_allclose(rates(optim, 4), [4, 3, 2, 1])
 
 
 def test_a_run_that_is_all_warmup_reaches_the_peak():

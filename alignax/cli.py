@@ -1,0 +1,171 @@
+"""The command line: `alignax COMMAND CONFIG [--setting value ...]`."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+# XLA's and TFDS's own start-up chatter is not for the people who train models.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+USAGE = """alignax COMMAND CONFIG [--setting value ...]
+
+commands:
+  train     prepare, check, train, evaluate and export; goes on where it was interrupted
+  prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
+  show      print an example token by token, scored tokens in colour   (--index 0, --split train)
+  sample    answer prompts   (--prompt TEXT, again for more; CONFIG may be a model directory)
+  evaluate  measure the newest checkpoint on the held-out data
+  export    write the newest checkpoint as a Hugging Face directory   (--to DIRECTORY)
+
+CONFIG is a Python file such as configs/quickstart.py. Any of its settings can be changed by its
+dotted name, e.g. --method.beta 0.2 --loop.max-steps 50; `alignax train CONFIG --help` lists them.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command. Exits with 2, and the reason, where the input cannot be used."""
+    from alignax.core.errors import BadInput
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(arguments: list[str]) -> None:
+    from alignax.config import nearest
+    from alignax.core.errors import BadInput
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        near = nearest(name, list(COMMANDS))
+        raise BadInput(
+            f"a command: {', '.join(COMMANDS)}",
+            name,
+            f"Did you mean {near}?" if near else "alignax --help explains them.",
+            where="command line",
+        )
+    if not rest or rest[0].startswith("-"):
+        raise BadInput(
+            "a config file after the command",
+            rest[0] if rest else "nothing",
+            f"For example: alignax {name} configs/quickstart.py",
+            where="command line",
+        )
+    COMMANDS[name](rest[0], rest[1:])
+
+
+def _experiment(path: str, overrides: Sequence[str]):
+    from alignax import config
+
+    return config.override(config.load(path), overrides)
+
+
+def _train(path: str, arguments: list[str]) -> None:
+    from alignax import run
+
+    run.train(_experiment(path, arguments))
+
+
+def _prepare(path: str, arguments: list[str]) -> None:
+    from alignax import config, run
+
+    experiment = _experiment(path, arguments)
+    config.check(experiment)
+    work = run.Run(experiment)
+    work.preflight()
+    work.describe_plan()
+
+
+def _show(path: str, arguments: list[str]) -> None:
+    from alignax import run
+    from alignax.core.errors import BadInput
+    from alignax.data.preflight import show
+
+    parser = argparse.ArgumentParser(prog="alignax show", add_help=False)
+    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--split", choices=("train", "eval"), default="train")
+    options, overrides = parser.parse_known_args(arguments)
+    work = run.Run(_experiment(path, overrides))
+    data = work.prepared(options.split)
+    if not 0 <= options.index < len(data):
+        raise BadInput(
+            f"an index from 0 to {len(data) - 1}",
+            str(options.index),
+            "Examples are counted from 0.",
+            where="--index",
+        )
+    work.say(show(data[options.index], work.renderer))
+
+
+def _sample(path: str, arguments: list[str]) -> None:
+    from pathlib import Path
+
+    from alignax import run
+
+    parser = argparse.ArgumentParser(prog="alignax sample", add_help=False)
+    parser.add_argument("--prompt", action="append", required=True)
+    parser.add_argument("--num-samples", type=int, default=1)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--seed", type=int, default=0)
+    options, overrides = parser.parse_known_args(arguments)
+    directory = path
+    if Path(path).suffix == ".py":
+        experiment = _experiment(path, overrides)
+        exported = Path(experiment.output_dir) / "export"
+        directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
+    run.answer(
+        directory,
+        options.prompt,
+        num_samples=options.num_samples,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+    )
+
+
+def _evaluate(path: str, arguments: list[str]) -> None:
+    from alignax import run
+
+    run.evaluate(_experiment(path, arguments))
+
+
+def _export(path: str, arguments: list[str]) -> None:
+    from pathlib import Path
+
+    from alignax import run
+
+    parser = argparse.ArgumentParser(prog="alignax export", add_help=False)
+    parser.add_argument("--to", default=None)
+    options, overrides = parser.parse_known_args(arguments)
+    experiment = _experiment(path, overrides)
+    target = Path(options.to) if options.to else Path(experiment.output_dir) / "export"
+    run.export_newest(experiment, target)
+
+
+COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
+    "train": _train,
+    "prepare": _prepare,
+    "show": _show,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "export": _export,
+}
+
+
+if __name__ == "__main__":
+    main()
