@@ -73,9 +73,9 @@ def _experiment(path: str, overrides: Sequence[str]):
 
 
 def _train(path: str, arguments: list[str]) -> None:
-    from alignax import run
+    from alignax import jobs
 
-    run.train(_experiment(path, arguments))
+    jobs.train(_experiment(path, arguments))
 
 
 def _prepare(path: str, arguments: list[str]) -> None:
@@ -112,7 +112,7 @@ def _show(path: str, arguments: list[str]) -> None:
 def _sample(path: str, arguments: list[str]) -> None:
     from pathlib import Path
 
-    from alignax import run
+    from alignax import jobs
 
     parser = argparse.ArgumentParser(prog="alignax sample", add_help=False)
     parser.add_argument("--prompt", action="append", required=True)
@@ -127,7 +127,7 @@ def _sample(path: str, arguments: list[str]) -> None:
         experiment = _experiment(path, overrides)
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
-    run.answer(
+    jobs.answer(
         directory,
         options.prompt,
         num_samples=options.num_samples,
@@ -139,22 +139,22 @@ def _sample(path: str, arguments: list[str]) -> None:
 
 
 def _evaluate(path: str, arguments: list[str]) -> None:
-    from alignax import run
+    from alignax import jobs
 
-    run.evaluate(_experiment(path, arguments))
+    jobs.evaluate(_experiment(path, arguments))
 
 
 def _export(path: str, arguments: list[str]) -> None:
     from pathlib import Path
 
-    from alignax import run
+    from alignax import jobs
 
     parser = argparse.ArgumentParser(prog="alignax export", add_help=False)
     parser.add_argument("--to", default=None)
     options, overrides = parser.parse_known_args(arguments)
     experiment = _experiment(path, overrides)
     target = Path(options.to) if options.to else Path(experiment.output_dir) / "export"
-    run.export_newest(experiment, target)
+    jobs.export_newest(experiment, target)
 
 
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {

@@ -15,6 +15,7 @@ LAYERS = [
     {"evaluate"},
     {"config"},
     {"run"},
+    {"jobs"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

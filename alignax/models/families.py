@@ -237,10 +237,9 @@ class _Keys(NamedTuple):
     def number(self, key: str) -> float:
         """A positive number."""
         value = self.values.get(key)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            raise self._wrong(key, "a positive number", value)
-        return float(value)
+        if isinstance(value, int | float) and value is not True and 0 < value < math.inf:
+            return float(value)
+        raise self._wrong(key, "a positive number", value)
 
     def _wrong(self, key: str, expected: str, value: Any) -> BadInput:
         got = repr(value) if key in self.values else "no such key"

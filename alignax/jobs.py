@@ -1,0 +1,312 @@
+"""The jobs of the command line: train, evaluate, export, answer.
+
+Each puts a `Run`'s parts to work in the order of the data's way; every line calls the room that
+does the work.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.markup import escape
+
+from alignax.config import Experiment, check, first_difference, to_json
+from alignax.core.errors import BadInput
+from alignax.core.types import Params, TrainState
+from alignax.data.chat import Renderer
+from alignax.data.pipeline import Batches
+from alignax.evaluate.evaluators import Answers, Sampled
+from alignax.evaluate.report import answers_table, as_metrics, estimates_table
+from alignax.evaluate.stats import Estimate
+from alignax.generate.sampler import Sampler
+from alignax.models import pretrained
+from alignax.models.transformer import Decoder
+from alignax.run import Run, console, end_ids, load_tokenizer
+from alignax.train import optim as optim_lib
+from alignax.train import sharding
+from alignax.train.checkpoint import Checkpoints, check_writable
+from alignax.train.loop import train as train_loop
+from alignax.train.metrics import MetricLog
+from alignax.train.step import init_state, make_step
+
+
+def train(experiment: Experiment, *, quiet: bool = False) -> Path:
+    """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
+
+    Returns:
+        The exported Hugging Face directory.
+    """
+    check(experiment)
+    run, output = Run(experiment, quiet), Path(experiment.output_dir)
+    decoder, num_params = run.decoder, run.decoder.config.num_params
+    # Parameters and two moments in float32, for each checkpoint kept and the one being written.
+    check_writable(output, 12 * num_params * (experiment.loop.keep + 1))
+    run.say(
+        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters, "
+        f"{experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
+        f"{jax.devices()[0].platform}; [bold]method[/]: {experiment.method}"
+    )
+    run.preflight()
+    plan = run.plan
+    optim_lib.check(experiment.optim, len(plan))
+    run.describe_plan()
+
+    with jax.set_mesh(run.mesh):
+        params = run.initial_params()
+        ref_logprobs = run.reference(run.train_data, params)
+        evaluator = Evaluator(run, params, len(plan))
+
+        optimizer = optim_lib.make_optimizer(experiment.optim, len(plan), decoder.axes())
+        shardings = sharding.state(run.mesh, run.param_shardings, optimizer, decoder.abstract())
+        step = jax.jit(
+            make_step(experiment.method, run.model_fn(plan), optimizer),
+            donate_argnums=0,
+            out_shardings=(shardings, sharding.replicated(run.mesh)),
+        )
+        batches = Batches(run.train_data, plan, ref_logprobs=ref_logprobs)
+        with (
+            Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
+            MetricLog(
+                output, tensorboard=experiment.tensorboard, wandb=experiment.wandb
+            ) as metrics,
+        ):
+            make = jax.jit(
+                lambda params: init_state(params, optimizer),
+                out_shardings=shardings,
+                donate_argnums=0,
+            )
+            state = restore(run, checkpoints, metrics, batches, make, params, shardings)
+            del params  # donated, or no longer needed
+            state = train_loop(
+                state,
+                step,
+                batches,
+                loop=experiment.loop,
+                num_steps=len(plan),
+                schedule=optim_lib.schedule(experiment.optim, len(plan)),
+                put=run.put,
+                checkpoints=checkpoints,
+                metrics=metrics,
+                evaluate=evaluator,
+                experiment=to_json(experiment),
+                check_first=check_first_step(run),
+                quiet=quiet,
+            )
+        evaluator.report()
+        return export(run, state.params, output / "export")
+
+
+def restore(
+    run: Run,
+    checkpoints: Checkpoints,
+    metrics: MetricLog,
+    batches: Batches,
+    make: Any,
+    params: Params,
+    shardings: TrainState,
+) -> TrainState:
+    """The state to go on from: the newest whole checkpoint's, or the first of a fresh run."""
+    shapes = jax.eval_shape(make, params)
+    abstract = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings
+    )
+    found = checkpoints.restore(abstract)
+    if found is None:
+        metrics.rewind(-1)
+        return make(params)
+    different = first_difference(found.experiment, to_json(run.experiment))
+    if different is not None:
+        name, old, new = different
+        raise BadInput(
+            f"the settings of the run that {run.experiment.output_dir} holds: {name} = {old!r}",
+            f"{new!r}",
+            "Give the new run another output_dir, or set it back to go on with the old one.",
+            where=name,
+        )
+    for path, reason in found.skipped:
+        run.say(f"[yellow]passed over[/] {path}: {reason}")
+    metrics.rewind(found.step)
+    batches.restore(found.position)
+    run.say(f"[bold]resumed[/] from step {found.step} of {len(run.plan)}")
+    return found.state
+
+
+def check_first_step(run: Run) -> Any:
+    """Policy and reference are the same at step 0, so the method's rewards must be 0."""
+    # Rounding of sums over some hundred tokens; with bfloat16 the layout in rows can matter more.
+    tolerance = {"float32": 1e-3, "bfloat16": 0.1}[run.experiment.model.dtype]
+
+    def look(values: Any) -> None:
+        margin = values.get("rewards/margins")
+        if margin is None or not run.experiment.method.needs().reference:
+            return
+        if abs(margin) > tolerance:
+            raise BadInput(
+                "policy and reference to agree before the first update (margins 0)",
+                f"a mean margin of {margin:.3g}, loss {values['loss']:.6f}",
+                "The reference's log-probabilities are of another model or of other data: delete "
+                "data.cache_dir.",
+                where="step 1",
+            )
+        run.say(
+            f"[green]✓[/] policy equals reference before the first update: loss "
+            f"{values['loss']:.7f}, mean margin {margin:.1e}"
+        )
+
+    return look
+
+
+def export(run: Run, params: Params, directory: Path) -> Path:
+    """Writes a Hugging Face directory with the tokenizer and templates of the model begun with."""
+    pretrained.save(
+        directory,
+        params,
+        run.decoder.config,
+        source=run.model_dir,
+        eos=tuple(sorted(run.renderer.end_ids)),
+    )
+    run.say(f"[bold]exported[/]: {directory}")
+    return directory
+
+
+def newest(run: Run) -> tuple[int, Params]:
+    """The parameters of the newest whole checkpoint, and the updates made until then."""
+    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, run.decoder.axes())
+    abstract = run.decoder.abstract()
+    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract)
+    places = sharding.state(run.mesh, run.param_shardings, optimizer, abstract)
+    wanted = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+    )
+    with Checkpoints(run.experiment.output_dir) as checkpoints:
+        found = checkpoints.restore(wanted)
+    if found is None:
+        raise BadInput(
+            "a run with a checkpoint",
+            "none",
+            "Train first, or give the run's own output_dir.",
+            where=run.experiment.output_dir,
+        )
+    return found.step, found.state.params
+
+
+def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estimate]:
+    """Measures the newest checkpoint on the held-out data, against the reference."""
+    check(experiment)
+    run = Run(experiment, quiet)
+    with jax.set_mesh(run.mesh):
+        step, params = newest(run)
+        reference_params = run.initial_params()
+        held_out, sampled = run.held_out(reference_params), run.sampled()
+        if held_out is None:
+            raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+        found = held_out(params, progress=run.bar(f"evaluate step {step}"))
+        if sampled is not None:
+            answers = sampled(params, reference_params, progress=run.bar("sample answers"))
+            found |= answers.estimates
+    run.say(estimates_table({}, found))
+    return found
+
+
+def export_newest(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Path:
+    """Writes the newest checkpoint as a Hugging Face directory."""
+    check(experiment)
+    run = Run(experiment, quiet)
+    with jax.set_mesh(run.mesh):
+        return export(run, newest(run)[1], directory)
+
+
+def answer(
+    directory: str | Path,
+    prompts: list[str],
+    *,
+    seed: int = 0,
+    **sampling: Any,
+) -> list[list[str]]:
+    """Answers prompts with a model directory's weights, prints and returns the answers.
+
+    Args:
+        prompts: each is one user turn.
+        sampling: fields of `Sampler`.
+    """
+    model = pretrained.load(directory)
+    renderer = Renderer(
+        tokenizer=load_tokenizer(model.directory), extra_end_ids=end_ids(model.directory)
+    )
+    draw = Sampled(
+        model=Decoder(config=model.config),
+        prompts=[np.asarray(ids) for ids in
+                 renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])],
+        end_ids=sorted(renderer.end_ids),
+        sampler=Sampler(**sampling),
+        seed=seed,
+    )  # fmt: skip
+    drawn = draw(model.params, None)
+    texts = [
+        [renderer.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+        for tokens in drawn.tokens
+    ]
+    for prompt, answers in zip(prompts, texts, strict=True):
+        console.print(f"[bold]{escape(prompt)}[/]")
+        for text in answers:
+            console.print(escape(text))
+    return texts
+
+
+class Evaluator:
+    """Evaluates a run before, during and after, keeps what was found, and prints it.
+
+    Calling it with the reference's own parameters (step 0) leaves the KL out: it is 0.
+    """
+
+    def __init__(self, run: Run, params: Params, num_steps: int):
+        self._run, self._num_steps = run, num_steps
+        self._held_out, self._sampled = run.held_out(params), run.sampled()
+        self._estimates: dict[int, dict[str, Estimate]] = {}
+        self._answers: dict[int, Answers] = {}
+
+    def __call__(self, step: int, params: Params) -> dict[str, float]:
+        """Held-out metrics at every call; answers to prompts at the first and the last."""
+        run, found = self._run, {}
+        if self._held_out is not None:
+            found |= self._held_out(params, progress=run.bar(f"evaluate at step {step}"))
+        if self._sampled is not None and step in (0, self._num_steps):
+            reference = None if step == 0 else run.initial_params()
+            answers = self._sampled(params, reference, progress=run.bar("sample answers"))
+            found |= answers.estimates
+            self._answers[step] = answers
+            self._keep(step, answers)
+        self._estimates[step] = found
+        return as_metrics(found)
+
+    def _keep(self, step: int, answers: Answers) -> None:
+        path = Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
+        with path.open("w") as file:
+            for prompt, tokens, ended in zip(
+                self._sampled.prompts, answers.tokens, answers.ended, strict=True
+            ):
+                row = {
+                    "prompt": self._run.decode(prompt),
+                    "completions": [self._run.decode(t) for t in tokens],
+                    "ended": ended.tolist(),
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def report(self) -> None:
+        """Prints before and after."""
+        run = self._run
+        before, after = (self._estimates.get(s, {}) for s in (0, self._num_steps))
+        if not after:
+            return
+        run.say(estimates_table(before, after))
+        if self._sampled is None or 0 not in self._answers:
+            return
+        shown = range(min(run.experiment.evaluation.shown, len(self._sampled.prompts)))
+        columns = [
+            [run.decode(self._answers[step].tokens[i][0]).strip() for i in shown]
+            for step in (0, self._num_steps)
+        ]
+        prompts = [run.last_turn(self._sampled.prompts[i]) for i in shown]
+        run.say(answers_table(prompts, *columns))
