@@ -17,7 +17,7 @@ test: $(VENV)/dev.stamp check  ## the whole test suite
 check: $(VENV)/dev.stamp  ## style, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test-newest:  ## the suite on the newest Python here, with the newest JAX for it
 	@newest=$$(for p in python3.14 python3.13 python3.12 $$HOME/.pyenv/versions/3.1[234].*/bin/python; do \

@@ -5,6 +5,7 @@ does the work.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def answer(
     )  # fmt: skip
     drawn = draw(model.params, None)
     texts = [
-        [renderer.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+        [str(renderer.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in tokens]
         for tokens in drawn.tokens
     ]
     for prompt, answers in zip(prompts, texts, strict=True):
@@ -277,16 +278,14 @@ class Evaluator:
             answers = self._sampled(params, reference, progress=run.bar("sample answers"))
             found |= answers.estimates
             self._answers[step] = answers
-            self._keep(step, answers)
+            self._keep(step, self._sampled.prompts, answers)
         self._estimates[step] = found
         return as_metrics(found)
 
-    def _keep(self, step: int, answers: Answers) -> None:
+    def _keep(self, step: int, prompts: Sequence[np.ndarray], answers: Answers) -> None:
         path = Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
         with path.open("w") as file:
-            for prompt, tokens, ended in zip(
-                self._sampled.prompts, answers.tokens, answers.ended, strict=True
-            ):
+            for prompt, tokens, ended in zip(prompts, answers.tokens, answers.ended, strict=True):
                 row = {
                     "prompt": self._run.decode(prompt),
                     "completions": [self._run.decode(t) for t in tokens],

@@ -255,7 +255,9 @@ class Run:
 
     def decode(self, ids: Any) -> str:
         """Token ids as text, special tokens left out."""
-        return self.renderer.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
+        return str(
+            self.renderer.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
+        )
 
     def last_turn(self, ids: Any) -> str:
         """The last turn of a prompt, for showing: what stands before its last end-of-turn token."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Bool, Float, Int
 
 Scalar = float | Float[Array, ""]
+BLOCK = 128  # tokens of a row that are attended from together; plans say how far back each looks
 Params = Any  # a pytree of arrays; only `models/` knows its structure
 Metrics = Mapping[str, Float[Array, " b"]]
 

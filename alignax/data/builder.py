@@ -51,9 +51,13 @@ class Prepared:
         row = self._rows[index % len(self)]
         return Example(**{**row, "origin": row["origin"].decode()})
 
-    @functools.cached_property
+    @property
     def lengths(self) -> Lengths:
         """Token counts of all groups."""
+        return self._lengths
+
+    @functools.cached_property
+    def _lengths(self) -> Lengths:
         with np.load(self.directory / "lengths.npz") as arrays:
             return Lengths(*(arrays[name] for name in Lengths._fields))
 

@@ -22,7 +22,8 @@ READ_AHEAD = 4  # steps
 class Groups(Protocol):
     """Tokenised groups with random access, such as `builder.Prepared`."""
 
-    lengths: Lengths
+    @property
+    def lengths(self) -> Lengths: ...
 
     def __len__(self) -> int: ...
 
@@ -85,7 +86,8 @@ def _micro_batch(
     groups: Groups, shape: Shape, placement: Placement, ref_logprobs: TokenArrays | None
 ) -> tuple[Batch, Layout]:
     b, k, r = shape.groups, shape.responses, shape.response
-    batch = Batch(
+    # Dictionaries first: the types say JAX arrays, and these are NumPy's until they are put.
+    fields: dict[str, Any] = dict(
         prompts=np.zeros((b, shape.prompt), np.int32),
         prompt_lengths=np.ones(b, np.int32),
         responses=np.zeros((b, k, r), np.int32),
@@ -94,16 +96,17 @@ def _micro_batch(
         valid=np.zeros((b, k), bool),
         ref_logprobs=None if ref_logprobs is None else np.zeros((b, k, r), np.float32),
     )
-    rows = (shape.rows, shape.row_length)
-    layout = Layout(
+    rows, scored_room = (shape.rows, shape.row_length), (shape.shards, shape.scored)
+    lie: dict[str, Any] = dict(
         tokens=np.zeros(rows, np.int32),
         group=np.full(rows, -1, np.int32),
         response=np.zeros(rows, np.int32),
         position=np.zeros(rows, np.int32),
-        source=np.zeros((shape.shards, shape.scored), np.int32),
-        target=np.zeros((shape.shards, shape.scored), np.int32),
-        slot=np.full((shape.shards, shape.scored), -1, np.int32),
+        source=np.zeros(scored_room, np.int32),
+        target=np.zeros(scored_room, np.int32),
+        slot=np.full(scored_room, -1, np.int32),
     )
+    batch, layout = Batch(**fields), Layout(**lie)
     scored = [0] * shape.shards
     per_shard = shape.rows // shape.shards
     places = zip(*(x.tolist() for x in placement), strict=True)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alignax.core.errors import BadInput
+from alignax.core.types import BLOCK
 
 WINDOW = 8192  # groups, about, that are dealt to steps together
 LONGEST_ROW = 8192  # tokens; a longer row is used only where a group needs it
@@ -54,7 +55,9 @@ class Shape:
         rows: over all shards; row_length: in tokens (axes n and t).
         scored: tokens of a shard that are scored, at most (axis m).
         prompt, response: the longest of each (axes p and r).
-        reach: tokens of the longest group.
+        reach: for each `BLOCK` of a row, how far before it the groups begin that it goes on
+            with; over all rows of the plan. Rows hold their longest groups first, so that most
+            blocks look back a little only.
     """
 
     groups: int
@@ -65,7 +68,7 @@ class Shape:
     scored: int
     prompt: int
     response: int
-    reach: int
+    reach: tuple[int, ...]
 
 
 class Placement(NamedTuple):
@@ -214,16 +217,18 @@ def make_plan(
         scored=0,
         prompt=int(lengths.prompt.max()),
         response=int(lengths.response.max()),
-        reach=int(lengths.total.max()),
+        reach=(),
     )
     once = num_steps is None
     steps = -(-size // batch_size) if num_steps is None else num_steps
     draft = Plan(lengths, shape, accumulation, steps, seed, once)
     windows = [draft.units(window) for window in range(draft.num_windows)]
     scored = np.append(lengths.scored.sum(axis=1), 0)  # the last for -1, no group
+    shape = _fewest_tokens(lengths.total, windows, shape, align)
     shape = dataclasses.replace(
-        _fewest_tokens(lengths.total, windows, shape, align),
+        shape,
         scored=_round_up(max(int(scored[units].sum(axis=1).max()) for units in windows), 8),
+        reach=_reach(lengths.total, windows, shape),
     )
     return dataclasses.replace(draft, shape=shape)
 
@@ -273,10 +278,11 @@ def _fewest_tokens(
     counts = np.append(total, 0)
     busiest = max(int(counts[units].sum(axis=1).max()) for units in windows)
     longest = max(LONGEST_ROW, shape.row_length)
+    group = int(total.max())
     best = shape
     for per_shard in range(1, shape.groups // shape.shards):
         rows = per_shard * shape.shards
-        first = _round_up(max(shape.reach, -(-busiest // per_shard)), align)
+        first = _round_up(max(group, -(-busiest // per_shard)), align)
         for length in range(first, longest + 1, align):
             if rows * length >= best.rows * best.row_length:
                 break
@@ -284,6 +290,23 @@ def _fewest_tokens(
                 best = dataclasses.replace(shape, rows=rows, row_length=length)
                 break
     return best
+
+
+def _reach(
+    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "u c"]], shape: Shape
+) -> tuple[int, ...]:
+    """How far back each block looks, in half blocks, so that few shapes are compiled."""
+    starts = np.arange(0, shape.row_length, BLOCK)
+    reach = np.zeros(len(starts), np.int64)
+    for units in windows:
+        placed = _pack(total, units, shape.rows // shape.shards, shape.row_length)
+        assert placed is not None
+        begin = placed[1].ravel()
+        end = begin + np.append(total, 0)[units].ravel()
+        for i, start in enumerate(starts):
+            goes_on = (begin < start) & (start < end)
+            reach[i] = max(reach[i], start - begin[goes_on].min(initial=start))
+    return tuple(_round_up(int(x), BLOCK // 2) for x in reach)
 
 
 def _pack(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alignax.core.types import BLOCK
+
 MASKED = -1e30  # finite, so that a wholly masked block keeps finite gradients
 
 
@@ -18,22 +20,25 @@ def packed_attention(
     value: Float[Array, "n t g e"],
     group: Int[Array, "n t"],
     response: Int[Array, "n t"],
+    position: Int[Array, "n t"],
     *,
-    reach: int,
+    reach: tuple[int, ...] | None = None,
     window: int | None = None,
-    block: int = 128,
+    block: int = BLOCK,
 ) -> Float[Array, "n t h e"]:
     """Attention of every token to its own response so far and to its group's prompt.
 
     Queries go in blocks, and a block meets only the keys it can reach: not those behind it, nor
-    those further back than the longest group. So cost grows with the group and not with the row,
-    and the scores of a whole row never exist at once.
+    those before the groups that it holds. So cost grows with the group and not with the row, and
+    the scores of a whole row never exist at once.
 
     Args:
         query: h heads; `key` and `value` have g heads, each serving h / g of the query's.
         group: which group of the row a token belongs to; -1 on padding.
         response: 0 on the prompt, 1 to k on the responses.
-        reach: tokens of the longest group of the batch. Static.
+        position: within prompt + response; only a window looks at it.
+        reach: for each block of a row, how many tokens before the block its tokens may attend
+            to; None where nothing is known but the causal order. Static.
         window: a token attends to this many last positions of its own sequence.
         block: queries at a time.
 
@@ -41,16 +46,15 @@ def packed_attention(
         The attended values, in the dtype of `query`; softmax in float32.
     """
     tokens = query.shape[1]
-    position = _position(group, response) if window is not None else None
     parts = []
     for start in range(0, tokens, block):
         end = min(start + block, tokens)
-        first = max(0, start + 1 - reach) // block * block
+        first = 0 if reach is None else max(0, start - reach[start // block])
         q, k = slice(start, end), slice(first, end)
         allowed = group[:, q, None] == group[:, None, k]
         allowed &= (response[:, None, k] == 0) | (response[:, q, None] == response[:, None, k])
         allowed &= jnp.arange(start, end)[None, :, None] >= jnp.arange(first, end)[None, None]
-        if position is not None:
+        if window is not None:
             allowed &= position[:, q, None] - position[:, None, k] < window
         parts.append(_attend(query[:, q], key[:, k], value[:, k], allowed))
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
@@ -68,20 +72,6 @@ def _attend(
     weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
     out = jnp.einsum("ngaqs,nsge->nqgae", weights.astype(value.dtype), value)
     return out.reshape(rows, queries, heads, head_dim)
-
-
-def _position(group: Int[Array, "n t"], response: Int[Array, "n t"]) -> Int[Array, "n t"]:
-    """Position within prompt + response, found again from the segment ids alone."""
-    index = jnp.broadcast_to(jnp.arange(group.shape[1]), group.shape)
-    first = lambda changed: jax.lax.cummax(jnp.where(changed, index, 0), axis=1)  # noqa: E731
-    previous = lambda x: jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # noqa: E731
-    new_group = group != previous(group)
-    group_start = first(new_group)
-    segment_start = first(new_group | (response != previous(response)))
-    # Where the prompt of this group ended: the start of its first response.
-    prompt_end = first((response == 1) & (response != previous(response)))
-    in_prompt = index - group_start
-    return jnp.where(response == 0, in_prompt, index - segment_start + prompt_end - group_start)
 
 
 def cached_attention(

@@ -18,13 +18,13 @@ def outputs(
     batch: Batch,
     layout: Layout,
     *,
-    reach: int | None = None,
+    reach: tuple[int, ...] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Outputs:
     """Log-probabilities of the scored response tokens of a batch, through its packed rows.
 
     Args:
-        reach: tokens of the longest group, where the plan knows it to be less than a row.
+        reach: how far back each block of a row looks, where the plan knows it.
         chunk_bytes: how many bytes of logits may exist at once.
     """
     hidden = model.packed(params, layout, reach=reach)

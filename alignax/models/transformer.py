@@ -181,12 +181,12 @@ class Decoder:
         return params["embed"] if self.config.tied else params["head"]
 
     def packed(
-        self, params: Params, layout: Layout, *, reach: int | None = None
+        self, params: Params, layout: Layout, *, reach: tuple[int, ...] | None = None
     ) -> Float[Array, "n t d"]:
         """Hidden states, after the final norm, of rows that hold packed groups.
 
         Args:
-            reach: tokens of the longest group, where it is known to be less than a row.
+            reach: how far back each block of a row looks, where the plan knows it.
         """
 
         def attend(query, key, value):
@@ -196,7 +196,8 @@ class Decoder:
                 value,
                 layout.group,
                 layout.response,
-                reach=reach or layout.tokens.shape[1],
+                layout.position,
+                reach=reach,
                 window=self.config.window,
             )
             return out, None
@@ -232,7 +233,7 @@ class Decoder:
                 value,
                 group,
                 segment,
-                reach=prompts.shape[1],
+                index,
                 window=self.config.window,
             )
             return out, (key, value)

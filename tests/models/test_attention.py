@@ -46,9 +46,14 @@ def hidden(window, rows, length, **kwargs):
     return np.asarray(packed(params, layout(rows, length), **kwargs))
 
 
-@pytest.mark.parametrize("block", [4, 16, 128])
+# Row 0 holds groups at 0 to 13 and 14 to 21, row 1 one at 0 to 10. So a block that begins at 12
+# still looks back to 0, and one at 16 only to 14.
+REACH = {4: (0, 4, 8, 12, 2, 6, 0), 16: (0, 2), 128: (0,)}
+
+
+@pytest.mark.parametrize(("block", "reach"), [*REACH.items(), (4, None)], ids=str)
 @windows
-def test_blocks_reach_and_window_give_what_a_dense_mask_gives(window, block):
+def test_blocks_reach_and_window_give_what_a_dense_mask_gives(window, block, reach):
     rows = layout([GROUPS[:2], GROUPS[2:]], 25)
     keys = jax.random.split(jax.random.key(1), 3)
     heads = (4, 2, 2)
@@ -61,7 +66,8 @@ def test_blocks_reach_and_window_give_what_a_dense_mask_gives(window, block):
         value,
         rows.group,
         rows.response,
-        reach=max(map(tokens_of, GROUPS)),
+        rows.position,
+        reach=reach,
         window=window,
         block=block,
     )
@@ -83,7 +89,7 @@ def test_blocks_reach_and_window_give_what_a_dense_mask_gives(window, block):
 
 @windows
 def test_packed_rows_equal_the_same_groups_one_by_one(window):
-    packed = hidden(window, [GROUPS], 40, reach=max(map(tokens_of, GROUPS)))[0]
+    packed = hidden(window, [GROUPS], 40, reach=(0,))[0]
     at = 0
     for group in GROUPS:
         alone = hidden(window, [[group]], tokens_of(group))[0]
