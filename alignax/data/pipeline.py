@@ -23,7 +23,9 @@ class Groups(Protocol):
     """Tokenised groups with random access, such as `builder.Prepared`."""
 
     @property
-    def lengths(self) -> Lengths: ...
+    def lengths(self) -> Lengths:
+        """Token counts of all groups."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -87,25 +89,25 @@ def _micro_batch(
 ) -> tuple[Batch, Layout]:
     b, k, r = shape.groups, shape.responses, shape.response
     # Dictionaries first: the types say JAX arrays, and these are NumPy's until they are put.
-    fields: dict[str, Any] = dict(
-        prompts=np.zeros((b, shape.prompt), np.int32),
-        prompt_lengths=np.ones(b, np.int32),
-        responses=np.zeros((b, k, r), np.int32),
-        mask=np.zeros((b, k, r), bool),
-        scores=np.zeros((b, k), np.float32),
-        valid=np.zeros((b, k), bool),
-        ref_logprobs=None if ref_logprobs is None else np.zeros((b, k, r), np.float32),
-    )
+    fields: dict[str, Any] = {
+        "prompts": np.zeros((b, shape.prompt), np.int32),
+        "prompt_lengths": np.ones(b, np.int32),
+        "responses": np.zeros((b, k, r), np.int32),
+        "mask": np.zeros((b, k, r), bool),
+        "scores": np.zeros((b, k), np.float32),
+        "valid": np.zeros((b, k), bool),
+        "ref_logprobs": None if ref_logprobs is None else np.zeros((b, k, r), np.float32),
+    }
     rows, scored_room = (shape.rows, shape.row_length), (shape.shards, shape.scored)
-    lie: dict[str, Any] = dict(
-        tokens=np.zeros(rows, np.int32),
-        group=np.full(rows, -1, np.int32),
-        response=np.zeros(rows, np.int32),
-        position=np.zeros(rows, np.int32),
-        source=np.zeros(scored_room, np.int32),
-        target=np.zeros(scored_room, np.int32),
-        slot=np.full(scored_room, -1, np.int32),
-    )
+    lie: dict[str, Any] = {
+        "tokens": np.zeros(rows, np.int32),
+        "group": np.full(rows, -1, np.int32),
+        "response": np.zeros(rows, np.int32),
+        "position": np.zeros(rows, np.int32),
+        "source": np.zeros(scored_room, np.int32),
+        "target": np.zeros(scored_room, np.int32),
+        "slot": np.full(scored_room, -1, np.int32),
+    }
     batch, layout = Batch(**fields), Layout(**lie)
     scored = [0] * shape.shards
     per_shard = shape.rows // shape.shards
