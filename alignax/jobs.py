@@ -56,7 +56,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
 
     with jax.set_mesh(run.mesh):
         params = run.initial_params()
-        ref_logprobs = run.reference(run.train_data, params)
+        ref_logprobs = run.reference(run.train_data, params, plan.groups)
         evaluator = Evaluator(run, params, len(plan))
 
         optimizer = optim_lib.make_optimizer(experiment.optim, len(plan), decoder.axes())
@@ -272,7 +272,9 @@ class Evaluator:
         """Held-out metrics at every call; answers to prompts at the first and the last."""
         run, found = self._run, {}
         if self._held_out is not None:
-            found |= self._held_out(params, progress=run.bar(f"evaluate at step {step}"))
+            bar = run.bar(f"evaluate at step {step}")
+            at_reference = step == 0 and run.experiment.method.needs().reference
+            found |= self._held_out(None if at_reference else params, progress=bar)
         if self._sampled is not None and step in (0, self._num_steps):
             reference = None if step == 0 else run.initial_params()
             answers = self._sampled(params, reference, progress=run.bar("sample answers"))

@@ -23,7 +23,7 @@ from alignax.core.records import Record
 from alignax.core.types import Params
 from alignax.data.builder import Prepared, prepare
 from alignax.data.chat import Renderer
-from alignax.data.pipeline import TokenArrays
+from alignax.data.pipeline import Groups, TokenArrays
 from alignax.data.plan import Plan, make_plan
 from alignax.data.preflight import preflight, table
 from alignax.evaluate.evaluators import HeldOut, Sampled
@@ -165,32 +165,40 @@ class Run:
 
     # --- Reference and plans
 
-    def one_pass(self, data: Prepared) -> Plan:
+    def one_pass(self, data: Groups) -> Plan:
         """Every group of a data set once, in batches of the evaluation's size."""
         shards = sharding.shards(self.mesh)
         size = -(-self.experiment.evaluation.batch_size // shards) * shards
         return make_plan(data.lengths, batch_size=size, shards=shards)
 
-    def reference(self, data: Prepared, params: Params) -> TokenArrays | None:
-        """The reference's log-probabilities of a data set, where the method needs them."""
+    def reference(
+        self, data: Prepared, params: Params, chosen: np.ndarray | None = None
+    ) -> TokenArrays | None:
+        """The reference's log-probabilities of a data set, where the method needs them.
+
+        Args:
+            params: of the reference, in case the numbers are not on disk yet.
+            chosen: the groups that are asked for; None for all. The others get 0.
+        """
         if not self.experiment.method.needs().reference:
             return None
-        plan = self.one_pass(data)
-        # The plan's shape is in the key because rounding depends on it, and on nothing more.
-        key = (pretrained.fingerprint(self.model_dir), data.fingerprint,
+        part = reference.Part(data, np.arange(len(data)) if chosen is None else chosen)
+        plan = self.one_pass(part)
+        # The shape is in the key because rounding depends on it, though on nothing more.
+        key = (pretrained.fingerprint(self.model_dir), data.fingerprint, part.chosen.tobytes().hex(),
                self.experiment.model.dtype, repr(plan.shape))  # fmt: skip
-        found, was_there = reference.cached(
+        table, was_there = reference.cached(
             Path(self.experiment.data.cache_dir),
             key,
-            data,
+            part,
             lambda: reference.compute(
-                self.model_fn(plan), params, data, plan, put=self.put,
+                self.model_fn(plan), params, part, plan, put=self.put,
                 progress=self.bar("reference log-probabilities"),
             ),
         )  # fmt: skip
         if was_there:
-            self.say(f"reference log-probabilities of {len(data):,} groups: found on disk")
-        return found
+            self.say(f"reference log-probabilities of {len(part):,} groups: found on disk")
+        return reference.spread(table, part, data.lengths)
 
     @functools.cached_property
     def plan(self) -> Plan:

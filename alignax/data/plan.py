@@ -148,6 +148,12 @@ class Plan:
         return np.where(index < size, stream, -1) if self.once else stream
 
     @property
+    def groups(self) -> Int[np.ndarray, " g"]:
+        """The groups that the run meets, each once, in the order of the data set."""
+        met = np.unique(np.concatenate([self.units(w).ravel() for w in range(self.num_windows)]))
+        return met[met >= 0]
+
+    @property
     def window(self) -> int:
         """Steps to a window: about an epoch, or less where that is long."""
         groups = self.shape.groups * self.accumulation

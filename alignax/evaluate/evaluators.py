@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignax.core.method import Method
-from alignax.core.types import Batch, Layout, Params
+from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.data.pipeline import Batches, Groups, TokenArrays
 from alignax.data.plan import Plan
 from alignax.evaluate.stats import Estimate, estimate
@@ -53,13 +53,23 @@ class HeldOut:
         @jax.jit
         def measure(params: Params, batch: Batch, layout: Layout) -> dict[str, jax.Array]:
             batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
-            loss, metrics = self.method.loss(self.model(params, batch, layout), batch)
+            if params is None and batch.ref_logprobs is not None:
+                outputs = Outputs(logprobs=batch.ref_logprobs)
+            else:
+                outputs = self.model(params, batch, layout)
+            loss, metrics = self.method.loss(outputs, batch)
             return {"loss": loss, **metrics}
 
         object.__setattr__(self, "_measure", measure)  # compiled once, however often called
 
-    def __call__(self, params: Params, *, progress: Progress = silent) -> dict[str, Estimate]:
-        """Estimates under the names `eval_*`; the loss is a mean over what `mean_over` says."""
+    def __call__(
+        self, params: Params | None, *, progress: Progress = silent
+    ) -> dict[str, Estimate]:
+        """Estimates under the names `eval_*`; the loss is a mean over what `mean_over` says.
+
+        Args:
+            params: None for the reference itself, whose log-probabilities are there already.
+        """
         values: dict[str, list[np.ndarray]] = {}
         tokens = 0
         batches = iter(Batches(self.groups, self.plan, ref_logprobs=self.ref_logprobs))

@@ -12,12 +12,33 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params
 from alignax.data.pipeline import Batches, Groups, TokenArrays
-from alignax.data.plan import Plan
+from alignax.data.plan import Lengths, Plan
+from alignax.data.tokenise import Example
 from alignax.train.step import ModelFn
+
+
+class Part:
+    """Some groups of a data set, as a data set."""
+
+    def __init__(self, groups: Groups, chosen: Int[np.ndarray, " g"]):
+        self._groups, self.chosen = groups, chosen
+        self._lengths = Lengths(*(x[chosen] for x in groups.lengths))
+
+    @property
+    def lengths(self) -> Lengths:
+        """Token counts of the chosen groups."""
+        return self._lengths
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._groups[int(self.chosen[index])]
 
 
 def compute(
@@ -54,6 +75,16 @@ def compute(
                 table.values[start : start + length] = found[i, j, :length]
                 start += length
     return table
+
+
+def spread(table: TokenArrays, part: Part, lengths: Lengths) -> TokenArrays:
+    """The numbers of a part at their places in the whole data set; 0 elsewhere."""
+    whole = TokenArrays.empty(lengths)
+    counts = part.lengths.response.sum(axis=1)
+    for index, group in enumerate(part.chosen):
+        start, count = whole.starts[group], counts[index]
+        whole.values[start : start + count] = table[index][:count]
+    return whole
 
 
 def cached(
