@@ -185,8 +185,13 @@ class Run:
         part = reference.Part(data, np.arange(len(data)) if chosen is None else chosen)
         plan = self.one_pass(part)
         # The shape is in the key because rounding depends on it, though on nothing more.
-        key = (pretrained.fingerprint(self.model_dir), data.fingerprint, part.chosen.tobytes().hex(),
-               self.experiment.model.dtype, repr(plan.shape))  # fmt: skip
+        key = (
+            pretrained.fingerprint(self.model_dir),
+            data.fingerprint,
+            part.chosen.tobytes().hex(),
+            self.experiment.model.dtype,
+            repr(plan.shape),
+        )
         table, was_there = reference.cached(
             Path(self.experiment.data.cache_dir),
             key,

@@ -14,14 +14,15 @@ from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
+from alignax.train.sharding import Mesh
 from tests.tiny import chatml_tokenizer
 
 
 def model_directory(path: pathlib.Path, **changes) -> pathlib.Path:
     """Two layers, grouped heads, tied; every axis divisible by 2, for meshes."""
     tokenizer = chatml_tokenizer()
-    shape = dict(vocab_size=320, width=32, layers=2, heads=4, kv_heads=2, head_dim=8,
-                 mlp_width=64, max_positions=512, tied=True, init_scale=0.1)  # fmt: skip
+    shape = {"vocab_size": 320, "width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8,
+             "mlp_width": 64, "max_positions": 512, "tied": True, "init_scale": 0.1}  # fmt: skip
     config = DecoderConfig(**(shape | changes))
     params = Decoder(config=config).init(jax.random.key(0))
     pretrained.save(path, params, config, eos=(tokenizer.eos_token_id,))
@@ -47,18 +48,19 @@ def experiment(folder: pathlib.Path, **changes) -> Experiment:
     model = folder / "model"
     if not model.exists():
         model_directory(model)
-    fields = dict(
-        method=DPO(beta=0.5),
-        model=Model(model_name_or_path=str(model)),
-        data=Data(
+    fields = {
+        "method": DPO(beta=0.5),
+        "model": Model(model_name_or_path=str(model)),
+        "data": Data(
             train=str(write_pairs(folder / "train.jsonl", 24)),
             eval=str(write_pairs(folder / "test.jsonl", 8)),
             limits=TokenLimits(max_length=256),
             cache_dir=str(folder / "cache"),
         ),
-        optim=Optim(learning_rate=1e-2),
-        loop=Loop(batch_size=8, max_steps=6, save_steps=2),
-        evaluation=Evaluation(num_prompts=4, sampler=Sampler(max_new_tokens=8)),
-        output_dir=str(folder / "run"),
-    )
+        "optim": Optim(learning_rate=1e-2),
+        "loop": Loop(batch_size=8, max_steps=6, save_steps=2),
+        "evaluation": Evaluation(num_prompts=4, sampler=Sampler(max_new_tokens=8)),
+        "mesh": Mesh(data=1),
+        "output_dir": str(folder / "run"),
+    }
     return Experiment(**(fields | changes))

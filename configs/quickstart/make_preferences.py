@@ -2,11 +2,11 @@
 
     python configs/quickstart/make_preferences.py
 
-Each prompt is answered under the model's own system message and under one that asks for brevity,
-because left to itself the model hardly ever stops. The rule scores all answers that ended by
-themselves; the best becomes `chosen` and the worst `rejected`, where they are at least MIN_GAP
-apart. Pairs are stored without any system message, so training must teach what the message asked.
-Same weights and seed, same pairs. About 25 minutes on 2 cores.
+Each prompt is answered under the model's own system message and under two that ask for one
+sentence and for three, because left to itself the model hardly ever stops. The rule scores all
+answers that ended by themselves; the best becomes `chosen` and the worst `rejected`, where they
+are at least MIN_GAP apart. Pairs are stored without any system message, so training must teach
+what the message asked. Same weights and seed, same pairs. About 20 minutes on 2 cores.
 """
 
 import dataclasses
@@ -28,7 +28,8 @@ HERE = Path(__file__).parent
 HELD_OUT = 90  # the last lines of prompts.txt
 MIN_GAP = 1.0
 BRIEF = "You are a helpful AI assistant. Answer in one short sentence."
-SYSTEMS = {"": 4, BRIEF: 3}  # how many answers are drawn under each
+LONGER = "You are a helpful AI assistant. Answer in three sentences."
+SYSTEMS = {BRIEF: 2, LONGER: 4, "": 2}  # how many answers are drawn under each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Settings:
     """Where the model is, and how its answers are drawn."""
 
     model: str = "weights/SmolLM2-135M-Instruct"
-    max_new_tokens: int = 72
+    max_new_tokens: int = 80
     temperature: float = 0.7
     top_p: float = 0.95
     batch_size: int = 28
@@ -85,6 +86,7 @@ def main(settings: Settings) -> None:
                     found.append((rule.score(text, ended=True), text))
     pairs = [pair(prompt, found) for prompt, found in zip(prompts, answers, strict=True)]
     split = len(prompts) - HELD_OUT
+    print(f"{sum(map(len, answers))} answers ended by themselves")
     for name, part in (("train", pairs[:split]), ("test", pairs[split:])):
         rows = [row for row in part if row is not None]
         print(f"{name}: {len(rows)} pairs from {len(part)} prompts")

@@ -1,0 +1,46 @@
+"""Train language models from preferences and rewards in JAX, without the long PPO chain.
+
+Methods are values (`alignax.methods`), losses are pure functions (`alignax.losses`), and a run is
+a pure function of an `Experiment` and its seed.
+"""
+
+from importlib import metadata
+from typing import Any
+
+__version__ = metadata.version("alignax")
+
+# Where each public name lives. They are imported when first asked for, so that `alignax --help`
+# and `from alignax import losses` do not wait for what they do not need.
+_HOME = {
+    "BadInput": "alignax.core.errors",
+    "Batch": "alignax.core.types",
+    "DPO": "alignax.methods",
+    "Data": "alignax.config",
+    "Decoder": "alignax.models.transformer",
+    "DecoderConfig": "alignax.models.config",
+    "Evaluation": "alignax.config",
+    "Experiment": "alignax.config",
+    "Loop": "alignax.train.loop",
+    "Mesh": "alignax.train.sharding",
+    "Method": "alignax.core.method",
+    "Model": "alignax.config",
+    "Needs": "alignax.core.method",
+    "Optim": "alignax.train.optim",
+    "Outputs": "alignax.core.types",
+    "SFT": "alignax.methods",
+    "Sampler": "alignax.generate.sampler",
+    "TokenLimits": "alignax.data.tokenise",
+}
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'alignax' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

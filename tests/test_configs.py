@@ -1,0 +1,52 @@
+"""Every config loads, passes its check and runs two steps, on a tiny model."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from alignax import config, jobs
+from alignax.train.sharding import Mesh
+from tests.tiny_model import model_directory, write_pairs
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_loads_and_runs_two_steps(path, tmp_path):
+    experiment = config.load(path)
+    config.check(experiment)
+    pairs = str(write_pairs(tmp_path / "pairs.jsonl", 8))
+    small = dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(
+            experiment.model, model_name_or_path=str(model_directory(tmp_path / "model"))
+        ),
+        data=dataclasses.replace(
+            experiment.data,
+            train=pairs,
+            eval=pairs,
+            limits=dataclasses.replace(experiment.data.limits, max_length=256),
+            cache_dir=str(tmp_path / "cache"),
+        ),
+        mesh=Mesh(data=1),
+        loop=dataclasses.replace(experiment.loop, batch_size=4, max_steps=2),
+        evaluation=dataclasses.replace(
+            experiment.evaluation,
+            num_prompts=2,
+            sampler=dataclasses.replace(experiment.evaluation.sampler, max_new_tokens=4),
+        ),
+        output_dir=str(tmp_path / "run"),
+    )
+    exported = jobs.train(small, quiet=True)
+    assert (exported / "model.safetensors").exists()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4  # before, two steps, after
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_says_what_it_costs_and_what_to_expect(path):
+    words = path.read_text().split('"""')[1]
+    for part in (f"alignax train configs/{path.name}", "Cost:", "Expect:"):
+        assert part in words

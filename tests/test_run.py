@@ -1,0 +1,278 @@
+"""A whole run: it learns, leaves the files it promises, and refuses what would spoil its numbers."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+from transformers import AutoTokenizer
+
+from alignax import jobs
+from alignax.core.errors import BadInput
+from alignax.methods import SFT
+from alignax.models import pretrained
+from alignax.train.loop import Loop
+from alignax.train.optim import Optim
+from alignax.train.sharding import Mesh
+from tests.tiny_model import experiment as tiny
+
+ONE = Mesh(data=1)
+# The names that TRL gives them.
+TRL = {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+       "logps/chosen", "logps/rejected", "loss", "grad_norm", "learning_rate"}  # fmt: skip
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def updates(output):
+    """The lines of metrics.jsonl that the updates wrote, in order."""
+    return [line for line in lines(output / "metrics.jsonl") if "loss" in line]
+
+
+def held_out(output):
+    """The lines of metrics.jsonl that evaluations wrote, by step."""
+    return {x["step"]: x for x in lines(output / "metrics.jsonl") if "eval_loss" in x}
+
+
+def arrays(checkpoint):
+    """Every array of a checkpoint, by name."""
+    record = json.loads((checkpoint / "alignax.json").read_text())
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+        for name, (shape, dtype) in record["leaves"].items()
+    }
+    return {name: np.asarray(x) for name, x in ocp.load(checkpoint, wanted).items()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One run of DPO on one device, left as it was by everyone who looks at it."""
+    folder = tmp_path_factory.mktemp("run")
+    experiment = tiny(folder, mesh=ONE)
+    jobs.train(experiment, quiet=True)
+    return experiment, folder / "run"
+
+
+def test_dpo_learns_what_tells_the_chosen_answers_from_the_rejected(run):
+    _, output = run
+    margins = [line["rewards/margins"] for line in updates(output)]
+    assert margins[-1] > 1.0 > abs(margins[0])
+    assert updates(output)[-1]["loss"] < 0.5 * math.log(2)
+    before, after = held_out(output)[0], held_out(output)[6]
+    # Policy and reference are one at first, so no held-out pair is ranked at all.
+    assert before["eval_rewards/accuracies"] == 0.0
+    assert after["eval_rewards/accuracies"] >= 7 / 8
+    assert after["eval_logps/chosen"] - before["eval_logps/chosen"] > (
+        after["eval_logps/rejected"] - before["eval_logps/rejected"]
+    )
+
+
+def test_the_first_loss_is_ln_2_and_so_is_the_held_out_one(run):
+    _, output = run
+    assert updates(output)[0]["step"] == 1
+    assert updates(output)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert held_out(output)[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_metrics_have_the_names_of_trl_and_a_line_for_every_update(run):
+    _, output = run
+    assert [line["step"] for line in updates(output)] == [1, 2, 3, 4, 5, 6]
+    for line in updates(output):
+        assert set(line) >= TRL
+    for line in held_out(output).values():
+        assert set(line) >= {f"eval_{n}" for n in TRL - {"grad_norm", "learning_rate"}}
+        assert line["eval_loss/low"] <= line["eval_loss"] <= line["eval_loss/high"]
+
+
+def test_learning_rates_warm_up_and_fall_as_configured(run):
+    # Of 6 updates, 0.1 x 6 rounded up is 1 to warm up; then 5/6, 4/6, ... 1/6 of 0.01.
+    rates = [line["learning_rate"] for line in updates(run[1])]
+    np.testing.assert_allclose(rates, 0.01 * np.array([6, 5, 4, 3, 2, 1]) / 6, rtol=1e-6)
+
+
+def test_the_promised_files_are_there(run):
+    _, output = run
+    found = {path.name for path in output.iterdir()}
+    assert found == {
+        *("metrics.jsonl", "timings.jsonl", "trainer_state.json", "tensorboard", "export"),
+        *("samples-0.jsonl", "samples-6.jsonl"),
+        *("checkpoint-4", "checkpoint-6"),  # the two newest of 2, 4, 6
+    }
+    state = json.loads((output / "trainer_state.json").read_text())
+    assert state["global_step"] == 6
+    assert state["log_history"] == lines(output / "metrics.jsonl")
+    assert any("tfevents" in path.name for path in (output / "tensorboard").iterdir())
+    assert [line["step"] for line in lines(output / "timings.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert all(line["tokens_per_second"] > 0 for line in lines(output / "timings.jsonl"))
+
+
+def test_samples_before_and_after_answer_the_same_prompts(run):
+    _, output = run
+    before, after = (lines(output / f"samples-{step}.jsonl") for step in (0, 6))
+    assert [row["prompt"] for row in before] == [row["prompt"] for row in after]
+    assert len(before) == 4
+    assert "Is 3 a number? Really? Really? Really?" in before[3]["prompt"]
+    assert all(len(row["completions"]) == len(row["ended"]) == 1 for row in after)
+
+
+def test_the_export_holds_the_last_checkpoints_parameters_bit_for_bit(run):
+    experiment, output = run
+    stored = {
+        tuple(name.split("/")[1:]): x
+        for name, x in arrays(output / "checkpoint-6").items()
+        if name.split("/")[0] == "params"
+    }
+    exported = jax.tree_util.tree_leaves_with_path(pretrained.load(output / "export").params)
+    assert len(exported) == len(stored)
+    for path, leaf in exported:
+        name = tuple(str(part.key) for part in path)
+        assert leaf.dtype == stored[name].dtype == np.float32
+        np.testing.assert_array_equal(leaf, stored[name], strict=True)
+    first = pretrained.load(experiment.model.model_name_or_path).params
+    assert any(
+        not np.array_equal(a, b)
+        for a, (_, b) in zip(jax.tree.leaves(first), exported, strict=True)
+    )
+
+
+def test_transformers_reads_the_exports_tokenizer_and_template(run):
+    experiment, output = run
+    turns = [{"role": "user", "content": "Is 7 a number?"}]
+    ids = [
+        AutoTokenizer.from_pretrained(directory).apply_chat_template(turns)["input_ids"]
+        for directory in (output / "export", experiment.model.model_name_or_path)
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_the_same_settings_and_seed_give_the_same_bytes_and_another_seed_does_not(run, tmp_path):
+    experiment, output = run
+    again = dataclasses.replace(experiment, output_dir=str(tmp_path / "again"))
+    jobs.train(again, quiet=True)
+    for name in ("metrics.jsonl", "trainer_state.json", "samples-0.jsonl", "samples-6.jsonl"):
+        assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes()
+    one, two = (arrays(folder / "checkpoint-6") for folder in (output, tmp_path / "again"))
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], strict=True)
+    other = dataclasses.replace(experiment, output_dir=str(tmp_path / "other"), seed=1)
+    jobs.train(other, quiet=True)
+    assert updates(tmp_path / "other")[0]["logps/chosen"] != updates(output)[0]["logps/chosen"]
+
+
+def test_sft_lowers_the_loss_on_the_chosen_answers(tmp_path):
+    """The same files: SFT takes prompt and chosen of them."""
+    jobs.train(tiny(tmp_path, mesh=ONE, method=SFT()), quiet=True)
+    losses = [line["loss"] for line in updates(tmp_path / "run")]
+    # A random model of 320 tokens begins near ln 320 = 5.77 a token.
+    assert losses[0] == pytest.approx(math.log(320), rel=0.1)
+    assert losses[-1] < 0.8 * losses[0]
+    evaluated = held_out(tmp_path / "run")
+    assert evaluated[6]["eval_loss"] < 0.8 * evaluated[0]["eval_loss"]
+
+
+def whole_data(folder, output, **changes):
+    """A run in which each step is all 24 pairs, so that it does not matter how they are dealt.
+
+    Plain gradient descent: Adam would divide the rounding of a gradient near 0 by itself.
+    """
+    loop = Loop(**({"batch_size": 24, "max_steps": 3} | changes.pop("loop", {})))
+    optim = Optim(learning_rate=0.05, optimizer="sgd", lr_scheduler_type="constant")
+    jobs.train(
+        tiny(folder, output_dir=str(folder / output), loop=loop, optim=optim, **changes),
+        quiet=True,
+    )
+    return updates(folder / output)
+
+
+def test_micro_batches_and_meshes_change_nothing_but_rounding(tmp_path):
+    whole = whole_data(tmp_path, "whole", mesh=ONE)
+    micro = whole_data(tmp_path, "micro", mesh=ONE, loop={"gradient_accumulation_steps": 2})
+    eight = whole_data(tmp_path, "eight", mesh=Mesh(data=2, fsdp=2, tensor=2))
+    assert whole[0]["loss"] > whole[1]["loss"] > whole[2]["loss"]
+    for other in (micro, eight):
+        assert other[0]["loss"] == pytest.approx(whole[0]["loss"], abs=1e-6)
+        for one, two in zip(whole, other, strict=True):
+            assert one.keys() == two.keys()
+            for name in one:
+                if name == "rewards/accuracies" and one["step"] == 1:
+                    continue  # policy equals reference: the sign of a rounding error
+                assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), name
+
+
+def test_a_run_on_eight_devices_can_go_on_on_one(tmp_path):
+    """Two of four steps on a mesh, saved; the parameters that come back on one device are theirs."""
+    eight = tiny(
+        tmp_path, mesh=Mesh(data=2, fsdp=2, tensor=2), loop=Loop(batch_size=8, max_steps=2)
+    )
+    jobs.train(eight, quiet=True)
+    one = dataclasses.replace(eight, mesh=ONE)
+    jobs.export_newest(one, tmp_path / "exported", quiet=True)
+    names = ("model.safetensors", "config.json")
+    assert [(tmp_path / "exported" / name).read_bytes() for name in names] == [
+        (tmp_path / "run" / "export" / name).read_bytes() for name in names
+    ]
+
+
+def test_a_tampered_reference_cache_is_refused_before_the_second_update(tmp_path):
+    experiment = tiny(tmp_path, mesh=ONE)
+    jobs.train(dataclasses.replace(experiment, output_dir=str(tmp_path / "whole")), quiet=True)
+    # Half a nat more for the first half of the tokens, so that some pair's two sums part.
+    for path in (tmp_path / "cache").glob("ref_logprobs-*.npy"):
+        values = np.load(path)
+        values[: len(values) // 2] += 0.5
+        np.save(path, values)
+    with pytest.raises(BadInput) as raised:
+        jobs.train(experiment, quiet=True)
+    error = raised.value
+    assert error.where == "step 1"
+    assert error.expected.startswith("policy and reference to agree")
+    assert "a mean margin of" in error.got
+    assert "data.cache_dir" in error.remedy
+    assert updates(tmp_path / "run") == []
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert not (tmp_path / "run" / "export").exists()
+
+
+def test_another_experiment_in_the_same_directory_is_refused_by_its_first_difference(run):
+    experiment, output = run
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    before = {path: path.read_bytes() for path in files}
+    method = dataclasses.replace(experiment.method, beta=0.25)
+    optim = dataclasses.replace(experiment.optim, learning_rate=2e-2)
+    for changes, name, old, new in (
+        ({"method": method, "optim": optim}, "method.beta", "0.5", "0.25"),
+        ({"seed": 7}, "seed", "0", "7"),
+    ):
+        with pytest.raises(BadInput) as raised:
+            jobs.train(dataclasses.replace(experiment, **changes), quiet=True)
+        assert raised.value.where == name
+        assert f"{name} = {old}" in raised.value.expected
+        assert raised.value.got == new
+        assert "another output_dir" in raised.value.remedy
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_changed_data_in_the_same_file_is_refused(tmp_path):
+    """The position is a number of steps: in other data it would be another place."""
+    experiment = tiny(tmp_path, mesh=ONE, loop=Loop(batch_size=8, max_steps=2))
+    jobs.train(experiment, quiet=True)
+    train = tmp_path / "train.jsonl"
+    train.write_text(train.read_text().replace("Is 5 a number?", "Is five a number?"))
+    with pytest.raises(BadInput, match=r"data\.train.*another output_dir") as raised:
+        jobs.train(experiment, quiet=True)
+    assert "\n" in str(raised.value)
+
+
+def test_settings_that_change_no_number_may_change_on_the_way(run, tmp_path, capsys):
+    experiment, output = run
+    loop = dataclasses.replace(experiment.loop, save_steps=3, keep=1, logging_steps=2)
+    changed = dataclasses.replace(experiment, loop=loop, tensorboard=False)
+    (tmp_path / "moved").symlink_to(output, target_is_directory=True)
+    jobs.train(dataclasses.replace(changed, output_dir=str(tmp_path / "moved")))
+    assert "resumed from step 6 of 6" in capsys.readouterr().out
