@@ -37,7 +37,7 @@ def batch(mask, ref_logprobs) -> Batch:
 def random_pairs(b=3, r=5):
     keys = jax.random.split(jax.random.key(0), 2)
     policy, ref = (-jax.random.exponential(key, (b, 2, r)) for key in keys)
-    mask = jnp.arange(r) < jnp.array([[5, 2], [3, 4], [1, 5]])[..., None]
+    mask = jnp.arange(r)[None, None] < jnp.array([[5, 2], [3, 4], [1, 5]])[..., None]
     return policy, ref, mask
 
 
