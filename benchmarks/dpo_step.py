@@ -118,9 +118,7 @@ def main(settings: Settings) -> None:
                 "s_per_step_min": round(min(kept), 4),
                 "s_per_step_max": round(max(kept), 4),
                 "first_step_s": round(times[0], 2),
-                "peak_rss_mib": round(
-                    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-                ),
+                "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                 "losses": [round(loss, 6) for loss in losses],
             }
         )

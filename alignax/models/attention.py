@@ -45,7 +45,11 @@ def packed_attention(
     Returns:
         The attended values, in the dtype of `query`; softmax in float32.
     """
-    tokens = query.shape[1]
+    rows, tokens, heads, head_dim = query.shape
+    kv_heads = key.shape[2]
+    # Heads first, once for all blocks: what each block takes is then contiguous.
+    query = query.reshape(rows, tokens, kv_heads, -1, head_dim) * head_dim**-0.5
+    query, key, value = query.transpose(0, 2, 3, 1, 4), key.swapaxes(1, 2), value.swapaxes(1, 2)
     parts = []
     for start in range(0, tokens, block):
         end = min(start + block, tokens)
@@ -56,22 +60,20 @@ def packed_attention(
         allowed &= jnp.arange(start, end)[None, :, None] >= jnp.arange(first, end)[None, None]
         if window is not None:
             allowed &= position[:, q, None] - position[:, None, k] < window
-        parts.append(_attend(query[:, q], key[:, k], value[:, k], allowed))
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+        parts.append(_attend(query[..., q, :], key[:, :, k], value[:, :, k], allowed))
+    out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
+    return out.transpose(0, 3, 1, 2, 4).reshape(rows, tokens, heads, head_dim)
 
 
 def _attend(
-    query: Float[Array, "n q h e"],
-    key: Float[Array, "n s g e"],
-    value: Float[Array, "n s g e"],
+    query: Float[Array, "n g a q e"],
+    key: Float[Array, "n g s e"],
+    value: Float[Array, "n g s e"],
     allowed: Bool[Array, "n q s"],
-) -> Float[Array, "n q h e"]:
-    rows, queries, heads, head_dim = query.shape
-    grouped = query.reshape(rows, queries, key.shape[2], -1, head_dim) * head_dim**-0.5
-    scores = jnp.einsum("nqgae,nsge->ngaqs", grouped, key, preferred_element_type=jnp.float32)
+) -> Float[Array, "n g a q e"]:
+    scores = jnp.einsum("ngaqe,ngse->ngaqs", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
-    out = jnp.einsum("ngaqs,nsge->nqgae", weights.astype(value.dtype), value)
-    return out.reshape(rows, queries, heads, head_dim)
+    return jnp.einsum("ngaqs,ngse->ngaqe", weights.astype(value.dtype), value)
 
 
 def cached_attention(
