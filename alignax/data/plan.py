@@ -278,7 +278,7 @@ def _deal(load: Float[np.ndarray, "g 2"], units: int) -> Int[np.ndarray, "u c"]:
 
 
 def _fewest_tokens(
-    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "u c"]], shape: Shape, align: int
+    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "_ c"]], shape: Shape, align: int
 ) -> Shape:
     """Tries each number of rows with the shortest row that packs, and keeps the cheapest."""
     counts = np.append(total, 0)
@@ -299,7 +299,7 @@ def _fewest_tokens(
 
 
 def _reach(
-    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "u c"]], shape: Shape
+    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "_ c"]], shape: Shape
 ) -> tuple[int, ...]:
     """How far back each block looks, in half blocks, so that few shapes are compiled."""
     starts = np.arange(0, shape.row_length, BLOCK)
