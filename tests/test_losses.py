@@ -19,7 +19,7 @@ SIGNATURES = {
 # For each loss: the arrays of one prompt, and hyperparameters. The numbers are small and binary
 # fractions, so that bfloat16 holds them exactly.
 ARRAYS = {
-    "dpo": (([-12.0, -15.0], [-13.0, -14.5]), dict(beta=0.5, label_smoothing=0.125)),
+    "dpo": (([-12.0, -15.0], [-13.0, -14.5]), {"beta": 0.5, "label_smoothing": 0.125}),
     "nll": (([-1.5, -0.25, -3.0], [True, False, True]), {}),
 }
 every = pytest.mark.parametrize("name", losses.__all__)

@@ -78,7 +78,9 @@ def test_is_flat_and_short(path):
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     machinery = ("alignax.train", "alignax.run", "alignax.jobs", "alignax.cli", "alignax.config")
     assert "alignax" not in imported
-    assert [name for name in imported if f"{name}.".startswith(tuple(f"{m}." for m in machinery))] == []
+    assert [
+        name for name in imported if f"{name}.".startswith(tuple(f"{m}." for m in machinery))
+    ] == []
     lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
     assert len(lines) <= MOST_LINES
     assert max(map(len, lines)) <= 100

@@ -1,4 +1,4 @@
-"""A whole run: it learns, leaves the files it promises, and refuses what would spoil its numbers."""
+"""A whole run: it learns, leaves the files it promises, and refuses what would spoil it."""
 
 import dataclasses
 import json
@@ -136,8 +136,7 @@ def test_the_export_holds_the_last_checkpoints_parameters_bit_for_bit(run):
         np.testing.assert_array_equal(leaf, stored[name], strict=True)
     first = pretrained.load(experiment.model.model_name_or_path).params
     assert any(
-        not np.array_equal(a, b)
-        for a, (_, b) in zip(jax.tree.leaves(first), exported, strict=True)
+        not np.array_equal(a, b) for a, (_, b) in zip(jax.tree.leaves(first), exported, strict=True)
     )
 
 
@@ -206,7 +205,7 @@ def test_micro_batches_and_meshes_change_nothing_but_rounding(tmp_path):
 
 
 def test_a_run_on_eight_devices_can_go_on_on_one(tmp_path):
-    """Two of four steps on a mesh, saved; the parameters that come back on one device are theirs."""
+    """Two of four steps on a mesh, saved; what comes back on one device is theirs."""
     eight = tiny(
         tmp_path, mesh=Mesh(data=2, fsdp=2, tensor=2), loop=Loop(batch_size=8, max_steps=2)
     )

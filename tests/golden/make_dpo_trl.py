@@ -65,9 +65,7 @@ def main() -> None:
 
         same = lambda x: x  # noqa: E731
         trainer = types.SimpleNamespace(
-            accelerator=types.SimpleNamespace(
-                device="cpu", gather=same, gather_for_metrics=same
-            ),
+            accelerator=types.SimpleNamespace(device="cpu", gather=same, gather_for_metrics=same),
             model=Model(),
             aux_loss_enabled=False,
             ld_alpha=None,
