@@ -41,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    from alignax.config import nearest
     from alignax.core.errors import BadInput
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -49,6 +48,8 @@ def _run(arguments: list[str]) -> None:
         return
     name, *rest = arguments
     if name not in COMMANDS:
+        from alignax.config import nearest
+
         near = nearest(name, list(COMMANDS))
         raise BadInput(
             f"a command: {', '.join(COMMANDS)}",
@@ -113,6 +114,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     from pathlib import Path
 
     from alignax import jobs
+    from alignax.core.errors import BadInput
 
     parser = argparse.ArgumentParser(prog="alignax sample", add_help=False)
     parser.add_argument("--prompt", action="append", required=True)
@@ -127,6 +129,14 @@ def _sample(path: str, arguments: list[str]) -> None:
         experiment = _experiment(path, overrides)
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
+    elif overrides:
+        raise BadInput(
+            "options of sample beside a model directory",
+            " ".join(overrides),
+            "They are --prompt, --num-samples, --max-new-tokens, --temperature, --top-p, --seed; "
+            "settings go with a config file.",
+            where="command line",
+        )
     jobs.answer(
         directory,
         options.prompt,

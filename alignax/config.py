@@ -17,6 +17,7 @@ import tyro
 
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.types import Scalar
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.sampler import Sampler
@@ -159,7 +160,13 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
         if argument.startswith("--"):
             _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
     try:
-        return tyro.cli(type(experiment), args=list(arguments), default=experiment, prog="alignax")
+        return tyro.cli(
+            type(experiment),
+            args=list(arguments),
+            default=experiment,
+            prog="alignax",
+            registry=_registry(),
+        )
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
@@ -169,6 +176,27 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
             "The message above names the setting.",
             where="command line",
         ) from None
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """A `Scalar` is a plain number on the command line, though a traced one in a vmap."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def scalar(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
+        if info.type != Scalar:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: float(words[0]),
+            is_instance=lambda value: isinstance(value, int | float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
 def _check_name(experiment: Experiment, name: str) -> None:

@@ -27,7 +27,7 @@ from alignax.models.transformer import Decoder
 from alignax.run import Run, console, end_ids, load_tokenizer
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
-from alignax.train.checkpoint import Checkpoints, check_writable
+from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import MetricLog
 from alignax.train.step import init_state, make_step
@@ -53,6 +53,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
     plan = run.plan
     optim_lib.check(experiment.optim, len(plan))
     run.describe_plan()
+    refuse_another(run)
 
     with jax.set_mesh(run.mesh):
         params = run.initial_params()
@@ -91,12 +92,39 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
                 checkpoints=checkpoints,
                 metrics=metrics,
                 evaluate=evaluator,
-                experiment=to_json(experiment),
+                experiment=settings(run),
                 check_first=check_first_step(run),
                 quiet=quiet,
             )
         evaluator.report()
         return export(run, state.params, output / "export")
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """The experiment as JSON, with a digest of what its files held: a path alone may not say.
+
+    Digests come last, because a setting that differs often changes them too.
+    """
+    contents = {"model.model_name_or_path": pretrained.fingerprint(run.model_dir)}
+    for name, data in (("data.train", run.train_data), ("data.eval", run.eval_data)):
+        if data is not None:
+            contents[name] = data.fingerprint
+    digests = {f"contents of {name}": digest[:16] for name, digest in contents.items()}
+    return to_json(run.experiment) | digests
+
+
+def refuse_another(run: Run) -> None:
+    """Refuses an output_dir that holds the checkpoints of other settings."""
+    found = saved_experiment(run.experiment.output_dir)
+    different = None if found is None else first_difference(found, settings(run))
+    if different is not None:
+        name, old, new = different
+        raise BadInput(
+            f"the settings of the run that {run.experiment.output_dir} holds: {name} = {old!r}",
+            f"{new!r}",
+            "Give the new run another output_dir, or set it back to go on with the old one.",
+            where=name,
+        )
 
 
 def restore(
@@ -117,15 +145,6 @@ def restore(
     if found is None:
         metrics.rewind(-1)
         return make(params)
-    different = first_difference(found.experiment, to_json(run.experiment))
-    if different is not None:
-        name, old, new = different
-        raise BadInput(
-            f"the settings of the run that {run.experiment.output_dir} holds: {name} = {old!r}",
-            f"{new!r}",
-            "Give the new run another output_dir, or set it back to go on with the old one.",
-            where=name,
-        )
     for path, reason in found.skipped:
         run.say(f"[yellow]passed over[/] {path}: {reason}")
     metrics.rewind(found.step)

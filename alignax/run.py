@@ -276,7 +276,7 @@ class Run:
         """The last turn of a prompt, for showing: what stands before its last end-of-turn token."""
         ends = np.flatnonzero(np.isin(ids, list(self.renderer.end_ids)))
         begin, end = (ends[-2] + 1 if len(ends) > 1 else 0), (ends[-1] if len(ends) else len(ids))
-        return self.decode(ids[begin:end]).strip()
+        return self.decode(ids[begin:end]).strip().removeprefix("user\n")
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:

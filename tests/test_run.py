@@ -263,7 +263,7 @@ def test_changed_data_in_the_same_file_is_refused(tmp_path):
     jobs.train(experiment, quiet=True)
     train = tmp_path / "train.jsonl"
     train.write_text(train.read_text().replace("Is 5 a number?", "Is five a number?"))
-    with pytest.raises(BadInput, match=r"data\.train.*another output_dir") as raised:
+    with pytest.raises(BadInput, match=r"(?s)data\.train.*another output_dir") as raised:
         jobs.train(experiment, quiet=True)
     assert "\n" in str(raised.value)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alignax.core.types import Layout
 from alignax.data.plan import Lengths
 from alignax.data.tokenise import Example
 from alignax.models.config import DecoderConfig
@@ -70,21 +71,29 @@ def model_fn(params, batch, layout):
     return outputs(decoder(), params, batch, layout)
 
 
-def plain_logprobs(params, prompt, response) -> jax.Array:
-    """Each response token's log-probability after prompt + response so far: one row, full logits.
-
-    Written for the tests: the whole sequence as the prompt of a single group, then log-softmax
-    over the vocabulary and the shift by one, with nothing packed, shared, chunked or gathered.
-    """
-    tokens = jnp.concatenate([jnp.asarray(prompt), jnp.asarray(response)])[None]
-    from alignax.core.types import Layout
-
-    index = jnp.arange(tokens.shape[1])[None]
-    nothing = jnp.zeros((1, 1), jnp.int32)
-    zero = jnp.zeros_like(tokens)
+@jax.jit
+def _plain(params, tokens) -> jax.Array:
+    index = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    zero, nothing = jnp.zeros_like(tokens), jnp.zeros((1, 1), jnp.int32)
     layout = Layout(tokens, zero, zero, index, nothing, nothing, nothing)
-    hidden = decoder().packed(params, layout)
-    logprobs = jax.nn.log_softmax(hidden[0] @ params["head"].T)
-    first = len(prompt) - 1
-    places = jnp.arange(first, first + len(response))
-    return logprobs[places, jnp.asarray(response)]
+    return jax.nn.log_softmax(decoder().packed(params, layout)[0] @ params["head"].T)
+
+
+def plain_table(params, tokens) -> jax.Array:
+    """log-softmax over the vocabulary at every token of one sequence, [t, v].
+
+    Written for the tests: nothing is packed, shared, chunked or gathered. The sequence is padded
+    on the right to 32, which attention never sees, so that one compiled program serves all.
+    """
+    tokens = np.asarray(tokens, np.int32)
+    padded = np.zeros((1, 32), np.int32)
+    padded[0, : len(tokens)] = tokens
+    return _plain(params, padded)[: len(tokens)]
+
+
+def plain_logprobs(params, prompt, response) -> jax.Array:
+    """The log-probability of each response token after the prompt and the response so far."""
+    response = np.asarray(response)
+    table = plain_table(params, np.concatenate([np.asarray(prompt), response]))
+    places = np.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
+    return table[places, response]

@@ -55,8 +55,8 @@ class DPO(Method):
         label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
     """
 
-    beta: float = 0.1
-    label_smoothing: float = 0.0
+    beta: Scalar = 0.1
+    label_smoothing: Scalar = 0.0
 
     def needs(self) -> Needs:
         """Preference pairs and the reference's log-probabilities."""
@@ -78,7 +78,8 @@ class DPO(Method):
         policy = masked_sum(outputs.logprobs, batch.mask)
         # Token by token and then summed: the sums are of the order of 1,000 nats, where float32
         # steps by 1e-4, and the difference of two such sums would be no better than that.
-        ratio = masked_sum(outputs.logprobs - batch.ref_logprobs, batch.mask)
+        ref_logprobs = jax.lax.stop_gradient(batch.ref_logprobs)
+        ratio = masked_sum(outputs.logprobs - ref_logprobs, batch.mask)
         loss = dpo(
             ratio, jnp.zeros_like(ratio), beta=self.beta, label_smoothing=self.label_smoothing
         )

@@ -292,6 +292,18 @@ class Checkpoints:
         return self._dir / f"checkpoint-{step}{_PARTIAL}"
 
 
+def saved_experiment(directory: str | Path | epath.Path) -> dict[str, Any] | None:
+    """The settings that the newest checkpoint with a readable record was saved by.
+
+    Reads no arrays, so that a run can be refused before anything is computed for it.
+    """
+    path = _resolve(directory)
+    for step in sorted(_steps(path), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            return read_record(path / f"checkpoint-{step}")["experiment"]
+    return None
+
+
 def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> None:
     """Refuses a directory that a run could not save to; called before anything is allocated.
 

@@ -1,129 +1,247 @@
-"""The plan: pure, complete, within its rows, and with little padding."""
+"""A plan meets every group once an epoch, in rows that hold them, with next to no padding."""
+
+import json
 
 import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
-from alignax.core.types import BLOCK
 from alignax.data.plan import Lengths, make_plan
+from tests.tiny_data import random_lengths
 
 
-def like_dialogues(count: int, seed: int = 0) -> Lengths:
-    """Lengths as uneven as those of real dialogues: a few groups are ten times the median."""
-    draw = np.random.default_rng(seed)
-    prompt = np.minimum(draw.lognormal(4.6, 0.7, count).astype(int) + 24, 700)
-    response = np.minimum(draw.lognormal(4.0, 0.6, (count, 2)).astype(int) + 3, 300)
-    return Lengths(prompt, response, response)
+def lengths(prompt, *responses) -> Lengths:
+    """All response tokens are scored."""
+    response = np.array(responses, np.int32).T
+    return Lengths(np.array(prompt, np.int32), response, response)
 
 
-def all_groups(plan) -> np.ndarray:
-    return np.concatenate([plan.step(i).group.ravel() for i in range(len(plan))])
+def steps(plan):
+    return [plan.step(index) for index in range(len(plan))]
 
 
-def test_three_groups_of_five_tokens_lie_end_to_end_in_one_row():
-    # 5 + 5 + 5 = 15 tokens: one row of 16 is fewer than 3 rows of 8.
-    lengths = Lengths(np.full(3, 2), np.tile([2, 1], (3, 1)), np.tile([2, 1], (3, 1)))
-    plan = make_plan(lengths, batch_size=3, align=8)
-    assert (plan.shape.rows, plan.shape.row_length, plan.shape.scored) == (1, 16, 16)
-    assert sorted(plan.step(0).offset[0].tolist()) == [0, 5, 10]
-    assert plan.padding == pytest.approx(1 / 16)
+def met(plan) -> np.ndarray:
+    """Every group in the order of the steps, no group left out."""
+    groups = np.concatenate([step.group.ravel() for step in steps(plan)])
+    return groups[groups >= 0]
 
 
-@pytest.mark.parametrize("accumulation", [1, 4])
-def test_the_stream_meets_every_group_once_an_epoch(accumulation):
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# --- Worked by hand
+
+
+def test_a_plan_worked_by_hand():
+    # Totals 60, 10, 50, 20 of a batch of two: the heaviest two go to two units, then 20 joins
+    # the lighter 50 and 10 joins 60: units of 70 tokens each. One row of 70 (70 tokens a step)
+    # is cheaper than two of 60, the shortest row that holds the longest group. Each unit scores
+    # 60 tokens (5 of each group are prompt), and 64 is the next multiple of 8.
+    plan = make_plan(lengths([5] * 4, [55, 5, 45, 15]), batch_size=2, num_steps=2, align=10)
+    assert (plan.shape.rows, plan.shape.row_length, plan.shape.scored) == (1, 70, 64)
+    assert (plan.shape.groups, plan.shape.responses, plan.shape.shards) == (2, 1, 1)
+    assert (plan.shape.prompt, plan.shape.response) == (5, 55)
+    first, second = steps(plan)
+    assert same(first, ([[0, 1]], [[0, 0]], [[0, 60]]))
+    assert same(second, ([[2, 3]], [[0, 0]], [[0, 50]]))
+    assert plan.padding == 0.0
+
+
+def test_how_far_blocks_look_back_worked_by_hand():
+    # Rows hold their longest group first: 130 tokens, then 70, then 56, a row of 256. Only one
+    # block begins after token 0, at 128, and of all groups only the first is under way there,
+    # begun 128 before.
+    both = lengths([100, 20, 6], [30, 50, 50])
+    plan = make_plan(both, batch_size=3, num_steps=1, align=64)
+    assert (plan.shape.rows, plan.shape.row_length) == (1, 256)
+    assert plan.shape.reach == (0, 128)
+    # 100, 90 and 66: at 128 the second is under way, begun at 100. 28 rounds to half a block.
+    both = lengths([50, 40, 16], [50, 50, 50])
+    plan = make_plan(both, batch_size=3, num_steps=1, align=64)
+    assert (plan.shape.rows, plan.shape.row_length) == (1, 256)
+    assert plan.shape.reach == (0, 64)
+
+
+def test_padding_is_the_share_of_rows_that_no_group_fills():
+    # 50 and 20 tokens in one row, rounded up to 100: 30 of 100.
+    plan = make_plan(lengths([5, 5], [45, 15]), batch_size=2, num_steps=3, align=100)
+    assert plan.padding == pytest.approx(0.3)
+
+
+# --- Which groups
+
+
+@pytest.mark.parametrize("size", [12, 13])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_every_group_once_an_epoch(size, seed):
+    # 13 steps of 12 groups are 156: 13 epochs of 12, and 12 of 13.
+    plan = make_plan(random_lengths(size), batch_size=12, num_steps=13, seed=seed, align=64)
+    np.testing.assert_array_equal(np.bincount(met(plan)), 156 // size)
+
+
+@pytest.mark.parametrize("batch_size", [4, 6, 10])
+def test_no_group_is_met_twice_more_than_another(batch_size):
+    # The run's end cuts an epoch short: some of its groups are met, none twice.
+    plan = make_plan(random_lengths(23), batch_size=batch_size, num_steps=11, seed=0, align=64)
+    counts = np.bincount(met(plan), minlength=23)
+    assert counts.sum() == 11 * batch_size
+    assert counts.max() - counts.min() <= 1
+
+
+def test_order_is_that_of_the_data_without_a_seed_but_for_the_evening_out():
+    # Groups of one length are even however they are dealt.
+    plan = make_plan(lengths([3] * 6, [4] * 6), batch_size=6, num_steps=2)
+    for step in steps(plan):
+        assert sorted(step.group.ravel()) == list(range(6))
+
+
+def test_another_seed_and_another_epoch_are_other_orders():
+    table = random_lengths(40)
+    orders = [met(make_plan(table, batch_size=8, num_steps=10, seed=seed)) for seed in (0, 1)]
+    assert not np.array_equal(*orders)
+    assert not np.array_equal(orders[0][:40], orders[0][40:])
+    again = met(make_plan(table, batch_size=8, num_steps=10, seed=0))
+    np.testing.assert_array_equal(again, orders[0])
+
+
+@pytest.mark.parametrize(("shards", "accumulation"), [(1, 1), (2, 3), (4, 2)])
+def test_one_pass_meets_every_group_exactly_once_and_fills_up_with_none(shards, accumulation):
     plan = make_plan(
-        like_dialogues(100), batch_size=20, accumulation=accumulation, num_steps=15, seed=3
+        random_lengths(50), batch_size=24, accumulation=accumulation, shards=shards, align=64
     )
-    epochs = all_groups(plan).reshape(3, 100)
-    for epoch in epochs:
-        assert sorted(epoch.tolist()) == list(range(100))
-    assert not np.array_equal(epochs[0], epochs[1])
+    assert len(plan) == 3  # 24 + 24 + 2
+    assert sorted(met(plan)) == list(range(50))
+    everything = np.concatenate([step.group.ravel() for step in steps(plan)])
+    assert (everything == -1).sum() == 72 - 50
+    np.testing.assert_array_equal(plan.groups, np.arange(50))
 
 
-def test_one_pass_meets_every_group_once_and_fills_up_with_none():
-    plan = make_plan(like_dialogues(37), batch_size=8)
-    groups = all_groups(plan)
-    assert len(plan) == 5
-    assert sorted(groups.tolist()) == [-1, -1, -1, *range(37)]
+def test_groups_of_a_short_run_are_those_it_meets():
+    plan = make_plan(random_lengths(50), batch_size=8, num_steps=2, seed=0)
+    assert len(plan.groups) == 16
+    np.testing.assert_array_equal(plan.groups, np.sort(met(plan)))
 
 
-def test_a_step_is_the_same_whenever_and_by_whomever_it_is_asked_for():
-    first, second = (
-        make_plan(like_dialogues(300), batch_size=8, num_steps=80, seed=1) for _ in range(2)
+# --- A pure function
+
+
+def test_any_step_may_be_asked_for_at_any_time():
+    make = lambda: make_plan(  # noqa: E731
+        random_lengths(30), batch_size=4, accumulation=2, num_steps=40, seed=3, align=64
     )
-    for index in (79, 0, 41, 3):
-        for one, other in zip(first.step(index), second.step(index), strict=True):
-            np.testing.assert_array_equal(one, other)
-    other_seed = make_plan(like_dialogues(300), batch_size=8, num_steps=80, seed=2)
-    assert not np.array_equal(first.step(0).group, other_seed.step(0).group)
+    plan = make()
+    in_order = steps(plan)
+    assert plan.window == 7  # so that 40 steps are six windows, more than are remembered
+    for index in np.random.default_rng(0).permutation(40):
+        assert same(plan.step(int(index)), in_order[index])
+        if index % 10 == 0:
+            assert same(make().step(int(index)), in_order[index])
 
 
-@pytest.mark.parametrize(("batch_size", "accumulation", "shards"), [(16, 1, 1), (64, 2, 8)])
-def test_groups_lie_within_their_rows_apart_and_on_their_own_shard(
-    batch_size, accumulation, shards
+def test_steps_are_counted_from_nought():
+    plan = make_plan(random_lengths(8), batch_size=4, num_steps=3)
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match=f"step {index} of a plan of 3"):
+            plan.step(index)
+
+
+# --- Where they lie
+
+
+@pytest.mark.parametrize(("shards", "accumulation"), [(1, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_rows_never_overflow_groups_never_overlap_and_shards_hold_their_own(
+    shards, accumulation, seed
 ):
-    lengths = like_dialogues(500)
+    table = random_lengths(60)
     plan = make_plan(
-        lengths,
-        batch_size=batch_size,
+        table,
+        batch_size=16,
         accumulation=accumulation,
-        num_steps=6,
-        seed=0,
+        num_steps=9,
         shards=shards,
+        seed=seed,
+        align=64,
     )
-    shape = plan.shape
-    assert shape.groups == batch_size // accumulation
-    for index in range(len(plan)):
-        for group, row, offset in zip(*plan.step(index), strict=True):
+    shape, total = plan.shape, table.total
+    assert shape.rows % shards == shape.groups % shards == 0
+    for step in steps(plan):
+        assert step.group.shape == (accumulation, 16 // accumulation)
+        for groups, rows, offsets in zip(*step, strict=True):
             taken = np.zeros((shape.rows, shape.row_length), int)
-            for i in range(shape.groups):
-                taken[row[i], offset[i] : offset[i] + lengths.total[group[i]]] += 1
-                assert offset[i] + lengths.total[group[i]] <= shape.row_length
-                # Group i of b belongs to the shard that holds its row.
-                own = i // (shape.groups // shards)
-                assert row[i] // (shape.rows // shards) == own
+            scored = np.zeros(shards, int)
+            for place, (group, row, offset) in enumerate(zip(groups, rows, offsets, strict=True)):
+                assert 0 <= offset <= shape.row_length - total[group]
+                taken[row, offset : offset + total[group]] += 1
+                shard = place // (shape.groups // shards)
+                assert row // (shape.rows // shards) == shard
+                scored[shard] += table.scored[group].sum()
             assert taken.max() == 1
-            scored = lengths.scored.sum(axis=1)[group].reshape(shards, -1).sum(axis=1)
             assert scored.max() <= shape.scored
 
 
-def test_reach_covers_the_group_that_every_block_goes_on_with():
-    lengths = like_dialogues(200)
-    plan = make_plan(lengths, batch_size=16, num_steps=12, seed=0)
-    for index in range(len(plan)):
-        for group, begin in zip(*(plan.step(index)[i].ravel() for i in (0, 2)), strict=True):
-            end = begin + lengths.total[group]
-            for block, reach in enumerate(plan.shape.reach):
-                if begin < block * BLOCK < end:
-                    assert block * BLOCK - begin <= reach
+def test_blocks_reach_the_begin_of_every_group_they_go_on_with():
+    table = random_lengths(60)
+    plan = make_plan(table, batch_size=16, num_steps=9, seed=0, align=64)
+    reach = np.array(plan.shape.reach)
+    assert len(reach) == -(-plan.shape.row_length // 128)
+    for step in steps(plan):
+        for group, offset in zip(step.group.ravel(), step.offset.ravel(), strict=True):
+            for block, back in enumerate(reach):
+                if offset < 128 * block < offset + table.total[group]:
+                    assert 128 * block - back <= offset
 
 
-@pytest.mark.parametrize(("count", "batch_size", "shards"), [(1873, 16, 1), (1873, 64, 8)])
-def test_padding_stays_under_five_percent_of_uneven_dialogues(count, batch_size, shards):
-    lengths = like_dialogues(count)
-    plan = make_plan(
-        lengths, batch_size=batch_size, num_steps=count // batch_size, seed=0, shards=shards
-    )
+# --- How little is wasted
+
+
+@pytest.mark.parametrize(("batch_size", "shards"), [(16, 1), (64, 8)])
+def test_less_than_a_twentieth_of_the_rows_is_padding(batch_size, shards):
+    table = random_lengths(1873)  # as many as `hh_helpful`, and as long
+    num_steps = 2 * 1873 // batch_size
+    plan = make_plan(table, batch_size=batch_size, num_steps=num_steps, seed=0, shards=shards)
     assert plan.padding < 0.05
-    used = lengths.scored[all_groups(plan)].sum() / len(plan) / shards
-    assert used / plan.shape.scored > 0.9
+    scored = sum(int(table.scored[step.group].sum()) for step in steps(plan))
+    assert scored / (num_steps * shards * plan.shape.scored) > 0.9
+    tokens = sum(int(table.total[step.group].sum()) for step in steps(plan))
+    room = num_steps * plan.shape.rows * plan.shape.row_length
+    assert plan.padding == pytest.approx(1 - tokens / room)
+
+
+# --- What cannot be planned
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "text"),
     [
         (
             {"batch_size": 10, "accumulation": 4},
-            r"loop.batch_size: expected a batch size that 4 micro-batches can split evenly; "
-            r"got 10 prompts.\n    Use a multiple of 4.",
+            "loop.batch_size: expected a batch size that 4 micro-batches can split evenly; "
+            "got 10 prompts.\n    Use a multiple of 4.",
         ),
         (
-            {"batch_size": 12, "shards": 8},
-            r"loop.batch_size: expected a batch that 8 devices on the axes data and fsdp can "
-            r"split evenly; got 12 prompts in each of 1 micro-batches.\n    Use a multiple of 8.",
+            {"batch_size": 12, "accumulation": 2, "shards": 4},
+            "loop.batch_size: expected a batch that 4 devices on the axes data and fsdp can split "
+            "evenly; got 6 prompts in each of 2 micro-batches.\n    Use a multiple of 8.",
+        ),
+        (
+            {"batch_size": 2, "accumulation": 4},
+            "loop.batch_size: expected a batch size that 4 micro-batches can split evenly; "
+            "got 2 prompts.\n    Use a multiple of 4.",
         ),
     ],
+    ids=json.dumps,
 )
-def test_a_batch_that_cannot_be_split_is_refused(settings, message):
-    with pytest.raises(BadInput, match=message):
-        make_plan(like_dialogues(50), **settings)
+def test_a_batch_that_cannot_be_split_is_refused(settings, text):
+    with pytest.raises(BadInput) as error:
+        make_plan(random_lengths(20), num_steps=2, **settings)
+    assert str(error.value) == text
+
+
+def test_no_groups_are_refused():
+    with pytest.raises(BadInput) as error:
+        make_plan(lengths([], []), batch_size=2)
+    assert str(error.value) == (
+        "expected at least one group; got none.\n    Look at what was dropped, and why."
+    )

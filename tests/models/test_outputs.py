@@ -1,5 +1,6 @@
-"""Packed, shared, chunked and gathered log-probs are those of each response alone."""
+"""Log-probabilities through packed rows are those of every response alone, written down plainly."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,87 +10,205 @@ import pytest
 
 from alignax.data.pipeline import build_step
 from alignax.data.plan import make_plan
+from alignax.models.config import DecoderConfig
 from alignax.models.outputs import outputs, score_responses
-from tests.tiny_batch import decoder, groups, model_fn, params, plain_logprobs
+from alignax.models.transformer import Decoder
+from tests.models import plain
+from tests.tiny_data import Table, example, random_table
 
-
-def one_step(count=8, shards=1):
-    made = groups(count)
-    plan = make_plan(made.lengths, batch_size=count, shards=shards, align=8)
-    batch, layout = jax.tree.map(lambda x: x[0], build_step(made, plan, 0))
-    order = plan.step(0).group[0]
-    return [made[i] for i in order], batch, layout, plan.shape.reach
+CONFIG = DecoderConfig(
+    vocab_size=40,
+    width=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=24,
+    rope_theta=100.0,  # so that places a few tokens apart are told apart
+    init_scale=0.3,
+)
+MODEL = Decoder(config=CONFIG)
+TABLE = random_table(6, responses=3, vocab=40, longest=9)
+PLAN = make_plan(TABLE.lengths, batch_size=6, num_steps=1, align=8)
 
 
 @functools.cache
-def expected():
-    examples, batch, _, _ = one_step()
-    table = np.zeros(batch.mask.shape, np.float32)
-    for i, example in enumerate(examples):
-        for j, (tokens, mask) in enumerate(example.split()):
-            alone = np.asarray(plain_logprobs(params(), example.prompt, tokens))
-            table[i, j, : len(tokens)] = np.where(mask, alone, 0.0)
-    return table
+def params():
+    return MODEL.init(jax.random.key(0))
 
 
-def test_a_packed_step_scores_every_response_as_if_it_were_alone():
-    _, batch, layout, reach = one_step()
-    found = jax.jit(functools.partial(outputs, decoder(), reach=reach))(params(), batch, layout)
-    np.testing.assert_allclose(found.logprobs, expected(), atol=1e-5)
+@functools.cache
+def step():
+    """The one micro-batch of the one step, and which group each of its prompts is."""
+    batch, layout = jax.tree.map(lambda x: jnp.asarray(x[0]), build_step(TABLE, PLAN, 0))
+    return batch, layout, PLAN.step(0).group[0]
 
 
-def test_the_cache_scores_responses_as_the_rows_do():
-    _, batch, _, _ = one_step()
-    found = jax.jit(functools.partial(score_responses, decoder()))(
-        params(), batch.prompts, batch.prompt_lengths, batch.responses, batch.mask
+def responses_of(group):
+    """(place, tokens, mask) of each response of a group."""
+    return [(j, *pair) for j, pair in enumerate(TABLE[group].split())]
+
+
+@functools.cache
+def plain_logprobs():
+    """[b, k, r], 0 off the mask."""
+    batch, _, groups = step()
+    found = np.zeros(batch.mask.shape, np.float32)
+    for i, group in enumerate(groups):
+        for j, tokens, mask in responses_of(group):
+            alone = plain.logprobs(CONFIG, params(), TABLE[group].prompt, tokens)
+            found[i, j, : len(tokens)] = np.where(mask, alone, 0.0)
+    return found
+
+
+def packed_logprobs(params, batch, layout, *, model=MODEL, **kwargs):
+    return outputs(model, params, batch, layout, **kwargs).logprobs
+
+
+def test_the_step_packs_several_groups_into_a_row():
+    # Otherwise the tests below would not say much.
+    _, layout, _ = step()
+    assert any(len(set(row[row >= 0].tolist())) > 2 for row in np.asarray(layout.group))
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2**26], ids=["token by token", "at once"])
+@pytest.mark.parametrize("reach", [None, PLAN.shape.reach], ids=["all", "reach"])
+def test_packed_rows_give_the_log_probs_of_each_response_alone(reach, chunk_bytes):
+    batch, layout, _ = step()
+    found = packed_logprobs(params(), batch, layout, reach=reach, chunk_bytes=chunk_bytes)
+    assert (found.shape, found.dtype) == (batch.mask.shape, jnp.float32)
+    np.testing.assert_allclose(found, plain_logprobs(), atol=1e-5)
+
+
+def test_log_probs_are_those_of_a_distribution():
+    batch, layout, _ = step()
+    found = np.asarray(packed_logprobs(params(), batch, layout))
+    assert (found[np.asarray(batch.mask)] < 0).all()
+    np.testing.assert_array_equal(found[~np.asarray(batch.mask)], 0.0)
+
+
+def test_scoring_through_the_cache_gives_the_same():
+    batch, _, _ = step()
+    found = score_responses(
+        MODEL, params(), batch.prompts, batch.prompt_lengths, batch.responses, batch.mask
     )
-    np.testing.assert_allclose(found, expected(), atol=1e-5)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, plain_logprobs(), atol=1e-5)
 
 
-def test_chunks_of_any_size_give_the_same():
-    _, batch, layout, _ = one_step()
-    for tokens in (1, 7, 1000):
-        chunked = functools.partial(outputs, decoder(), chunk_bytes=4 * 64 * tokens)
-        found = jax.jit(chunked)(params(), batch, layout)
-        np.testing.assert_allclose(found.logprobs, expected(), atol=1e-5)
-
-
-def test_longer_rows_and_other_groups_tokens_change_nothing():
-    _, batch, layout, _ = one_step()
-    row = layout.group.shape[1]
-    pad = lambda x, fill: jnp.pad(x, ((0, 0), (0, 40)), constant_values=fill)  # noqa: E731
-    longer = layout._replace(
-        tokens=pad(layout.tokens, 9),
-        group=pad(layout.group, -1),
-        response=pad(layout.response, 0),
-        position=pad(layout.position, 0),
+def test_what_stands_in_the_padding_changes_nothing():
+    batch, layout, _ = step()
+    assert (layout.group < 0).any()
+    altered = layout._replace(
+        tokens=jnp.where(layout.group < 0, 39, layout.tokens),
+        position=jnp.where(layout.group < 0, 7, layout.position),
+        source=jnp.where(layout.slot < 0, 3, layout.source),
+        target=jnp.where(layout.slot < 0, 5, layout.target),
     )
-    assert longer.tokens.shape[1] == row + 40
-    found = jax.jit(model_fn)(params(), batch, longer).logprobs
-    np.testing.assert_allclose(found, expected(), atol=1e-5)
-    others = jnp.where(layout.group == 0, layout.tokens, (layout.tokens + 5) % 64)
-    changed = jax.jit(model_fn)(params(), batch, layout._replace(tokens=others)).logprobs
-    np.testing.assert_allclose(changed[0], expected()[0], atol=1e-5)
+    before, after = (packed_logprobs(params(), batch, x) for x in (layout, altered))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_longer_rows_and_other_company_change_nothing():
+    # The first two groups alone, one to a row, in longer rows: the same to rounding.
+    batch, layout, groups = step()
+    whole = packed_logprobs(params(), batch, layout)
+    pair = Table([TABLE[group] for group in groups[:2]])
+    plan = make_plan(pair.lengths, batch_size=2, num_steps=1, shards=2, align=64)
+    fewer, rows = jax.tree.map(lambda x: jnp.asarray(x[0]), build_step(pair, plan, 0))
+    assert plan.shape.row_length > PLAN.shape.row_length or plan.shape.rows == 2
+    found = packed_logprobs(params(), fewer, rows, reach=plan.shape.reach)
+    for i, group in enumerate(plan.step(0).group[0]):
+        size = found.shape[-1]
+        np.testing.assert_allclose(found[i], whole[group, :, :size], atol=2e-6)
+
+
+def test_tokens_of_another_prompt_change_nothing():
+    batch, layout, _ = step()
+    for i in range(2):
+        others = (layout.group >= 0) & (layout.group != i)
+        altered = layout._replace(tokens=jnp.where(others, 39 - layout.tokens, layout.tokens))
+        before, after = (packed_logprobs(params(), batch, x) for x in (layout, altered))
+        np.testing.assert_array_equal(before[i], after[i])
+        assert not np.array_equal(before[i + 1], after[i + 1])
+
+
+def test_a_token_off_the_mask_is_not_scored_but_is_read():
+    # 7 8 9 with 8 unscored: its log-probability is 0, and 9 depends on it.
+    def found(middle):
+        table = Table([example([1, 2], [[7, middle, 9]], [[True, False, True]])])
+        plan = make_plan(table.lengths, batch_size=1, num_steps=1, align=8)
+        batch, layout = jax.tree.map(lambda x: jnp.asarray(x[0]), build_step(table, plan, 0))
+        return np.asarray(packed_logprobs(params(), batch, layout))[0, 0]
+
+    one, other = found(8), found(20)
+    assert one[1] == other[1] == 0.0
+    assert one[0] == other[0]
+    assert one[2] != other[2]
+    alone = plain.logprobs(CONFIG, params(), [1, 2], [7, 8, 9])
+    np.testing.assert_allclose(one, np.asarray(alone) * [1, 0, 1], atol=1e-5)
+
+
+# --- Gradients
+
+
+def weights():
+    """So that every token pulls differently, some up and some down."""
+    return jax.random.normal(jax.random.key(1), step()[0].mask.shape)
+
+
+@functools.cache
+def plain_gradient():
+    batch, _, groups = step()
+
+    @jax.jit
+    def total(params):
+        terms = []
+        for i, group in enumerate(groups):
+            for j, tokens, mask in responses_of(group):
+                alone = plain.logprobs(CONFIG, params, TABLE[group].prompt, tokens)
+                terms.append(jnp.sum(alone * mask * weights()[i, j, : len(tokens)]))
+        return sum(terms)
+
+    return jax.grad(total)(params())
 
 
 @pytest.mark.parametrize("remat", ["none", "attention", "block"])
-def test_gradients_are_those_of_the_plain_computation(remat):
-    examples, batch, layout, reach = one_step()
-    weight = jax.random.normal(jax.random.key(1), batch.mask.shape)
+def test_gradients_of_every_parameter_are_those_of_the_plain_computation(remat):
+    batch, layout, _ = step()
+    model = dataclasses.replace(MODEL, remat=remat)
 
-    def packed(p):
-        found = outputs(decoder(remat), p, batch, layout, reach=reach).logprobs
-        return jnp.sum(found * weight)
+    def total(params):
+        found = packed_logprobs(params, batch, layout, model=model, reach=PLAN.shape.reach)
+        return jnp.sum(weights() * found)
 
-    def plain(p):
-        total = 0.0
-        for i, example in enumerate(examples):
-            for j, (tokens, mask) in enumerate(example.split()):
-                alone = plain_logprobs(p, example.prompt, tokens)
-                total += jnp.sum(jnp.where(mask, alone * weight[i, j, : len(tokens)], 0.0))
-        return total
+    found = jax.jit(jax.grad(total))(params())
+    expected = plain_gradient()
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        scale = np.abs(y).max()
+        assert scale > 0
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4 * scale)
 
-    found, wanted = jax.jit(jax.grad(packed))(params()), jax.jit(jax.grad(plain))(params())
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        scale = float(jnp.abs(y).max())
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * scale)
+
+def test_gradients_through_the_cache_are_the_same():
+    batch, _, _ = step()
+
+    def total(params):
+        found = score_responses(
+            MODEL, params, batch.prompts, batch.prompt_lengths, batch.responses, batch.mask
+        )
+        return jnp.sum(weights() * found)
+
+    found = jax.jit(jax.grad(total))(params())
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(plain_gradient()), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
+
+
+def test_bfloat16_arithmetic_stays_close_and_gives_float32():
+    batch, layout, _ = step()
+    model = dataclasses.replace(MODEL, dtype="bfloat16")
+    found = packed_logprobs(params(), batch, layout, model=model)
+    assert found.dtype == jnp.float32
+    # bfloat16 keeps 8 bits: logits of the order of 3 are off by some hundredths.
+    np.testing.assert_allclose(found, plain_logprobs(), atol=0.15)

@@ -119,14 +119,15 @@ def test_eight_devices_give_what_one_gives(method):
 def test_settings_may_be_traced():
     # Strengths are a vmap: hyperparameters need not be Python numbers.
     _, build = one_batch()
+    arrays = jax.tree.map(jnp.asarray, build(0))
     state = init_state(params(), OPTIMIZER)
 
     @jax.jit
     def losses(betas):
         def loss(beta):
             method = dataclasses.replace(DPO(), beta=beta)
-            state_after, _ = make_step(method, model_fn, OPTIMIZER)(state, *build(0))
-            return make_step(method, model_fn, OPTIMIZER)(state_after, *build(0))[1]["loss"]
+            state_after, _ = make_step(method, model_fn, OPTIMIZER)(state, *arrays)
+            return make_step(method, model_fn, OPTIMIZER)(state_after, *arrays)[1]["loss"]
 
         return jax.vmap(loss)(betas)
 

@@ -1,0 +1,286 @@
+"""Every command of the command line, on the tiny model; every refusal leaves code 2 and no trace."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from alignax import run as run_module
+from alignax.cli import COMMANDS, main
+from alignax.models import pretrained
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = """
+import pathlib
+from tests.tiny_model import experiment as tiny
+
+def experiment():
+    return tiny(pathlib.Path(__file__).parent)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A config file whose run has ended, and what the run printed."""
+    path = tmp_path_factory.mktemp("cli") / "tiny.py"
+    path.write_text(CONFIG)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main(["train", str(path)])
+    return path, printed.getvalue()
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A config file that nothing has been done with."""
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def refused(capsys, *arguments):
+    """What stands on stderr when a command is refused."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "Traceback" not in printed
+    return printed
+
+
+def flat(text):
+    """Without the line breaks and the spaces that the width of the terminal brings."""
+    return " ".join(text.split())
+
+
+# --- What the command line says of itself
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command_once(arguments, capsys):
+    main(arguments)
+    printed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert sum(line.startswith(f"  {name} ") for line in printed.splitlines()) == 1
+
+
+def test_help_does_not_wait_for_jax():
+    code = (
+        "import sys; from alignax.cli import main; main(['--help']); "
+        "sys.exit(sorted({'jax', 'transformers', 'tyro'} & set(sys.modules)) or 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_help_of_a_config_lists_its_settings_and_ends_well(fresh, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(fresh), "--help"])
+    assert not stopped.value.code
+    printed = capsys.readouterr().out
+    for name in ("--method.beta", "--loop.max-steps", "--data.limits.max-length", "--seed"):
+        assert name in printed
+
+
+# --- What is refused
+
+REFUSED = {
+    "unknown command": (
+        ["trian", "{config}"],
+        "command line: expected a command: train, prepare, show, sample, evaluate, export; "
+        "got trian. Did you mean train?",
+    ),
+    "unknown command like none": (["zzz"], "got zzz. alignax --help explains them."),
+    "no config": (["train"], "expected a config file after the command; got nothing."),
+    "an option in its place": (["train", "--seed"], "after the command; got --seed."),
+    "missing config": (
+        ["train", "{folder}/tinny.py"],
+        "tinny.py: expected a Python config file; got no such file. "
+        "Did you mean {folder}/tiny.py?",
+    ),
+    "missing config like none": (
+        ["train", "{folder}/zzz.py"],
+        "got no such file. configs/ holds examples.",
+    ),
+    "misspelt setting": (
+        ["train", "{config}", "--method.betta", "0.2"],
+        "command line: expected a setting; DPO has beta, label_smoothing; got method.betta. "
+        "Did you mean method.beta?",
+    ),
+    "setting of another room": (
+        ["train", "{config}", "--beta=0.2"],
+        "got beta. Did you mean method.beta?",
+    ),
+    "setting like none": (
+        ["train", "{config}", "--data.zzz", "1"],
+        "got data.zzz. alignax train CONFIG --help lists them all.",
+    ),
+    "part of a setting that has none": (
+        ["train", "{config}", "--seed.zzz", "1"],
+        "expected a setting's name; got seed.zzz.",
+    ),
+    "misspelt setting of a model directory": (
+        ["sample", "{folder}", "--prompt", "Hi", "--temprature", "0"],
+        "got --temprature 0.",
+    ),
+    "nothing trained yet": (
+        ["evaluate", "{config}"],
+        "run: expected a run with a checkpoint; got none. Train first",
+    ),
+    "nothing to export": (["export", "{config}"], "expected a run with a checkpoint; got none."),
+    "no such example": (
+        ["show", "{config}", "--index", "24"],
+        "--index: expected an index from 0 to 23; got 24. Examples are counted from 0.",
+    ),
+    "no held-out data": (
+        ["show", "{config}", "--split", "eval", "--data.eval", "None"],
+        "data.eval: expected held-out data; got none. Set data.eval.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses_with_three_parts(name, fresh, capsys):
+    arguments, wanted = REFUSED[name]
+    places = {"config": str(fresh), "folder": str(fresh.parent)}
+    printed = refused(capsys, *(argument.format(**places) for argument in arguments))
+    assert wanted.format(**places) in flat(printed)
+    assert not (fresh.parent / "run").exists()
+
+
+def test_a_value_of_the_wrong_type_is_refused_by_name(fresh, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(fresh), "--loop.max-steps", "many"])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert "loop.max-steps" in printed
+    assert "error: command line: expected values of the settings' own types" in printed
+    assert "Traceback" not in printed
+
+
+# --- What each command does
+
+
+def test_train_says_what_it_found_what_it_does_and_what_became_of_it(trained):
+    path, printed = trained
+    for part in (
+        "preference, plain text, explicit prompt",
+        "rows: 24; records: 24",
+        "✓ no empty prompt or response",
+        "plan: 6 steps of 8 groups",
+        "2.00 epochs of 24 groups",
+        "✓ policy equals reference before the first update: loss 0.6931",
+        "held out (8 prompts)",
+        "Is 0 a number?",
+        f"exported: {path.parent / 'run' / 'export'}",
+    ):
+        assert part in flat(printed), part
+    for name in ("loss", "rewards/margins", "rewards/accuracies", "sampled/kl"):
+        assert f" {name} " in printed
+
+
+def test_train_again_does_nothing_more_and_says_so(trained, capsys):
+    path, _ = trained
+    before = (path.parent / "run" / "metrics.jsonl").read_bytes()
+    main(["train", str(path)])
+    printed = flat(capsys.readouterr().out)
+    assert "resumed from step 6 of 6" in printed
+    assert (path.parent / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_prepare_lays_out_the_plan_and_trains_nothing(fresh, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["prepare", str(fresh), "--loop.max-steps", "2", "--loop.gradient-accumulation-steps=2"])
+    printed = flat(capsys.readouterr().out)
+    assert "train: " in printed
+    assert "held out: " in printed
+    assert "✓ exactly one end-of-turn token, scored, at the end of every response" in printed
+    # 2 steps of 8 are 16 of 24: two thirds of an epoch, and 8 are left.
+    assert "plan: 2 steps of 8 groups" in printed
+    assert "0.67 epochs of 24 groups, 8 not met" in printed
+    assert not (fresh.parent / "run").exists()
+
+
+def test_show_marks_scored_tokens_and_no_others(trained, capsys, monkeypatch):
+    path, _ = trained
+    terminal = Console(force_terminal=True, color_system="standard", width=400)
+    monkeypatch.setattr(run_module, "console", terminal)
+    main(["show", str(path), "--index", "1", "--split", "eval"])
+    printed = capsys.readouterr().out
+    # Row 1: "It is, yes" for "Well, no", to "Is 1 a number? Really?"
+    head, prompt, *answers = printed.split("\x1b[4m")
+    green, dim = "\x1b[1;32m", "\x1b[2m"
+    assert "test.jsonl:2" in head
+    assert green not in prompt
+    assert f"{dim}R" in prompt
+    heads = [answer.split("\x1b")[0] for answer in answers]
+    assert [head.startswith(f"response {i}, ") for i, head in enumerate(heads, 1)] == [True, True]
+    assert [head[-7:] for head in heads] == ["score 1", "score 0"]
+    assert f"{green}y" in answers[0]
+    assert f"{green}W" in answers[1]
+    for answer in answers:  # the end-of-turn token is scored, and reversed
+        assert "\x1b[1;7;32m<|im_end|>" in answer
+
+
+def test_sample_answers_each_prompt_from_the_export_the_same_way_twice(trained, capsys):
+    path, _ = trained
+    command = ["sample", str(path), "--prompt", "Is [red] 1 a number?", "--prompt", "And 2?",
+               "--num-samples", "2", "--max-new-tokens", "4"]  # fmt: skip
+    printed = []
+    for _ in range(2):
+        main(command)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("Is [red] 1 a number?\n")
+    assert "\nAnd 2?\n" in printed[0]
+
+
+def test_sample_takes_a_model_directory_too(trained, capsys):
+    path, _ = trained
+    arguments = ["--prompt", "Hello", "--max-new-tokens", "3", "--temperature", "0"]
+    main(["sample", str(path.parent / "run" / "export"), *arguments])
+    exported = capsys.readouterr().out
+    main(["sample", str(path), *arguments])
+    assert capsys.readouterr().out == exported
+    assert exported.startswith("Hello\n")
+    assert len(exported.splitlines()) >= 2
+
+
+def test_evaluate_prints_the_logs_last_estimates_with_their_intervals(trained, capsys):
+    path, _ = trained
+    main(["evaluate", str(path)])
+    printed = flat(capsys.readouterr().out)
+    log = (path.parent / "run" / "metrics.jsonl").read_text().splitlines()
+    last = next(x for x in map(json.loads, reversed(log)) if "eval_loss" in x)
+    assert last["step"] == 6
+    for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "sampled/kl"):
+        mean, low, high = (last[f"eval_{name}{end}"] for end in ("", "/low", "/high"))
+        assert f"{name} {mean:.3f} [{low:.3f}, {high:.3f}]" in printed
+
+
+def test_export_writes_the_newest_checkpoint_where_it_is_told(trained, tmp_path, capsys):
+    path, _ = trained
+    main(["export", str(path), "--to", str(tmp_path / "there")])
+    assert f"exported: {tmp_path / 'there'}" in "".join(capsys.readouterr().out.splitlines())
+    first = path.parent / "run" / "export"
+    assert {p.name: p.read_bytes() for p in first.iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "there").iterdir()
+    }
+    assert pretrained.load(tmp_path / "there").family == "llama"
+
+
+def test_export_does_not_replace_what_is_no_export(trained, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    printed = refused(capsys, "export", trained[0], "--to", tmp_path)
+    assert "thesis.tex" in printed
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

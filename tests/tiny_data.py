@@ -1,0 +1,56 @@
+"""Small data sets of token ids, held in memory."""
+
+import numpy as np
+
+from alignax.data.builder import token_counts
+from alignax.data.plan import Lengths
+from alignax.data.tokenise import Example
+
+
+class Table:
+    """Groups in memory, as `pipeline.Groups` wants them."""
+
+    def __init__(self, examples: list[Example]):
+        self.examples, self.lengths = examples, token_counts(examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def example(prompt, responses, masks=None, scores=None) -> Example:
+    """One group; every response token is scored where no masks are given."""
+    masks = [[True] * len(r) for r in responses] if masks is None else masks
+    return Example(
+        prompt=np.array(prompt, np.int32),
+        responses=np.concatenate([np.array(r, np.int32) for r in responses]),
+        response_lengths=np.array([len(r) for r in responses], np.int32),
+        mask=np.concatenate([np.array(m, bool) for m in masks]),
+        scores=np.array(range(len(responses), 0, -1) if scores is None else scores, np.float32),
+        origin="table",
+    )
+
+
+def random_table(count, *, responses=2, vocab=40, longest=12, seed=0) -> Table:
+    """Groups of random tokens and lengths; about one response token in four is not scored."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        sizes = draw.integers(1, longest + 1, responses)
+        masks = [draw.random(size) < 0.75 for size in sizes]
+        for mask in masks:
+            mask[-1] = True
+        tokens = [draw.integers(0, vocab, size).tolist() for size in sizes]
+        prompt = draw.integers(0, vocab, draw.integers(1, longest + 1)).tolist()
+        made.append(example(prompt, tokens, masks))
+    return Table(made)
+
+
+def random_lengths(count, *, seed=0) -> Lengths:
+    """Pairs as long as Anthropic's helpful ones: log-normal, cut at 512 and 256 tokens."""
+    draw = np.random.default_rng(seed)
+    prompt = np.clip(draw.lognormal(4.6, 0.8, count), 10, 512).astype(np.int32)
+    response = np.clip(draw.lognormal(4.1, 0.8, (count, 2)), 2, 256).astype(np.int32)
+    return Lengths(prompt, response, response)
