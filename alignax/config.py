@@ -4,12 +4,15 @@ A config is a Python file with a function `experiment()` that returns an `Experi
 can be changed from the command line by its dotted name.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import re
 import sys
+import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,7 +131,8 @@ def load(path: str | Path) -> Experiment:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of a config file look themselves up here
-    spec.loader.exec_module(module)
+    with _errors_of(path):
+        spec.loader.exec_module(module)
     make = getattr(module, "experiment", None)
     if not callable(make):
         raise BadInput(
@@ -137,7 +141,8 @@ def load(path: str | Path) -> Experiment:
             "configs/quickstart.py shows one.",
             where=str(path),
         )
-    found = make()
+    with _errors_of(path):
+        found = make()
     if not isinstance(found, Experiment):
         raise BadInput(
             "experiment() to return an Experiment",
@@ -146,6 +151,44 @@ def load(path: str | Path) -> Experiment:
             where=str(path),
         )
     return found
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Answers a misspelt setting, and a file that is not Python, at `file:line`."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise BadInput(
+            "a Python config file",
+            f"{error.msg}: {(error.text or '').strip()!r}",
+            "Mend the line.",
+            where=f"{error.filename}:{error.lineno}",
+        ) from error
+    except TypeError as error:
+        wrong = re.search(
+            r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
+        )
+        places = [x for x in traceback.extract_tb(error.__traceback__) if x.filename == str(path)]
+        if not wrong or not places:
+            raise
+        settings, name = wrong.groups()
+        known = _fields_of(settings)
+        near = nearest(name, known)
+        raise BadInput(
+            f"a setting of {settings}" + (f": {', '.join(known)}" if known else ""),
+            name,
+            f"Did you mean {near}?" if near else "Rename or remove it.",
+            where=f"{path}:{places[-1].lineno}",
+        ) from error
+
+
+def _fields_of(name: str) -> list[str]:
+    """The settings of the dataclass of this name, among an experiment's and all methods."""
+    kinds = [Experiment, Model, Data, Evaluation, TokenLimits, Sampler, Loop, Optim, Mesh]
+    kinds += Method.__subclasses__()
+    found = next((kind for kind in kinds if kind.__name__ == name), None)
+    return [] if found is None else [field.name for field in dataclasses.fields(found)]
 
 
 def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:

@@ -1,4 +1,4 @@
-"""Every command of the command line, on the tiny model; every refusal leaves code 2 and no trace."""
+"""Every command, on the tiny model; every refusal leaves exit code 2 and no trace."""
 
 import contextlib
 import io
@@ -105,8 +105,7 @@ REFUSED = {
     "an option in its place": (["train", "--seed"], "after the command; got --seed."),
     "missing config": (
         ["train", "{folder}/tinny.py"],
-        "tinny.py: expected a Python config file; got no such file. "
-        "Did you mean {folder}/tiny.py?",
+        "tinny.py: expected a Python config file; got no such file. Did you mean {folder}/tiny.py?",
     ),
     "missing config like none": (
         ["train", "{folder}/zzz.py"],

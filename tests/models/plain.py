@@ -3,11 +3,16 @@
 Shares no code with the package; knows no packing, cache, chunk or shared prompt.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+LENGTH = 32  # sequences are padded to it, behind what is asked for, to be compiled once
 
+
+@functools.partial(jax.jit, static_argnums=0)
 def logits(config, params, tokens):
     """[t] token ids to [t, v] logits."""
     t, half = len(tokens), config.head_dim // 2
@@ -43,8 +48,17 @@ def logits(config, params, tokens):
     return norm(x, params["norm"]["scale"]) @ head.T
 
 
+def after(config, params, tokens):
+    """[v] logits of what follows these tokens."""
+    padded = np.zeros(LENGTH, np.int32)
+    padded[: len(tokens)] = tokens
+    return logits(config, params, padded)[len(tokens) - 1]
+
+
 def logprobs(config, params, prompt, response):
     """Log-probability of every response token: the logits one place before it, normalised."""
-    tokens = np.concatenate([prompt, response])
-    table = jax.nn.log_softmax(logits(config, params, tokens), axis=-1)
-    return table[np.arange(len(prompt), len(tokens)) - 1, response]
+    first, count = len(prompt) - 1, len(response)
+    padded = np.zeros(LENGTH, np.int32)
+    padded[: first + 1 + count] = np.concatenate([prompt, response])
+    table = jax.nn.log_softmax(logits(config, params, padded), axis=-1)
+    return table[first + np.arange(count), response]

@@ -61,8 +61,13 @@ def plain_logprobs():
     return found
 
 
+@functools.partial(jax.jit, static_argnames=("model", "reach", "chunk_bytes"))
 def packed_logprobs(params, batch, layout, *, model=MODEL, **kwargs):
     return outputs(model, params, batch, layout, **kwargs).logprobs
+
+
+def asked(batch):
+    return batch.prompts, batch.prompt_lengths, batch.responses, batch.mask
 
 
 def test_the_step_packs_several_groups_into_a_row():
@@ -71,7 +76,8 @@ def test_the_step_packs_several_groups_into_a_row():
     assert any(len(set(row[row >= 0].tolist())) > 2 for row in np.asarray(layout.group))
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 2**26], ids=["token by token", "at once"])
+# 4 bytes a logit, 40 of them a token: five tokens at a time, or all.
+@pytest.mark.parametrize("chunk_bytes", [4 * 40 * 5, 2**26], ids=["in chunks", "at once"])
 @pytest.mark.parametrize("reach", [None, PLAN.shape.reach], ids=["all", "reach"])
 def test_packed_rows_give_the_log_probs_of_each_response_alone(reach, chunk_bytes):
     batch, layout, _ = step()
@@ -89,9 +95,7 @@ def test_log_probs_are_those_of_a_distribution():
 
 def test_scoring_through_the_cache_gives_the_same():
     batch, _, _ = step()
-    found = score_responses(
-        MODEL, params(), batch.prompts, batch.prompt_lengths, batch.responses, batch.mask
-    )
+    found = jax.jit(score_responses, static_argnums=0)(MODEL, params(), *asked(batch))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, plain_logprobs(), atol=1e-5)
 
@@ -145,7 +149,7 @@ def test_a_token_off_the_mask_is_not_scored_but_is_read():
     assert one[1] == other[1] == 0.0
     assert one[0] == other[0]
     assert one[2] != other[2]
-    alone = plain.logprobs(CONFIG, params(), [1, 2], [7, 8, 9])
+    alone = plain.logprobs(CONFIG, params(), [1, 2], np.array([7, 8, 9]))
     np.testing.assert_allclose(one, np.asarray(alone) * [1, 0, 1], atol=1e-5)
 
 
@@ -159,9 +163,8 @@ def weights():
 
 @functools.cache
 def plain_gradient():
-    batch, _, groups = step()
+    groups = step()[2]
 
-    @jax.jit
     def total(params):
         terms = []
         for i, group in enumerate(groups):
@@ -195,9 +198,7 @@ def test_gradients_through_the_cache_are_the_same():
     batch, _, _ = step()
 
     def total(params):
-        found = score_responses(
-            MODEL, params, batch.prompts, batch.prompt_lengths, batch.responses, batch.mask
-        )
+        found = score_responses(MODEL, params, *asked(batch))
         return jnp.sum(weights() * found)
 
     found = jax.jit(jax.grad(total))(params())
