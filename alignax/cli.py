@@ -1,6 +1,7 @@
 """The command line: `alignax COMMAND CONFIG [--setting value ...]`."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -37,6 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(list(sys.argv[1:] if arguments is None else arguments))
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk may be met wherever something is written
+        if error.errno != errno.ENOSPC:
+            raise
+        full = BadInput(
+            "free disk space",
+            str(error.strerror),
+            "Free some and start again; the last checkpoint is whole.",
+            where=str(error.filename) if error.filename else None,
+        )
+        print(f"error: {full}", file=sys.stderr)
         sys.exit(2)
 
 

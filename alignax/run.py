@@ -58,7 +58,7 @@ class Run:
     def renderer(self) -> Renderer:
         """The model's tokenizer with its chat template."""
         data = self.experiment.data
-        template = Path(data.chat_template).read_text() if data.chat_template else None
+        template = None if data.chat_template is None else read_template(Path(data.chat_template))
         return Renderer(
             tokenizer=load_tokenizer(self.model_dir),
             template=data.template,
@@ -77,19 +77,30 @@ class Run:
             made = method.group(record)
             return dataclasses.replace(made, prompt=method.ask(made.prompt))
 
-        return prepare(
-            source,
-            group,
-            method.needs().record,
-            self.renderer,
-            data.limits,
-            grouping=repr(method),
-            cache_dir=data.cache_dir,
-            split=getattr(data, f"{which}_split"),
-            on_bad_row=data.on_bad_row,
-            max_dropped_share=data.max_dropped_share,
-            limit=data.eval_limit if which == "eval" else None,
-        )
+        try:
+            return prepare(
+                source,
+                group,
+                method.needs().record,
+                self.renderer,
+                data.limits,
+                grouping=repr(method),
+                cache_dir=data.cache_dir,
+                split=getattr(data, f"{which}_split"),
+                on_bad_row=data.on_bad_row,
+                max_dropped_share=data.max_dropped_share,
+                limit=data.eval_limit if which == "eval" else None,
+            )
+        # ArrayRecord tells of a full disk by a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            if "No space left" not in str(error):
+                raise
+            raise BadInput(
+                "room for the prepared data",
+                "No space left on device",
+                "Free some, or set data.cache_dir to a folder on another disk.",
+                where=data.cache_dir,
+            ) from error
 
     @functools.cached_property
     def train_data(self) -> Prepared:
@@ -277,6 +288,19 @@ class Run:
         ends = np.flatnonzero(np.isin(ids, list(self.renderer.end_ids)))
         begin, end = (ends[-2] + 1 if len(ends) > 1 else 0), (ends[-1] if len(ends) else len(ids))
         return self.decode(ids[begin:end]).strip().removeprefix("user\n")
+
+
+def read_template(path: Path) -> str:
+    """The text of a chat template in a file."""
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            "a file with a chat template",
+            f"{getattr(error, 'strerror', None) or error}: {path}",
+            "Give the path of a Jinja template, or leave it out for the tokenizer's own.",
+            where="data.chat_template",
+        ) from error
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:

@@ -198,7 +198,7 @@ def test_train_again_does_nothing_more_and_says_so(trained, capsys):
 
 
 def test_prepare_lays_out_the_plan_and_trains_nothing(fresh, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("alignax.run.console", Console(width=200))
     main(["prepare", str(fresh), "--loop.max-steps", "2", "--loop.gradient-accumulation-steps=2"])
     printed = flat(capsys.readouterr().out)
     assert "train: " in printed

@@ -9,7 +9,7 @@ import pytest
 from alignax.core.types import Batch, Layout
 from alignax.data.pipeline import Batches, TokenArrays, build_step
 from alignax.data.plan import make_plan
-from tests.tiny_data import Table, example, random_table
+from tests.tiny_batch import Table, example, random_table
 
 P, Q, A, B, C = 11, 12, 21, 22, 31
 

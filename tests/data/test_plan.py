@@ -7,7 +7,7 @@ import pytest
 
 from alignax.core.errors import BadInput
 from alignax.data.plan import Lengths, make_plan
-from tests.tiny_data import random_lengths
+from tests.tiny_batch import random_lengths
 
 
 def lengths(prompt, *responses) -> Lengths:

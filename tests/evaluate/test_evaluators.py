@@ -1,77 +1,130 @@
 """Held-out means count every group once; samples are measured against the reference exactly."""
 
-import jax
 import numpy as np
+import pytest
 
 from alignax.data.plan import make_plan
 from alignax.evaluate.evaluators import HeldOut, Sampled
+from alignax.evaluate.stats import wilson
 from alignax.generate.sampler import Sampler
 from alignax.methods import DPO, SFT
 from alignax.train import reference
-from tests.tiny_batch import decoder, groups, model_fn, params, plain_logprobs
+from tests.models import plain
+from tests.tiny_batch import CONFIG, decoder, model_fn, params, random_table
+
+PAIRS = random_table(10, responses=2)
+SINGLES = random_table(10, responses=1, seed=1)
 
 
-def by_hand(parameters, made):
-    """Summed log-probs of each response, [g, 2]."""
+def summed(parameters, prompt, tokens, mask=True) -> float:
+    return float((np.asarray(plain.logprobs(CONFIG, parameters, prompt, tokens)) * mask).sum())
+
+
+def by_hand(parameters, table) -> np.ndarray:
+    """Summed log-probabilities of each response, [g, k]."""
     return np.array(
-        [
-            [
-                float(np.asarray(plain_logprobs(parameters, e.prompt, tokens))[mask].sum())
-                for tokens, mask in e.split()
-            ]
-            for e in made
-        ]
+        [[summed(parameters, e.prompt, *pair) for pair in e.split()] for e in table.examples]
     )
 
 
 def test_held_out_means_are_those_of_single_pairs_last_incomplete_batch_included():
-    made = groups(10)
-    plan = make_plan(made.lengths, batch_size=4, align=8)  # 4 + 4 + 2
-    table = reference.compute(model_fn, params(0), made, plan)
-    look = HeldOut(method=DPO(beta=0.5), model=model_fn, groups=made, plan=plan, ref_logprobs=table)
+    plan = make_plan(PAIRS.lengths, batch_size=4, align=8)  # 4 + 4 + 2
+    table = reference.compute(model_fn, params(0), PAIRS, plan)
+    look = HeldOut(method=DPO(beta=0.5), model=model_fn, groups=PAIRS, plan=plan,
+                   ref_logprobs=table)  # fmt: skip
     found = look(params(1))
-    ratio = by_hand(params(1), made) - by_hand(params(0), made)
-    margins = 0.5 * (ratio[:, 0] - ratio[:, 1])
-    assert found["eval_rewards/margins"].n == 10
-    np.testing.assert_allclose(found["eval_rewards/margins"].mean, margins.mean(), atol=1e-4)
-    np.testing.assert_allclose(found["eval_rewards/accuracies"].mean, (margins > 0).mean())
-    np.testing.assert_allclose(found["eval_loss"].mean, np.log1p(np.exp(-margins)).mean(), 1e-4)
-    at_reference = look(None)
-    assert at_reference["eval_rewards/margins"].mean == 0.0
-    np.testing.assert_allclose(at_reference["eval_loss"].mean, np.log(2), rtol=1e-6)
+    policy = by_hand(params(1), PAIRS)
+    rewards = 0.5 * (policy - by_hand(params(0), PAIRS))
+    margins = rewards[:, 0] - rewards[:, 1]
+    expected = {
+        "loss": np.log1p(np.exp(-margins)).mean(),
+        "rewards/chosen": rewards[:, 0].mean(),
+        "rewards/rejected": rewards[:, 1].mean(),
+        "rewards/margins": margins.mean(),
+        "rewards/accuracies": (margins > 0).mean(),
+        "logps/chosen": policy[:, 0].mean(),
+        "logps/rejected": policy[:, 1].mean(),
+    }
+    assert found.keys() == {f"eval_{name}" for name in expected}
+    for name, mean in expected.items():
+        estimate = found[f"eval_{name}"]
+        assert estimate.n == 10
+        np.testing.assert_allclose(estimate.mean, mean, rtol=1e-4, atol=1e-4)
+        assert estimate.low <= estimate.mean <= estimate.high
+    # A share has Wilson's interval.
+    share = found["eval_rewards/accuracies"]
+    assert (share.low, share.high) == wilson(share.mean, 10)
+
+
+def test_the_reference_itself_is_measured_without_the_model():
+    plan = make_plan(PAIRS.lengths, batch_size=4, align=8)
+    table = reference.compute(model_fn, params(0), PAIRS, plan)
+    look = HeldOut(method=DPO(), model=lambda *_: pytest.fail("the model was called"),
+                   groups=PAIRS, plan=plan, ref_logprobs=table)  # fmt: skip
+    found = look(None)
+    assert found["eval_rewards/margins"].mean == 0.0
+    np.testing.assert_allclose(found["eval_loss"].mean, np.log(2), rtol=1e-6)
+    chosen = by_hand(params(0), PAIRS)[:, 0].mean()
+    np.testing.assert_allclose(found["eval_logps/chosen"].mean, chosen, rtol=1e-5)
 
 
 def test_the_held_out_loss_of_a_token_mean_method_is_the_mean_over_all_tokens():
-    made = groups(10, responses=1)
-    plan = make_plan(made.lengths, batch_size=4, align=8)
-    look = HeldOut(method=SFT(), model=model_fn, groups=made, plan=plan, ref_logprobs=None)
-    wanted = -by_hand(params(), made).sum() / sum(e.mask.sum() for e in made)
-    np.testing.assert_allclose(look(params())["eval_loss"].mean, wanted, rtol=1e-5)
+    plan = make_plan(SINGLES.lengths, batch_size=4, align=8)
+    look = HeldOut(method=SFT(), model=model_fn, groups=SINGLES, plan=plan, ref_logprobs=None)
+    found = look(params())
+    sums, counts = by_hand(params(), SINGLES)[:, 0], SINGLES.lengths.scored[:, 0]
+    assert len(set(counts.tolist())) > 3
+    np.testing.assert_allclose(found["eval_loss"].mean, -sums.sum() / counts.sum(), rtol=1e-5)
+    # The metric is a mean over prompts of each one's own mean.
+    mean_token = (sums / counts).mean()
+    np.testing.assert_allclose(found["eval_logps/mean_token"].mean, mean_token, rtol=1e-5)
 
 
-def test_kl_is_the_mean_log_ratio_over_the_policys_own_samples():
-    prompts = [e.prompt for e in groups(5)]
-    look = Sampled(
-        model=decoder(),
-        prompts=prompts,
-        end_ids=[3],
-        sampler=Sampler(max_new_tokens=6),
-        batch_size=2,  # 2 + 2 + 1: the last batch is filled up
-    )
-    same = look(params(0), params(0))
-    assert abs(same.estimates["eval_sampled/kl"].mean) < 1e-5
-    assert len(same.tokens) == 5
-    moved = look(params(1), params(0))
-    ratios = [
-        float(
-            np.sum(
-                np.asarray(plain_logprobs(params(1), prompt, np.array(ids[0])))
-                - np.asarray(plain_logprobs(params(0), prompt, np.array(ids[0])))
-            )
-        )
-        for prompt, ids in zip(prompts, moved.tokens, strict=True)
-    ]
-    np.testing.assert_allclose(moved.estimates["eval_sampled/kl"].mean, np.mean(ratios), atol=1e-4)
-    lengths = [len(ids[0]) for ids in moved.tokens]
-    np.testing.assert_allclose(moved.estimates["eval_sampled/length"].mean, np.mean(lengths))
-    assert jax.tree.structure(params(0)) == jax.tree.structure(params(1))
+def sampled(**settings):
+    fields = {
+        "model": decoder(),
+        "prompts": [e.prompt for e in PAIRS.examples[:5]],
+        "end_ids": [3],
+        "sampler": Sampler(max_new_tokens=6),
+        "batch_size": 2,  # 2 + 2 + 1: the last batch is filled up
+    }
+    return Sampled(**(fields | settings))
+
+
+def test_the_kl_of_a_policy_to_itself_is_0():
+    found = sampled()(params(0), params(0)).estimates
+    assert found["eval_sampled/kl"].n == 5
+    np.testing.assert_allclose(found["eval_sampled/kl"].mean, 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_kl_is_the_mean_log_ratio_over_the_policys_own_samples(num_samples):
+    look = sampled(sampler=Sampler(max_new_tokens=6, num_samples=num_samples))
+    answers = look(params(1), params(0))
+    assert [len(x) for x in answers.tokens] == [num_samples] * 5
+    ratios, lengths = [], []
+    for prompt, drawn in zip(look.prompts, answers.tokens, strict=True):
+        for ids in drawn:
+            tokens = np.array(ids)
+            ratios.append(summed(params(1), prompt, tokens) - summed(params(0), prompt, tokens))
+            lengths.append(len(ids))
+    found = answers.estimates
+    # One number a prompt, whatever the number of samples.
+    assert {e.n for e in found.values()} == {5}
+    assert abs(np.mean(ratios)) > 0.1
+    np.testing.assert_allclose(found["eval_sampled/kl"].mean, np.mean(ratios), atol=1e-4)
+    np.testing.assert_allclose(found["eval_sampled/length"].mean, np.mean(lengths))
+    ended = [[ids[-1] == 3 for ids in drawn] for drawn in answers.tokens]
+    np.testing.assert_array_equal(answers.ended, ended)
+    np.testing.assert_allclose(found["eval_sampled/ended"].mean, np.mean(ended))
+
+
+def test_without_a_reference_there_is_no_kl():
+    found = sampled()(params(0), None).estimates
+    assert found.keys() == {"eval_sampled/length", "eval_sampled/ended"}
+
+
+def test_answers_do_not_depend_on_how_prompts_are_batched():
+    few, many = (sampled(batch_size=size)(params(0), None) for size in (2, 5))
+    assert few.tokens == many.tokens
+    assert few.tokens != sampled(seed=1)(params(0), None).tokens

@@ -48,3 +48,22 @@ def test_one_value_tells_nothing_of_the_spread_and_none_tells_nothing():
     none = estimate(np.array([]))
     assert none.n == 0
     assert math.isnan(none.mean)
+
+
+def test_an_interval_is_the_same_every_time_it_is_asked_for():
+    values = np.random.default_rng(2).normal(0.0, 1.0, 50)
+    assert estimate(values) == estimate(values)
+    assert estimate(values) != estimate(values, seed=1)
+
+
+def test_wilsons_interval_mirrors_for_the_complement_and_stays_within_0_and_1():
+    for n in (1, 10, 1000):
+        for successes in (0, n // 3, n):
+            low, high = wilson(successes / n, n)
+            assert 0.0 <= low < high <= 1.0
+            mirrored = wilson(1 - successes / n, n)
+            assert (1 - high, 1 - low) == pytest.approx(mirrored, abs=1e-9)
+
+
+def test_prints_the_mean_with_its_interval():
+    assert str(estimate(np.array([1.0] * 8 + [0.0] * 2), share=True)) == "0.800 [0.490, 0.943]"

@@ -9,37 +9,46 @@ import pytest
 
 from alignax.generate.sampler import Sampler, choose, sample, truncate
 from alignax.models.outputs import score_responses
-from tests.tiny_batch import decoder, params, plain_table
+from alignax.models.transformer import Decoder
+from tests.models import plain
+from tests.tiny_batch import CONFIG, decoder, params
 
 PROMPTS = [[5, 9, 3], [7, 1, 2, 8, 4, 6], [11, 12]]
 NEVER = np.array([99], np.int32)  # no such token: nothing ends
 
 
-def draw(sampler, prompts=PROMPTS, ids=None, end=NEVER, seed=0):
-    width = max(map(len, prompts))
+@functools.cache
+def compiled(model, sampler):
+    return jax.jit(functools.partial(sample, model, sampler=sampler))
+
+
+def draw(sampler, prompts=PROMPTS, ids=None, end=NEVER, seed=0, width=6, model=None):
     padded = np.zeros((len(prompts), width), np.int32)
     for row, prompt in zip(padded, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
     ids = np.arange(len(prompts), dtype=np.int32) if ids is None else np.array(ids, np.int32)
-    run = jax.jit(functools.partial(sample, decoder(), sampler=sampler))
+    run = compiled(model or decoder(), sampler)
     found = run(params(), jax.random.key(seed), padded, lengths, ids, end)
     return found, padded, lengths
 
 
 def test_greedy_takes_the_likeliest_token_of_the_uncached_forward_pass():
     found, _, _ = draw(Sampler(max_new_tokens=6, temperature=0.0))
-    for prompt, tokens, logprobs in zip(PROMPTS, found.tokens[:, 0], found.logprobs[:, 0],
-                                        strict=True):  # fmt: skip
+    for prompt, tokens, logprobs in zip(
+        PROMPTS, found.tokens[:, 0], found.logprobs[:, 0], strict=True
+    ):
         for i in range(6):
-            before = [*prompt, *tokens[:i].tolist()]
-            every = plain_table(params(), before)[-1]
-            assert int(every.argmax()) == int(tokens[i])
-            assert float(every.max()) == pytest.approx(float(logprobs[i]), abs=1e-5)
+            logits = plain.after(CONFIG, params(), [*prompt, *tokens[:i].tolist()])
+            assert int(logits.argmax()) == int(tokens[i])
+            expected = float(jax.nn.log_softmax(logits).max())
+            assert float(logprobs[i]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_logprobs_of_samples_are_those_of_scoring_them():
-    found, padded, lengths = draw(Sampler(num_samples=3, max_new_tokens=7, temperature=1.3))
+def test_the_log_probs_of_samples_are_those_of_scoring_them_untempered_and_untruncated():
+    found, padded, lengths = draw(
+        Sampler(num_samples=3, max_new_tokens=7, temperature=1.3, top_p=0.9, top_k=20)
+    )
     mask = np.arange(7) < np.asarray(found.lengths)[..., None]
     scored = jax.jit(functools.partial(score_responses, decoder()))(
         params(), padded, lengths, found.tokens, mask
@@ -54,6 +63,8 @@ def test_a_prompt_gets_the_same_samples_in_any_batch_and_others_by_another_key()
     turned, _, _ = draw(sampler, PROMPTS[::-1], ids=[2, 1, 0])
     np.testing.assert_array_equal(alone.tokens[0], together.tokens[1])
     np.testing.assert_array_equal(turned.tokens[::-1], together.tokens)
+    again, _, _ = draw(sampler, width=9)  # padded otherwise
+    np.testing.assert_array_equal(again.tokens, together.tokens)
     other, _, _ = draw(sampler, seed=1)
     assert not np.array_equal(other.tokens, together.tokens)
     assert not np.array_equal(together.tokens[:, 0], together.tokens[:, 1])
@@ -74,6 +85,30 @@ def test_a_response_ends_with_its_end_token_and_zeros_follow():
         assert (logprobs[length:] == 0).all()
         if not ended[0]:
             assert length == 12
+
+
+class Counting(Decoder):
+    """Counts, while the program runs, how often it is extended by a token."""
+
+    extended = 0
+
+    def extend(self, params, cache, tokens):
+        jax.debug.callback(lambda: setattr(Counting, "extended", Counting.extended + 1))
+        return super().extend(params, cache, tokens)
+
+
+def test_decoding_stops_as_soon_as_all_have_ended():
+    sampler, model = Sampler(num_samples=2, max_new_tokens=12), Counting(config=CONFIG)
+    every = np.arange(CONFIG.vocab_size, dtype=np.int32)  # whatever comes first ends it
+    found, _, _ = draw(sampler, end=every, model=model)
+    jax.effects_barrier()
+    assert Counting.extended == 1
+    np.testing.assert_array_equal(found.lengths, 1)
+    assert np.asarray(found.ended).all()
+    np.testing.assert_array_equal(found.tokens[:, :, 1:], 0)
+    draw(sampler, model=model, end=np.full(CONFIG.vocab_size, 99, np.int32))
+    jax.effects_barrier()
+    assert Counting.extended == 1 + 12
 
 
 # Probabilities 0.5, 0.3, 0.15, 0.05.
@@ -101,16 +136,58 @@ def test_truncation_keeps_the_tokens_it_should(settings, kept):
     assert np.flatnonzero(np.isfinite(found)).tolist() == kept
 
 
+def test_what_is_kept_keeps_its_logits():
+    np.testing.assert_array_equal(truncate(LOGITS), LOGITS)
+    found = truncate(LOGITS, top_k=2, top_p=0.99)
+    np.testing.assert_array_equal(found[jnp.array([0, 2])], LOGITS[jnp.array([0, 2])])
+    np.testing.assert_array_equal(found[jnp.array([1, 3])], -np.inf)
+
+
+def test_each_distribution_is_truncated_by_itself():
+    rows = jnp.stack([LOGITS, LOGITS[::-1], jnp.zeros(4)]).reshape(3, 1, 4)
+    found = np.isfinite(truncate(rows, top_p=0.7))
+    # 0.5 + 0.3; the same turned round; of four equal ones no three are likelier than the fourth.
+    expected = [[[1, 0, 1, 0]], [[0, 1, 0, 1]], [[1, 1, 1, 1]]]
+    np.testing.assert_array_equal(found, np.array(expected, bool))
+
+
 def test_equally_likely_tokens_are_kept_together():
     found = truncate(jnp.log(jnp.array([0.4, 0.3, 0.3])), top_p=0.5)
     assert np.isfinite(found).tolist() == [True, True, True]
+    found = truncate(jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2])), top_k=2)
+    assert np.isfinite(found).all()
 
 
-def test_draws_follow_the_tempered_distribution():
-    # At temperature 2 the weights are the roots: 0.5477, 0.2236, 0.7071, 0.3873, over 1.8657.
-    keys = jax.random.split(jax.random.key(0), (100, 40))
-    logits = jnp.broadcast_to(LOGITS, (100, 40, 4))
-    drawn = choose(keys, logits, sampler=Sampler(temperature=2.0))
-    shares = np.bincount(np.asarray(drawn).ravel(), minlength=4) / 4000
-    # Five standard deviations of a share of 4,000 draws are at most 5 * 0.5 / sqrt(4000) = 0.04.
-    np.testing.assert_allclose(shares, [0.2936, 0.1199, 0.3790, 0.2076], atol=0.04)
+def test_a_large_top_k_keeps_everything():
+    for top_k in (0, 4, 100):
+        np.testing.assert_array_equal(truncate(LOGITS, top_k=top_k), LOGITS)
+
+
+def draws(sampler, count=4000):
+    """How often each of the four tokens is drawn."""
+    keys = jax.random.split(jax.random.key(0), (100, count // 100))
+    logits = jnp.broadcast_to(LOGITS, (100, count // 100, 4))
+    return np.bincount(np.asarray(choose(keys, logits, sampler=sampler)).ravel(), minlength=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0.3, 0.05, 0.5, 0.15]),
+        # At temperature 2 the weights are the roots: 0.5477, 0.2236, 0.7071, 0.3873 over 1.8657.
+        ({"temperature": 2.0}, [0.29356, 0.11985, 0.37900, 0.20759]),
+        # 0.3 and 0.5 are left of 0.8.
+        ({"top_p": 0.7}, [0.375, 0.0, 0.625, 0.0]),
+        ({"top_k": 2}, [0.375, 0.0, 0.625, 0.0]),
+    ],
+)
+def test_draws_follow_the_distribution(settings, expected):
+    count, share = 4000, np.array(expected)
+    found = draws(Sampler(**settings), count) / count
+    # Four standard deviations of a binomial share.
+    assert (np.abs(found - share) <= 4 * np.sqrt(share * (1 - share) / count)).all()
+
+
+def test_a_low_temperature_is_the_greedy_limit():
+    assert draws(Sampler(temperature=0.01)).tolist() == [0, 0, 4000, 0]
+    assert draws(Sampler(temperature=0.0)).tolist() == [0, 0, 4000, 0]

@@ -1,6 +1,5 @@
 """Log-probabilities through packed rows are those of every response alone, written down plainly."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,31 +9,12 @@ import pytest
 
 from alignax.data.pipeline import build_step
 from alignax.data.plan import make_plan
-from alignax.models.config import DecoderConfig
 from alignax.models.outputs import outputs, score_responses
-from alignax.models.transformer import Decoder
 from tests.models import plain
-from tests.tiny_data import Table, example, random_table
+from tests.tiny_batch import CONFIG, Table, decoder, example, params, random_table
 
-CONFIG = DecoderConfig(
-    vocab_size=40,
-    width=16,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=24,
-    rope_theta=100.0,  # so that places a few tokens apart are told apart
-    init_scale=0.3,
-)
-MODEL = Decoder(config=CONFIG)
-TABLE = random_table(6, responses=3, vocab=40, longest=9)
+TABLE = random_table(6, responses=3, longest=9)
 PLAN = make_plan(TABLE.lengths, batch_size=6, num_steps=1, align=8)
-
-
-@functools.cache
-def params():
-    return MODEL.init(jax.random.key(0))
 
 
 @functools.cache
@@ -62,8 +42,8 @@ def plain_logprobs():
 
 
 @functools.partial(jax.jit, static_argnames=("model", "reach", "chunk_bytes"))
-def packed_logprobs(params, batch, layout, *, model=MODEL, **kwargs):
-    return outputs(model, params, batch, layout, **kwargs).logprobs
+def packed_logprobs(params, batch, layout, *, model=None, **kwargs):
+    return outputs(model or decoder(), params, batch, layout, **kwargs).logprobs
 
 
 def asked(batch):
@@ -95,7 +75,7 @@ def test_log_probs_are_those_of_a_distribution():
 
 def test_scoring_through_the_cache_gives_the_same():
     batch, _, _ = step()
-    found = jax.jit(score_responses, static_argnums=0)(MODEL, params(), *asked(batch))
+    found = jax.jit(score_responses, static_argnums=0)(decoder(), params(), *asked(batch))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, plain_logprobs(), atol=1e-5)
 
@@ -179,7 +159,7 @@ def plain_gradient():
 @pytest.mark.parametrize("remat", ["none", "attention", "block"])
 def test_gradients_of_every_parameter_are_those_of_the_plain_computation(remat):
     batch, layout, _ = step()
-    model = dataclasses.replace(MODEL, remat=remat)
+    model = decoder(remat=remat)
 
     def total(params):
         found = packed_logprobs(params, batch, layout, model=model, reach=PLAN.shape.reach)
@@ -198,7 +178,7 @@ def test_gradients_through_the_cache_are_the_same():
     batch, _, _ = step()
 
     def total(params):
-        found = score_responses(MODEL, params, *asked(batch))
+        found = score_responses(decoder(), params, *asked(batch))
         return jnp.sum(weights() * found)
 
     found = jax.jit(jax.grad(total))(params())
@@ -208,7 +188,7 @@ def test_gradients_through_the_cache_are_the_same():
 
 def test_bfloat16_arithmetic_stays_close_and_gives_float32():
     batch, layout, _ = step()
-    model = dataclasses.replace(MODEL, dtype="bfloat16")
+    model = decoder(dtype="bfloat16")
     found = packed_logprobs(params(), batch, layout, model=model)
     assert found.dtype == jnp.float32
     # bfloat16 keeps 8 bits: logits of the order of 3 are off by some hundredths.

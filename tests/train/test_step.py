@@ -1,7 +1,8 @@
-"""The update: global denominators, filler that counts for nothing, eight devices like one."""
+"""One update is the same however it is cut: into micro-batches, over devices, in rows."""
 
 import dataclasses
 import functools
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -9,127 +10,251 @@ import numpy as np
 import optax
 import pytest
 
-from alignax.data.pipeline import build_step
+from alignax.data.pipeline import Batches, build_step
 from alignax.data.plan import make_plan
 from alignax.methods import DPO, SFT
+from alignax.models.outputs import outputs
 from alignax.train import reference, sharding
-from alignax.train.sharding import Mesh
-from alignax.train.step import init_state, make_step
-from tests.tiny_batch import decoder, groups, model_fn, params
+from alignax.train.step import count, init_state, make_step
+from tests.models import plain
+from tests.tiny_batch import CONFIG, Table, decoder, example, model_fn, params, random_table
 
-OPTIMIZER = optax.sgd(0.1)
+SGD = optax.sgd(0.1)
+PAIRS = random_table(8, responses=2)
+SINGLES = random_table(8, responses=1, seed=1)
+tables = pytest.mark.parametrize("table", [PAIRS, SINGLES], ids=["of prompts", "of tokens"])
 
 
 @functools.cache
-def pairs():
-    made = groups(24)
-    table = reference.compute(model_fn, params(), made, make_plan(made.lengths, batch_size=8))
-    return made, table
+def other():
+    """A reference that the policy has moved away from."""
+    return jax.tree.map(lambda x: 0.9 * x, params())
 
 
-def one_batch(accumulation=1, shards=1, batch_size=8):
-    made, table = pairs()
+@functools.cache
+def reference_of(table):
+    """What the method of a table needs of the reference."""
+    if table is not PAIRS:
+        return None
+    plan = make_plan(table.lengths, batch_size=4, align=8)
+    return reference.compute(model_fn, other(), table, plan)
+
+
+def method_of(table):
+    return DPO(beta=0.5) if table is PAIRS else SFT()
+
+
+@functools.cache
+def updated(table, *, accumulation=1, optimizer=SGD):
+    """The state and the metrics after one update on all groups."""
     plan = make_plan(
-        made.lengths, batch_size=batch_size, accumulation=accumulation, num_steps=3, seed=0,
-        shards=shards, align=8,
-    )  # fmt: skip
-    return plan, lambda index: build_step(made, plan, index, table)
+        table.lengths, batch_size=len(table), accumulation=accumulation, num_steps=1, align=8
+    )
+    batch, layout = build_step(table, plan, 0, reference_of(table))
+    step = jax.jit(make_step(method_of(table), model_fn, optimizer))
+    return step(init_state(params(), optimizer), batch, layout)
 
 
-def regroup(arrays, accumulation):
-    """The same groups cut into micro-batches; each keeps all rows, and the slots of its own."""
-    batch, layout = jax.tree.map(lambda x: x[0], arrays)
-    b = len(batch.valid)
-    size, micro = b // accumulation, []
-    per_group = batch.mask[0].size
-    for i in range(accumulation):
-        part = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], batch)
-        inside = (layout.slot >= 0) & (layout.slot // per_group // size == i)
-        slot = np.where(inside, layout.slot - i * size * per_group, -1)
-        micro.append((part, layout._replace(slot=slot)))
-    return jax.tree.map(lambda *x: np.stack(x), *micro)
+def assert_close(found, expected, atol=1e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=atol), found, expected)
 
 
-@pytest.mark.parametrize("method", [DPO(beta=0.5), SFT()], ids=lambda m: type(m).__name__)
-def test_micro_batches_give_what_one_batch_gives(method):
-    # Their token counts differ, so a mean of micro-batch means would not pass for SFT.
-    _, build = one_batch()
-    step = jax.jit(make_step(method, model_fn, OPTIMIZER))
-    state = init_state(params(), OPTIMIZER)
-    whole, whole_metrics = step(state, *build(1))
-    parts, part_metrics = step(state, *regroup(build(1), 4))
-    counts = regroup(build(1), 4)[0].mask.sum(axis=(1, 2, 3))
-    assert len(set(counts.tolist())) > 1
-    for x, y in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-6)
-    for name, value in whole_metrics.items():
-        np.testing.assert_allclose(part_metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+def plain_nll(params, group):
+    """Of the scored tokens of a group's only response."""
+    ((tokens, mask),) = group.split()
+    return -jnp.sum(plain.logprobs(CONFIG, params, group.prompt, tokens) * mask)
 
 
-@pytest.mark.parametrize("method", [DPO(), SFT()], ids=lambda m: type(m).__name__)
-def test_filler_prompts_count_for_nothing(method):
-    made, table = pairs()
-    few = make_plan(made.lengths, batch_size=24, align=8)
-    more = make_plan(made.lengths, batch_size=32, align=8)  # 8 of them empty
-    step = jax.jit(make_step(method, model_fn, OPTIMIZER))
-    state = init_state(params(), OPTIMIZER)
-    results = [step(state, *build_step(made, plan, 0, table)) for plan in (few, more)]
-    assert float(results[1][1]["num_prompts"]) == 24
-    np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-5)
-    for x, y in zip(*(jax.tree.leaves(r[0].params) for r in results), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-6)
+# --- Micro-batches
 
 
-def test_the_loss_is_ln_two_while_the_policy_is_the_reference():
-    # The reference was computed in other batches, rows and order than the update's.
-    plan, build = one_batch()
-    step = jax.jit(make_step(DPO(), model_fn, OPTIMIZER))
-    for index in range(len(plan)):
-        _, metrics = step(init_state(params(), OPTIMIZER), *build(index))
-        assert abs(float(metrics["loss"]) - np.log(2)) < 1e-6
-        assert abs(float(metrics["rewards/margins"])) < 1e-5
+@tables
+def test_micro_batches_give_what_one_batch_gives(table):
+    state, metrics = updated(table, accumulation=4)
+    expected_state, expected_metrics = updated(table)
+    assert_close(state.params, expected_state.params)
+    assert metrics.keys() == expected_metrics.keys()
+    for name, x in metrics.items():
+        np.testing.assert_allclose(x, expected_metrics[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [DPO(beta=0.5), SFT()], ids=lambda m: type(m).__name__)
-def test_eight_devices_give_what_one_gives(method):
-    _plan, build = one_batch(shards=4)
-    optimizer = optax.adamw(1e-3)
-    step = make_step(method, model_fn, optimizer)
-    alone = jax.jit(step)
-    mesh = sharding.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
-    placed = sharding.parameters(mesh, decoder().abstract(), decoder().axes())
-    places = sharding.state(mesh, placed, optimizer, decoder().abstract())
-    state = init_state(params(), optimizer)
-    with jax.set_mesh(mesh):
-        spread = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-        many = jax.device_put(jax.tree.map(jnp.copy, state), places)
-        for index in range(2):
-            state, one = alone(state, *build(index))
-            arrays = jax.device_put(build(index), sharding.rows(mesh, leading=1))
-            many, eight = spread(many, *arrays)
-            for name, value in one.items():
-                np.testing.assert_allclose(eight[name], value, rtol=2e-5, atol=2e-6, err_msg=name)
-    assert spread._cache_size() == 1
-    same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), many, places)
-    assert all(jax.tree.leaves(same))
-    kernel = many.params["layers"]["mlp"]["gate"]["kernel"]
-    assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
+def test_micro_batches_of_unequal_token_counts_are_weighed_by_their_tokens():
+    # Responses of 1, 1, 1 and 9 tokens in two micro-batches: the loss is the sum of their negative
+    # log-likelihoods over 12, and not a mean of two means.
+    table = Table([example([i + 1], [[5 + i] * n]) for i, n in enumerate((1, 1, 1, 9))])
+    state, metrics = updated(table, accumulation=2)
+    expected, slope = jax.value_and_grad(
+        lambda params: sum(plain_nll(params, group) for group in table.examples) / 12
+    )(params())
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    assert float(metrics["num_tokens"]) == 12
+    moved = jax.tree.map(lambda p, g: p - 0.1 * g, params(), slope)
+    assert_close(state.params, moved, atol=1e-5)
 
 
-def test_settings_may_be_traced():
-    # Strengths are a vmap: hyperparameters need not be Python numbers.
-    _, build = one_batch()
-    arrays = jax.tree.map(jnp.asarray, build(0))
-    state = init_state(params(), OPTIMIZER)
+def test_the_loss_of_prompts_is_their_plain_mean():
+    _, metrics = updated(PAIRS, accumulation=4)
+    losses = []
+    for group in PAIRS.examples:
+        ratios = []
+        for tokens, mask in group.split():
+            policy, ref = (
+                np.asarray(plain.logprobs(CONFIG, p, group.prompt, tokens))
+                for p in (params(), other())
+            )
+            ratios.append(((policy - ref) * mask).sum())
+        losses.append(np.log1p(np.exp(-0.5 * (ratios[0] - ratios[1]))))
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-4)
+
+
+# --- Prompts that only fill the batch
+
+
+@tables
+def test_prompts_that_only_fill_the_batch_count_for_nothing(table):
+    # Eight groups in one step of 8; or of 12, four of which are not there.
+    expected_state, expected = updated(table)
+    plan = make_plan(table.lengths, batch_size=12, accumulation=2, align=8)
+    assert len(plan) == 1
+    batch, layout = build_step(table, plan, 0, reference_of(table))
+    assert (~batch.valid.any(axis=-1)).sum() == 4
+    if table is PAIRS:  # whatever stands in a prompt that is not there
+        batch.ref_logprobs[~batch.valid.any(axis=-1)] = np.nan
+    step = jax.jit(make_step(method_of(table), model_fn, SGD))
+    state, metrics = step(init_state(params(), SGD), batch, layout)
+    assert_close(state.params, expected_state.params)
+    for name in expected:
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-6)
+    assert float(metrics["num_prompts"]) == 8
+
+
+def test_counts_are_of_the_whole_step_and_at_least_one():
+    plan = make_plan(SINGLES.lengths, batch_size=8, accumulation=4, num_steps=1, align=8)
+    batch, _ = jax.tree.map(jnp.asarray, build_step(SINGLES, plan, 0))
+    counts = count(batch)
+    assert float(counts["prompts"]) == 8
+    assert float(counts["tokens"]) == SINGLES.lengths.scored.sum()
+    nothing = batch._replace(valid=jnp.zeros_like(batch.valid))
+    assert {name: float(x) for name, x in count(nothing).items()} == {"prompts": 1, "tokens": 1}
+
+
+# --- The state
+
+
+def test_an_update_counts_itself_and_logs_the_norm_of_the_whole_gradient():
+    state, metrics = updated(SINGLES, accumulation=4)
+    assert int(state.step) == 1
+    # With plain SGD the update is the gradient times the rate.
+    squares = jax.tree.map(
+        lambda new, old: float(jnp.sum(((old - new) / 0.1) ** 2)), state.params, params()
+    )
+    norm = np.sqrt(sum(jax.tree.leaves(squares)))
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
+
+
+def test_the_gradient_norm_is_taken_before_clipping():
+    clipped = optax.chain(optax.clip_by_global_norm(1e-3), SGD)
+    _, metrics = updated(SINGLES, optimizer=clipped)
+    _, expected = updated(SINGLES)
+    assert float(expected["grad_norm"]) > 1e-2
+    np.testing.assert_allclose(metrics["grad_norm"], expected["grad_norm"], rtol=1e-6)
+
+
+# --- The reference
+
+
+def test_the_first_loss_is_log_two_though_the_reference_was_packed_otherwise():
+    ref_plan = make_plan(PAIRS.lengths, batch_size=3, align=8)
+    plan = make_plan(PAIRS.lengths, batch_size=8, accumulation=2, num_steps=1, seed=5, align=64)
+    assert ref_plan.shape.row_length != plan.shape.row_length
+    ref = reference.compute(model_fn, params(), PAIRS, ref_plan)
+    batch, layout = next(Batches(PAIRS, plan, ref_logprobs=ref))
+    assert np.abs(batch.ref_logprobs).max() > 1
+    step = jax.jit(make_step(DPO(beta=0.1), model_fn, SGD))
+    _, metrics = step(init_state(params(), SGD), batch, layout)
+    np.testing.assert_allclose(metrics["loss"], np.log(2.0), atol=1e-6)
+    np.testing.assert_allclose(metrics["rewards/margins"], 0.0, atol=1e-6)
+    assert float(metrics["grad_norm"]) > 0
+
+
+# --- Devices
+
+
+@tables
+def test_eight_devices_give_what_one_gives(table, caplog):
+    optimizer, num_steps = optax.chain(optax.trace(0.9), optax.scale(-0.1)), 2
+
+    def run(mesh):
+        shards = sharding.shards(mesh)
+        plan = make_plan(
+            table.lengths, batch_size=8, accumulation=2, num_steps=num_steps, seed=0,
+            shards=shards, align=8,
+        )  # fmt: skip
+        lie = sharding.parameters(mesh, decoder().abstract(), decoder().axes())
+        shardings = sharding.state(mesh, lie, optimizer, decoder().abstract())
+        model = functools.partial(outputs, decoder(), reach=plan.shape.reach)
+        step = jax.jit(
+            make_step(method_of(table), model, optimizer),
+            donate_argnums=0,
+            out_shardings=(shardings, sharding.replicated(mesh)),
+        )
+        with jax.set_mesh(mesh):
+            state = jax.device_put(init_state(jax.tree.map(jnp.copy, params()), optimizer),
+                                   shardings)  # fmt: skip
+            logged = []
+            for batch in Batches(table, plan, ref_logprobs=reference_of(table)):
+                arrays = jax.device_put(batch, sharding.rows(mesh, leading=1))
+                state, metrics = step(state, *arrays)
+                logged.append(jax.device_get(metrics))
+                jax.tree.map(lambda x, place: _lies(x, place), state, shardings)
+        assert step._cache_size() == 1
+        return jax.device_get(state), logged
+
+    def _lies(x, place):
+        assert x.sharding.is_equivalent_to(place, x.ndim)
+
+    with caplog.at_level(logging.WARNING, logger="alignax"):
+        sizes = sharding.Mesh(data=2, fsdp=2, tensor=2)
+        eight, eight_logged = run(sharding.make_mesh(sizes))
+    assert caplog.text == ""  # every axis is split
+    one, one_logged = run(sharding.make_mesh(sharding.Mesh(data=1), jax.devices()[:1]))
+    # A plan over four shards deals groups to micro-batches otherwise, but with eight groups to a
+    # step and to an epoch every step holds all of them.
+    for found, expected in zip(eight_logged, one_logged, strict=True):
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    assert_close(eight.opt_state, one.opt_state, atol=1e-5)  # the gradients, of the order of 1
+    assert_close(eight.params, one.params)
+
+
+def test_parameters_are_really_split():
+    mesh = sharding.make_mesh(sharding.Mesh(data=2, fsdp=2, tensor=2))
+    lie = sharding.parameters(mesh, decoder().abstract(), decoder().axes())
+    placed = jax.device_put(params(), lie)
+    kernel = placed["layers"]["attention"]["query"]["kernel"]  # [2, 16, 4, 8]
+    assert kernel.addressable_shards[0].data.shape == (2, 8, 2, 8)
+    assert placed["embed"].addressable_shards[0].data.shape == (20, 8)
+
+
+# --- Settings
+
+
+def test_strengths_may_be_vmapped_through_updates():
+    # Hyperparameters need not be Python numbers: two runs of two updates in one program. A run
+    # with the higher beta takes the longer step and has the lower loss after it.
+    plan = make_plan(PAIRS.lengths, batch_size=8, num_steps=1, align=8)
+    table = reference.compute(
+        model_fn, params(), PAIRS, make_plan(PAIRS.lengths, batch_size=4, align=8)
+    )
+    arrays = jax.tree.map(jnp.asarray, build_step(PAIRS, plan, 0, table))
 
     @jax.jit
-    def losses(betas):
-        def loss(beta):
-            method = dataclasses.replace(DPO(), beta=beta)
-            state_after, _ = make_step(method, model_fn, OPTIMIZER)(state, *arrays)
-            return make_step(method, model_fn, OPTIMIZER)(state_after, *arrays)[1]["loss"]
+    @jax.vmap
+    def losses(beta):
+        step = make_step(dataclasses.replace(DPO(), beta=beta), model_fn, optax.sgd(0.01))
+        state, first = step(init_state(params(), optax.sgd(0.01)), *arrays)
+        return first["loss"], step(state, *arrays)[1]["loss"]
 
-        return jax.vmap(loss)(betas)
-
-    found = losses(jnp.array([0.1, 1.0]))
-    assert found[1] < found[0] < np.log(2)
+    first, second = losses(jnp.array([0.1, 1.0]))
+    np.testing.assert_allclose(first, np.log(2.0), atol=1e-6)
+    assert second[1] < second[0] < np.log(2.0)

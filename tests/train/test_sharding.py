@@ -1,0 +1,127 @@
+"""Parameters lie where their logical axes say, and their moments with them."""
+
+import logging
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from alignax.core.errors import BadInput
+from alignax.models.config import DecoderConfig
+from alignax.models.transformer import Decoder
+from alignax.train import sharding
+from alignax.train.optim import Optim, make_optimizer
+from alignax.train.sharding import Mesh, make_mesh
+
+
+def decoder(**changes) -> Decoder:
+    shape = {"vocab_size": 40, "width": 16, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8,
+             "mlp_width": 24}  # fmt: skip
+    return Decoder(config=DecoderConfig(**(shape | changes)))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sizes"),
+    [
+        (Mesh(), (8, 1, 1)),
+        (Mesh(fsdp=4), (2, 4, 1)),
+        (Mesh(data=1, fsdp=-1), (1, 8, 1)),
+        (Mesh(data=2, fsdp=2, tensor=-1), (2, 2, 2)),
+        (Mesh(data=2, fsdp=1, tensor=2), (2, 1, 2)),  # four of eight stay idle
+    ],
+)
+def test_one_axis_may_take_what_the_others_leave(mesh, sizes):
+    assert mesh.sizes(8) == sizes
+
+
+@pytest.mark.parametrize(
+    "mesh", [Mesh(data=3), Mesh(data=-1, fsdp=-1), Mesh(tensor=0), Mesh(fsdp=-2), Mesh(data=16)]
+)
+def test_axes_that_do_not_divide_the_devices_are_refused(mesh):
+    with pytest.raises(BadInput) as error:
+        mesh.sizes(8)
+    assert str(error.value) == (
+        "mesh: expected axes whose product divides 8 devices, one of them -1 at most; "
+        f"got data={mesh.data}, fsdp={mesh.fsdp}, tensor={mesh.tensor}.\n"
+        "    Leave data at -1 to take what the others leave."
+    )
+
+
+def test_a_mesh_has_three_axes_that_the_partitioner_completes():
+    mesh = make_mesh(Mesh(fsdp=2, tensor=2))
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert sharding.shards(mesh) == 4
+    assert make_mesh(Mesh(data=2, fsdp=2)).devices.size == 4
+
+
+def test_rows_are_split_over_data_and_fsdp_and_not_over_tensor():
+    mesh = make_mesh(Mesh(fsdp=2, tensor=2))
+    array = jax.device_put(np.zeros((3, 8, 5)), sharding.rows(mesh, leading=1))
+    assert array.addressable_shards[0].data.shape == (3, 2, 5)
+    assert len({str(s.index) for s in array.addressable_shards}) == 4
+
+
+def test_logical_axes_go_to_their_mesh_axes(caplog):
+    mesh, model = make_mesh(Mesh(fsdp=2, tensor=2)), decoder()
+    with caplog.at_level(logging.WARNING, logger="alignax"):
+        lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    block = lie["layers"]
+    assert {
+        "embed": lie["embed"].spec,
+        "head": lie["head"].spec,
+        "norm": lie["norm"]["scale"].spec,
+        "query": block["attention"]["query"]["kernel"].spec,
+        "out": block["attention"]["out"]["kernel"].spec,
+        "up": block["mlp"]["up"]["kernel"].spec,
+        "down": block["mlp"]["down"]["kernel"].spec,
+    } == {
+        "embed": PartitionSpec("tensor", "fsdp"),
+        "head": PartitionSpec("tensor", "fsdp"),
+        "norm": PartitionSpec("fsdp"),
+        "query": PartitionSpec(None, "fsdp", "tensor", None),
+        "out": PartitionSpec(None, "tensor", None, "fsdp"),
+        "up": PartitionSpec(None, "fsdp", "tensor"),
+        "down": PartitionSpec(None, "tensor", "fsdp"),
+    }
+    assert caplog.text == ""
+
+
+def test_an_axis_that_does_not_divide_is_held_whole_and_the_log_says_so(caplog):
+    # 3 key-value heads and 41 tokens over two tensor parts.
+    mesh = make_mesh(Mesh(fsdp=2, tensor=2))
+    model = decoder(heads=6, kv_heads=3, vocab_size=41)
+    with caplog.at_level(logging.WARNING, logger="alignax"):
+        lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    attention = lie["layers"]["attention"]
+    assert attention["key"]["kernel"].spec == PartitionSpec(None, "fsdp", None, None)
+    assert attention["query"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor", None)
+    assert lie["embed"].spec == PartitionSpec(None, "fsdp")
+    whole = "held whole on every device"
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"axis kv_heads (3) is not a multiple of tensor (2): {whole}",
+        f"axis vocab (41) is not a multiple of tensor (2): {whole}",
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "rmsprop", "sgd"])
+def test_moments_lie_with_their_parameters(optimizer):
+    mesh, model = make_mesh(Mesh(fsdp=2, tensor=2)), decoder()
+    lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    transform = make_optimizer(Optim(optimizer=optimizer, weight_decay=0.1), 4, model.axes())
+    state = sharding.state(mesh, lie, transform, model.abstract())
+    shapes = jax.eval_shape(transform.init, model.abstract())
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(shapes)
+    assert state.params is lie or state.params == lie
+    assert state.step.spec == PartitionSpec()
+    # Arrays of the optimiser that have a parameter's shape are its moments: one tree of them for
+    # each of adamw's two and for the others' one; counts are whole everywhere.
+    expected = jax.tree.leaves(lie)
+    moments = [x for x, shape in zip(*map(jax.tree.leaves, (state.opt_state, shapes)), strict=True)
+               if shape.shape]  # fmt: skip
+    trees = {"adamw": 2, "lion": 1, "rmsprop": 1, "sgd": 0}[optimizer]
+    assert moments == expected * trees
+    counts = [x for x, shape in zip(*map(jax.tree.leaves, (state.opt_state, shapes)), strict=True)
+              if not shape.shape]  # fmt: skip
+    assert all(x.spec == PartitionSpec() for x in counts)
