@@ -7,8 +7,8 @@ The first form reads ../shared/data/hh_helpful, a directory with train.jsonl.gz 
 the hub's data set needs `pip install 'alignax[hub]'`. Human preferences are noisy, and what a model
 of 135M learns from them in one short run is modest: 60% of the chosen answers are the longer ones.
 
-Cost:    about an hour on 2 cores (60 steps of 16 pairs), 6 GiB of memory.
-Expect:  benchmarks/RESULTS.md has the curves and the held-out accuracy with its interval.
+Cost:    not run yet. By its arithmetic about an hour on 2 quiet cores (60 steps of 16 pairs).
+Expect:  not known yet; the curves and the held-out accuracy go into benchmarks/RESULTS.md.
 """
 
 from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits

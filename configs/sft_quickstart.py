@@ -2,8 +2,8 @@
 
     alignax train configs/sft_quickstart.py
 
-Cost:    about half of the quickstart's: one response to a prompt, and no reference.
-Expect:  a lower held-out loss, and answers as brief as the chosen ones.
+Cost:    not run yet on these weights; less than the quickstart: one response, no reference.
+Expect:  not known yet.
 """
 
 from alignax import SFT, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits

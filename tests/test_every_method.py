@@ -248,20 +248,28 @@ def test_gradients_stay_finite_with_ties_and_a_wholly_masked_row(cls):
     scores = batch.scores.at[1].set(batch.scores[1, 0])
     mask = batch.mask.at[3].set(False).at[4, 0].set(False)
     given = batch._replace(scores=scores, mask=mask)
-    assert_finite(method.loss(Outputs(*(logprobs, *outputs[1:])), given))
-    assert_finite(gradient(method, outputs._replace(logprobs=logprobs), given))
+    tied = outputs._replace(logprobs=logprobs)
+    assert_finite(method.loss(tied, given))
+    slope = gradient(method, tied, given)
+    assert_finite(slope)
+    np.testing.assert_array_equal(slope.logprobs[~mask], 0.0)
 
 
 @every
 def test_gradients_stay_finite_at_log_ratios_of_200(cls):
     method, outputs, batch = case(cls)
-    for policy, ref in ((-200.0, 0.0), (0.0, -200.0)):
-        far = Outputs(*(jnp.where(batch.mask, policy / batch.mask.sum(axis=-1, keepdims=True), 0.0),
-                        *outputs[1:]))  # fmt: skip
-        far = far._replace(logprobs=far.logprobs.at[:, 1:].set(outputs.logprobs[:, 1:]))
-        given = batch._replace(ref_logprobs=jnp.where(batch.mask, ref / TOKENS, 0.0))
-        assert_finite(method.loss(far, given))
-        assert_finite(gradient(method, far, given))
+    share = 200.0 / batch.mask.sum(axis=-1, keepdims=True)  # of each token of a response
+    for policy, ref in ((-share, 0.0 * share), (0.0 * share, -share)):
+        # The first response of every group is far from the reference, one way or the other.
+        far, far_ref = (
+            x.at[:, :1].set(jnp.where(batch.mask, to, 0.0)[:, :1])
+            for x, to in ((outputs.logprobs, policy), (batch.ref_logprobs, ref))
+        )
+        given = batch._replace(ref_logprobs=far_ref)
+        ratio = jnp.where(batch.mask, far - far_ref, 0.0).sum(axis=-1)[:, 0]
+        np.testing.assert_allclose(jnp.abs(ratio), 200.0, rtol=1e-5)
+        assert_finite(method.loss(outputs._replace(logprobs=far), given))
+        assert_finite(gradient(method, outputs._replace(logprobs=far), given))
 
 
 @every

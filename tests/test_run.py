@@ -296,3 +296,14 @@ def test_settings_that_change_no_number_may_change_on_the_way(run, tmp_path, cap
     (tmp_path / "moved").symlink_to(output, target_is_directory=True)
     jobs.train(dataclasses.replace(changed, output_dir=str(tmp_path / "moved")))
     assert "resumed from step 6 of 6" in capsys.readouterr().out
+
+
+def test_a_run_is_not_resumed_where_its_steps_would_hold_other_groups(tmp_path):
+    """The plan deals groups to shards: on 4 of them step 3 is not the step 3 that 1 would meet."""
+    begun = tiny(tmp_path, mesh=ONE, loop=Loop(batch_size=8, max_steps=2))
+    jobs.train(begun, quiet=True)
+    with pytest.raises(BadInput, match=r"shards of rows \(mesh\.data x mesh\.fsdp\)") as raised:
+        jobs.train(dataclasses.replace(begun, mesh=Mesh(data=2, fsdp=2, tensor=2)), quiet=True)
+    assert raised.value.got == "4"
+    # Tensor parallelism leaves the rows as they were: the run is taken up as its own.
+    jobs.train(dataclasses.replace(begun, mesh=Mesh(data=1, tensor=2)), quiet=True)

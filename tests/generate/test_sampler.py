@@ -70,6 +70,18 @@ def test_a_prompt_gets_the_same_samples_in_any_batch_and_others_by_another_key()
     assert not np.array_equal(together.tokens[:, 0], together.tokens[:, 1])
 
 
+def test_every_place_sample_and_prompt_number_draws_for_itself():
+    # So hot that all 40 tokens are as likely: what is drawn is the noise alone. Twelve places that
+    # draw for themselves hold 10 or 11 different tokens, and two responses agree in 0.3 of them.
+    sampler = Sampler(num_samples=2, max_new_tokens=12, temperature=1e6)
+    found = np.asarray(draw(sampler, [PROMPTS[0]] * 3, ids=[0, 1, 0])[0].tokens)
+    for response in found.reshape(6, 12):
+        assert len(set(response.tolist())) >= 6
+    np.testing.assert_array_equal(found[0], found[2])
+    for one, other in ((found[0, 0], found[0, 1]), (found[0, 0], found[1, 0])):
+        assert (one == other).sum() <= 4
+
+
 def test_a_response_ends_with_its_end_token_and_zeros_follow():
     free, _, _ = draw(Sampler(num_samples=4, max_new_tokens=12))
     end = int(free.tokens[0, 0, 3])  # a token that is certain to be drawn

@@ -1,0 +1,311 @@
+"""An experiment: loaded, changed by dotted names, checked, compared and written as JSON.
+
+What the command line makes of it is in `test_cli.py`.
+"""
+
+import copy
+import dataclasses
+import functools
+import json
+import textwrap
+
+import pytest
+
+from alignax.config import (
+    Data,
+    Evaluation,
+    Experiment,
+    Model,
+    check,
+    first_difference,
+    load,
+    names,
+    nearest,
+    override,
+    to_json,
+)
+from alignax.core.errors import BadInput
+from alignax.data.tokenise import TokenLimits
+from alignax.generate.sampler import Sampler
+from alignax.methods import DPO, SFT
+from alignax.train.loop import Loop
+from alignax.train.optim import Optim
+from alignax.train.sharding import Mesh
+
+
+def experiment(**changes) -> Experiment:
+    fields = {
+        "method": DPO(beta=0.5),
+        "model": Model(model_name_or_path="weights/tiny"),
+        "data": Data(train="train.jsonl", limits=TokenLimits(max_length=256)),
+        "output_dir": "runs/tiny",
+    }
+    return Experiment(**(fields | changes))
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(BadInput) as error:
+        function(*arguments)
+    return str(error.value)
+
+
+# --- Changing settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--method.beta", "0.25"], experiment(method=DPO(beta=0.25))),
+        (["--method.beta=2"], experiment(method=DPO(beta=2.0))),
+        (["--method.label-smoothing", "1e-1"],
+         experiment(method=DPO(beta=0.5, label_smoothing=0.1))),
+        (["--loop.max-steps", "50"], experiment(loop=Loop(max_steps=50))),
+        (["--loop.max_steps", "50"], experiment(loop=Loop(max_steps=50))),
+        (["--loop.max-steps", "None"], experiment()),
+        (["--seed", "3", "--optim.learning-rate", "3e-5"],
+         experiment(seed=3, optim=Optim(learning_rate=3e-5))),
+        (["--no-tensorboard"], experiment(tensorboard=False)),
+        (["--wandb", "project"], experiment(wandb="project")),
+        (["--mesh.data", "-1", "--mesh.tensor", "2"], experiment(mesh=Mesh(tensor=2))),
+        (["--data.limits.max-length", "64"],
+         experiment(data=Data(train="train.jsonl", limits=TokenLimits(max_length=64)))),
+        (["--evaluation.sampler.top-k", "5"],
+         experiment(evaluation=Evaluation(
+             sampler=dataclasses.replace(Evaluation().sampler, top_k=5)))),
+        (["--model.dtype", "bfloat16"],
+         experiment(model=Model(model_name_or_path="weights/tiny", dtype="bfloat16"))),
+        ([], experiment()),
+    ],
+    ids=lambda x: " ".join(x) or "nothing" if isinstance(x, list) else "",
+)  # fmt: skip
+def test_a_dotted_name_changes_that_setting_and_no_other(arguments, expected):
+    found = override(experiment(), arguments)
+    assert found == expected
+    # 2 and 2.0 are equal, so types are compared in the JSON.
+    assert json.dumps(to_json(found)) == json.dumps(to_json(expected))
+
+
+SETTINGS = (
+    "method, model, data, output_dir, optim, loop, mesh, evaluation, seed, tensorboard, wandb"
+)
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        (
+            "--method.betta",
+            "a setting; DPO has beta, label_smoothing; got method.betta.\n"
+            "    Did you mean method.beta?",
+        ),
+        ("--mehtod.beta=1", f"a setting; Experiment has {SETTINGS}; got mehtod.\n"
+         "    Did you mean method?"),
+        # A right name in the wrong place is answered with where it stands.
+        ("--beta", f"a setting; Experiment has {SETTINGS}; got beta.\n"
+         "    Did you mean method.beta?"),
+        ("--optim.max-steps", f"a setting; Optim has {', '.join(names(Optim()))}; "
+         "got optim.max_steps.\n    Did you mean loop.max_steps?"),
+        (
+            "--data.limits.longest",
+            f"a setting; TokenLimits has {', '.join(names(TokenLimits()))}; "
+            "got data.limits.longest.\n    alignax train CONFIG --help lists them all.",
+        ),
+        ("--seed.value", "a setting's name; got seed.value.\n"
+         "    alignax train CONFIG --help lists them all."),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_is_answered_with_the_known_ones_and_the_nearest(argument, text):
+    assert refusal(override, experiment(), [argument, "1"]) == f"command line: expected {text}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--loop.max-steps", "many"], "loop.max-steps"),
+        (["--method.beta", "high"], "method.beta"),
+        (["--model.dtype", "float15"], "model.dtype"),
+        (["--seed"], "seed"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(arguments, shown, capsys):
+    text = refusal(override, experiment(), arguments)
+    assert text == (
+        f"command line: expected values of the settings' own types; got {' '.join(arguments)}.\n"
+        "    The message above names the setting."
+    )
+    assert shown in capsys.readouterr().err
+
+
+def test_names_are_those_of_all_settings_with_their_rooms():
+    found = names(experiment())
+    assert len(found) == len(set(found))
+    assert {
+        "method.beta",
+        "model.dtype",
+        "data.limits.max_length",
+        "evaluation.sampler.top_p",
+        "seed",
+    } <= set(found)
+    assert "data.limits" not in found
+
+
+def test_the_nearest_name_is_none_where_nothing_is_alike():
+    assert nearest("lerning_rate", names(Optim())) == "learning_rate"
+    assert nearest("zzz", names(Optim())) is None
+
+
+# --- Loading
+
+
+def write(folder, text):
+    path = folder / "tiny.py"
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+GOOD = """
+    import dataclasses
+    from alignax.config import Data, Experiment, Model
+    from alignax.methods import SFT
+
+    @dataclasses.dataclass(frozen=True)
+    class Own:
+        size: "int" = 3
+
+    def experiment():
+        return Experiment(method=SFT(), model=Model(model_name_or_path="m"),
+                          data=Data(train="t"), output_dir="o", seed=Own().size)
+"""
+
+
+def test_a_config_is_a_function_that_returns_an_experiment(tmp_path):
+    expected = Experiment(
+        method=SFT(),
+        model=Model(model_name_or_path="m"),
+        data=Data(train="t"),
+        output_dir="o",
+        seed=3,
+    )
+    path = write(tmp_path, GOOD)
+    assert load(path) == load(str(path)) == expected
+
+
+def test_a_config_that_is_not_there_is_answered_with_the_nearest(tmp_path):
+    write(tmp_path, GOOD)
+    assert refusal(load, tmp_path / "tinny.py") == (
+        f"{tmp_path}/tinny.py: expected a Python config file; got no such file.\n"
+        f"    Did you mean {tmp_path}/tiny.py?"
+    )
+    assert refusal(load, tmp_path / "other.py") == (
+        f"{tmp_path}/other.py: expected a Python config file; got no such file.\n"
+        "    configs/ holds examples."
+    )
+    assert refusal(load, tmp_path).startswith(f"{tmp_path}: expected a Python config file; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "got"),
+    [
+        ("x = 1", "a function experiment() that returns an Experiment", "none"),
+        ("experiment = 1", "a function experiment() that returns an Experiment", "none"),
+        ("def experiment(): pass", "experiment() to return an Experiment", "NoneType"),
+        ("def experiment(): return {}", "experiment() to return an Experiment", "dict"),
+    ],
+)
+def test_a_config_without_an_experiment_is_refused(text, expected, got, tmp_path):
+    path = write(tmp_path, text)
+    assert refusal(load, path) == (
+        f"{path}: expected {expected}; got {got}.\n    configs/quickstart.py shows one."
+    )
+
+
+def test_an_error_of_the_configs_own_code_is_left_as_it_is(tmp_path):
+    path = write(tmp_path, "def experiment(): return [][1]")
+    with pytest.raises(IndexError):
+        load(path)
+
+
+# --- JSON, and what may change on the way
+
+
+def test_as_json_settings_carry_their_classs_name():
+    found = to_json(experiment(seed=4))
+    assert json.loads(json.dumps(found)) == found
+    assert found["type"] == "Experiment"
+    assert found["method"] == {"type": "DPO", "beta": 0.5, "label_smoothing": 0.0}
+    assert found["data"]["limits"]["type"] == "TokenLimits"
+    assert (found["seed"], found["wandb"], found["tensorboard"]) == (4, None, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({}, None),
+        ({"method": DPO(beta=0.25)}, ("method.beta", 0.5, 0.25)),
+        ({"method": SFT()}, ("method.type", "DPO", "SFT")),
+        ({"seed": 1}, ("seed", 0, 1)),
+        ({"loop": Loop(max_steps=9)}, ("loop.max_steps", None, 9)),
+        ({"loop": Loop(keep=9, batch_size=8)}, ("loop.batch_size", 64, 8)),
+        (
+            {"data": Data(train="train.jsonl", limits=TokenLimits(max_length=64))},
+            ("data.limits.max_length", 256, 64),
+        ),
+        # None of these changes a number of the run.
+        ({"output_dir": "elsewhere", "tensorboard": False, "wandb": "project"}, None),
+        ({"mesh": Mesh(fsdp=2)}, None),
+        ({"loop": Loop(logging_steps=9, save_steps=3, keep=9)}, None),
+        ({"evaluation": Evaluation(num_prompts=1, sampler=Sampler(top_k=3))}, None),
+        (
+            {
+                "data": Data(
+                    train="train.jsonl", cache_dir="there", limits=TokenLimits(max_length=256)
+                )
+            },
+            None,
+        ),
+    ],
+)
+def test_the_first_difference_is_one_that_decides_the_numbers(changes, difference):
+    old, new = to_json(experiment()), to_json(experiment(**changes))
+    assert first_difference(old, new) == difference
+
+
+def test_a_setting_that_only_one_of_two_versions_knows_is_a_difference():
+    old, new = to_json(experiment()), to_json(experiment())
+    del old["optim"]["adam_b1"]
+    assert first_difference(old, new) == ("optim.adam_b1", None, 0.9)
+
+
+# --- Checks
+
+
+def test_a_right_experiment_passes():
+    check(experiment())
+
+
+# The tests' own type checks would refuse these where they are made; a config file of a user has
+# none, so they are put in afterwards.
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("model.dtype", "bfloat", "one of float32, bfloat16; got 'bfloat'.\n"
+         "    Did you mean 'bfloat16'?"),
+        ("model.remat", "everything", "one of none, attention, block; got 'everything'.\n"
+         "    Choose one of these."),
+        ("data.template", None, "one of chat, none; got None.\n    Did you mean 'none'?"),
+        ("data.on_bad_row", "dorp", "one of refuse, drop; got 'dorp'.\n"
+         "    Did you mean 'drop'?"),
+        ("data.limits.overlong", "trim", "one of drop, cut, refuse; got 'trim'.\n"
+         "    Choose one of these."),
+        ("data.limits.max_length", 0, "a positive number; got 0.\n    Change the setting."),
+        ("evaluation.batch_size", -2, "a positive number; got -2.\n    Change the setting."),
+        ("loop.batch_size", 0, "a positive number; got 0.\n    Leave it out for the default."),
+        ("loop.max_steps", -1, "a positive number; got -1.\n    Leave it out for the default."),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_by_name(name, value, text):
+    *rooms, last = name.split(".")
+    given = copy.deepcopy(experiment(evaluation=Evaluation(), loop=Loop()))
+    inside = functools.reduce(getattr, rooms, given)
+    object.__setattr__(inside, last, value)
+    assert refusal(check, given) == f"{name}: expected {text}"
