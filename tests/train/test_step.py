@@ -180,51 +180,58 @@ def test_the_first_loss_is_log_two_though_the_reference_was_packed_otherwise():
 # --- Devices
 
 
+def spread_over(mesh, table):
+    """State and logged metrics after two updates with momentum, on the devices of a mesh."""
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    plan = make_plan(
+        table.lengths,
+        batch_size=8,
+        accumulation=2,
+        num_steps=2,
+        seed=0,
+        shards=4,  # the same arrays for every mesh
+        align=8,
+    )
+    lie = sharding.parameters(mesh, decoder().abstract(), decoder().axes())
+    shardings = sharding.state(mesh, lie, optimizer, decoder().abstract())
+    model = functools.partial(outputs, decoder(), reach=plan.shape.reach)
+    step = jax.jit(
+        make_step(method_of(table), model, optimizer),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(mesh)),
+    )
+    batches, logged = Batches(table, plan, ref_logprobs=reference_of(table)), []
+    state = jax.device_get(init_state(params(), optimizer))
+    with jax.set_mesh(mesh):
+        state = jax.device_put(state, shardings)
+        for batch in batches:
+            state, metrics = step(state, *jax.device_put(batch, sharding.rows(mesh, leading=1)))
+            logged.append(jax.device_get(metrics))
+            assert all(
+                x.sharding.is_equivalent_to(place, x.ndim)
+                for x, place in zip(*map(jax.tree.leaves, (state, shardings)), strict=True)
+            )
+    assert step._cache_size() == 1  # one compilation for both
+    return jax.device_get(state), logged
+
+
 @tables
 def test_eight_devices_give_what_one_gives(table, caplog):
-    optimizer, num_steps = optax.chain(optax.trace(0.9), optax.scale(-0.1)), 2
-
-    def run(mesh):
-        shards = sharding.shards(mesh)
-        plan = make_plan(
-            table.lengths, batch_size=8, accumulation=2, num_steps=num_steps, seed=0,
-            shards=shards, align=8,
-        )  # fmt: skip
-        lie = sharding.parameters(mesh, decoder().abstract(), decoder().axes())
-        shardings = sharding.state(mesh, lie, optimizer, decoder().abstract())
-        model = functools.partial(outputs, decoder(), reach=plan.shape.reach)
-        step = jax.jit(
-            make_step(method_of(table), model, optimizer),
-            donate_argnums=0,
-            out_shardings=(shardings, sharding.replicated(mesh)),
-        )
-        with jax.set_mesh(mesh):
-            state = jax.device_put(init_state(jax.tree.map(jnp.copy, params()), optimizer),
-                                   shardings)  # fmt: skip
-            logged = []
-            for batch in Batches(table, plan, ref_logprobs=reference_of(table)):
-                arrays = jax.device_put(batch, sharding.rows(mesh, leading=1))
-                state, metrics = step(state, *arrays)
-                logged.append(jax.device_get(metrics))
-                jax.tree.map(lambda x, place: _lies(x, place), state, shardings)
-        assert step._cache_size() == 1
-        return jax.device_get(state), logged
-
-    def _lies(x, place):
-        assert x.sharding.is_equivalent_to(place, x.ndim)
-
     with caplog.at_level(logging.WARNING, logger="alignax"):
-        sizes = sharding.Mesh(data=2, fsdp=2, tensor=2)
-        eight, eight_logged = run(sharding.make_mesh(sizes))
+        mesh = sharding.make_mesh(sharding.Mesh(data=2, fsdp=2, tensor=2))
+        eight, eight_logged = spread_over(mesh, table)
     assert caplog.text == ""  # every axis is split
-    one, one_logged = run(sharding.make_mesh(sharding.Mesh(data=1), jax.devices()[:1]))
-    # A plan over four shards deals groups to micro-batches otherwise, but with eight groups to a
-    # step and to an epoch every step holds all of them.
+    mesh = sharding.make_mesh(sharding.Mesh(data=1), jax.devices()[:1])
+    one, one_logged = spread_over(mesh, table)
     for found, expected in zip(eight_logged, one_logged, strict=True):
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=0, atol=1e-6)
+        assert found.keys() == expected.keys()
         for name in expected:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
-    assert_close(eight.opt_state, one.opt_state, atol=1e-5)  # the gradients, of the order of 1
     assert_close(eight.params, one.params)
+    # Gradients, of which the embedding's is the least exact: on one device, and for the plain
+    # computation too, it is 2e-6 from what float64 gives.
+    assert_close(eight.opt_state, one.opt_state, atol=5e-6)
 
 
 def test_parameters_are_really_split():
