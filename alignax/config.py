@@ -11,6 +11,7 @@ import importlib.util
 import re
 import sys
 import traceback
+import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -298,9 +299,11 @@ def to_json(settings: Any) -> Any:
     return settings
 
 
-# What may differ between a run and its continuation: none of it changes a number of the run.
-_FREE = ("loop.logging_steps", "loop.save_steps", "loop.keep", "output_dir", "tensorboard", "wandb",
-         "data.cache_dir", "evaluation", "mesh")  # fmt: skip
+# What may differ between a run and its continuation: none of it changes a number of the run by
+# more than rounding, and all but the first two by not even that.
+_FREE = ("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps",
+         "loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir",
+         "evaluation.sampler", "evaluation.num_prompts", "evaluation.shown")  # fmt: skip
 
 
 def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
@@ -323,21 +326,21 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any
 
 def check(experiment: Experiment) -> None:
     """Refuses settings that cannot work, before anything is allocated."""
+    _check_types(experiment, "")
     experiment.loop.check()
     for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
                         ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip
         if value <= 0:
             raise BadInput("a positive number", repr(value), "Change the setting.", where=name)
-    _check_types(experiment, "")
 
 
 def _check_types(settings: Any, prefix: str) -> None:
-    """Literal fields hold one of their values; a config file is Python, and no one else looks."""
+    """Every field holds a value of its type; a config file is Python, and no one else looks."""
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
-        value, hint = getattr(settings, field.name), hints[field.name]
-        if _is_settings(value):
-            _check_types(value, f"{prefix}{field.name}.")
+        value, hint, where = getattr(settings, field.name), hints[field.name], prefix + field.name
+        if _is_settings(value) and isinstance(value, _kinds(hint)):
+            _check_types(value, f"{where}.")
         elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             known = [str(k) for k in typing.get_args(hint)]
             near = nearest(str(value), known)
@@ -345,5 +348,29 @@ def _check_types(settings: Any, prefix: str) -> None:
                 f"one of {', '.join(known)}",
                 repr(value),
                 f"Did you mean {near!r}?" if near else "Choose one of these.",
-                where=f"{prefix}{field.name}",
+                where=where,
             )
+        elif typing.get_origin(hint) is not Literal and not _is_one_of(value, _kinds(hint)):
+            kinds = (float,) if hint == Scalar else _kinds(hint)
+            wanted = " or ".join("None" if x is type(None) else x.__name__ for x in kinds)
+            raise BadInput(
+                f"a value of type {wanted}",
+                f"{value!r} ({type(value).__name__})",
+                "Change it in the config file.",
+                where=where,
+            )
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The classes that a setting's type allows."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return tuple(kind for part in typing.get_args(hint) for kind in _kinds(part))
+    origin = typing.get_origin(hint) or hint
+    return (origin,) if isinstance(origin, type) else (object,)
+
+
+def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    """As `isinstance`, but a whole number serves as a float and a bool does not as a number."""
+    if isinstance(value, bool):
+        return bool in kinds or object in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)

@@ -110,10 +110,7 @@ def settings(run: Run) -> dict[str, Any]:
         if data is not None:
             contents[name] = data.fingerprint
     digests = {f"contents of {name}": digest[:16] for name, digest in contents.items()}
-    # The plan deals groups to shards, so under another number of them step i holds other groups,
-    # and a run that went on there would meet some twice and others never.
-    shards = {"shards of rows (mesh.data x mesh.fsdp)": sharding.shards(run.mesh)}
-    return to_json(run.experiment) | shards | digests
+    return to_json(run.experiment) | digests
 
 
 def refuse_another(run: Run) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
+from alignax.core.method import text_settings
 from alignax.core.records import Record
 from alignax.core.types import Params
 from alignax.data.builder import Prepared, prepare
@@ -84,7 +85,7 @@ class Run:
                 method.needs().record,
                 self.renderer,
                 data.limits,
-                grouping=repr(method),
+                grouping=text_settings(method),
                 cache_dir=data.cache_dir,
                 split=getattr(data, f"{which}_split"),
                 on_bad_row=data.on_bad_row,

@@ -254,7 +254,10 @@ def test_as_json_settings_carry_their_classs_name():
         ({"output_dir": "elsewhere", "tensorboard": False, "wandb": "project"}, None),
         ({"mesh": Mesh(fsdp=2)}, None),
         ({"loop": Loop(logging_steps=9, save_steps=3, keep=9)}, None),
+        ({"loop": Loop(gradient_accumulation_steps=4)}, None),
         ({"evaluation": Evaluation(num_prompts=1, sampler=Sampler(top_k=3))}, None),
+        # The reference's log-probs are computed in batches of this size, and rounded with them.
+        ({"evaluation": Evaluation(batch_size=4)}, ("evaluation.batch_size", 16, 4)),
         (
             {
                 "data": Data(
@@ -298,6 +301,18 @@ def test_a_right_experiment_passes():
         ("data.limits.overlong", "trim", "one of drop, cut, refuse; got 'trim'.\n"
          "    Choose one of these."),
         ("data.limits.max_length", 0, "a positive number; got 0.\n    Change the setting."),
+        ("loop.batch_size", "16", "a value of type int; got '16' (str).\n"
+         "    Change it in the config file."),
+        ("optim.learning_rate", None, "a value of type float; got None (NoneType).\n"
+         "    Change it in the config file."),
+        ("loop.max_steps", 2.5, "a value of type int or None; got 2.5 (float).\n"
+         "    Change it in the config file."),
+        ("method.beta", "strong", "a value of type float; got 'strong' (str).\n"
+         "    Change it in the config file."),
+        ("seed", True, "a value of type int; got True (bool).\n"
+         "    Change it in the config file."),
+        ("data.limits", 512, "a value of type TokenLimits; got 512 (int).\n"
+         "    Change it in the config file."),
         ("evaluation.batch_size", -2, "a positive number; got -2.\n    Change the setting."),
         ("loop.batch_size", 0, "a positive number; got 0.\n    Leave it out for the default."),
         ("loop.max_steps", -1, "a positive number; got -1.\n    Leave it out for the default."),

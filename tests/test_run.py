@@ -298,12 +298,23 @@ def test_settings_that_change_no_number_may_change_on_the_way(run, tmp_path, cap
     assert "resumed from step 6 of 6" in capsys.readouterr().out
 
 
-def test_a_run_is_not_resumed_where_its_steps_would_hold_other_groups(tmp_path):
-    """The plan deals groups to shards: on 4 of them step 3 is not the step 3 that 1 would meet."""
-    begun = tiny(tmp_path, mesh=ONE, loop=Loop(batch_size=8, max_steps=2))
+def test_a_run_goes_on_on_another_mesh_and_with_other_micro_batches_as_it_would_have(tmp_path):
+    """Three steps are an epoch: on either side of the break at step 4 every group is met once."""
+    settings = {
+        "optim": Optim(learning_rate=0.05, optimizer="sgd", lr_scheduler_type="constant"),
+        "evaluation": Evaluation(num_prompts=0),
+    }
+    loop = Loop(batch_size=8, max_steps=6, save_steps=2, keep=3)
+    whole = tiny(tmp_path, mesh=ONE, loop=loop, output_dir=str(tmp_path / "whole"), **settings)
+    jobs.train(whole, quiet=True)
+    begun = dataclasses.replace(
+        whole, mesh=Mesh(data=2, fsdp=2, tensor=2), output_dir=str(tmp_path / "broken")
+    )
     jobs.train(begun, quiet=True)
-    with pytest.raises(BadInput, match=r"shards of rows \(mesh\.data x mesh\.fsdp\)") as raised:
-        jobs.train(dataclasses.replace(begun, mesh=Mesh(data=2, fsdp=2, tensor=2)), quiet=True)
-    assert raised.value.got == "4"
-    # Tensor parallelism leaves the rows as they were: the run is taken up as its own.
-    jobs.train(dataclasses.replace(begun, mesh=Mesh(data=1, tensor=2)), quiet=True)
+    shutil.rmtree(tmp_path / "broken" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "broken" / "export")
+    micro = dataclasses.replace(loop, gradient_accumulation_steps=2)
+    jobs.train(dataclasses.replace(begun, mesh=ONE, loop=micro), quiet=True)
+    for one, two in zip(updates(tmp_path / "whole"), updates(tmp_path / "broken"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["logps/chosen"] == pytest.approx(one["logps/chosen"], rel=1e-5)

@@ -6,12 +6,13 @@ needs and never which one it is.
 
 import abc
 import dataclasses
+import typing
 from typing import Literal
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alignax.core.records import Group, Record, Text
-from alignax.core.types import Batch, Metrics, Outputs
+from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,3 +85,16 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """One loss a prompt, unreduced, and metrics: one number a prompt for each name."""
+
+
+def text_settings(method: Method) -> str:
+    """What of a method may decide how records become text: its name and its fields.
+
+    Fields of the type `Scalar` are left out. They may be traced numbers, so only `loss` can use
+    them, and a sweep over them finds its data prepared and the reference's log-probabilities
+    computed.
+    """
+    hints = typing.get_type_hints(type(method))
+    fields = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
+    kept = [f"{name}={getattr(method, name)!r}" for name in fields if hints[name] != Scalar]
+    return f"{type(method).__qualname__}({', '.join(kept)})"

@@ -4,10 +4,14 @@ A pure function of (lengths, seed, batch size, accumulation, shards): no state, 
 asked for at any time, and the number of the step is the whole position in the data.
 
 The order is a new permutation each epoch, one epoch after another without a seam. It is cut into
-windows of an epoch or less, and inside a window groups are dealt so that every device's share of
-every micro-batch, a *unit*, has nearly the same number of tokens and of scored tokens. That is
-what lets one compiled shape serve all steps with little padding although the number of groups in
-a step is fixed. Long and short groups still meet at random, but no step is long as a whole.
+windows of an epoch or less, and inside a window groups are dealt to steps so that all have nearly
+the same number of tokens and of scored tokens. Then the groups of a step are dealt in the same
+way to *units*: a device's share of a micro-batch. That is what lets one compiled shape serve all
+steps with little padding although the number of groups in a step is fixed. Long and short groups
+still meet at random, but no step is long as a whole.
+
+Which groups form a step depends on nothing but lengths, seed and batch size. Micro-batches and
+devices only decide where in the step a group lies, so a run may go on with more or fewer of them.
 """
 
 import dataclasses
@@ -19,11 +23,10 @@ from jaxtyping import Float, Int
 
 from alignax.core.errors import BadInput
 from alignax.core.types import BLOCK
+from alignax.data.dealing import deal, pack, part_twins
 
 WINDOW = 8192  # groups, about, that are dealt to steps together
 LONGEST_ROW = 8192  # tokens; a longer row is used only where a group needs it
-EVEN = 1.005  # a unit this much above the mean is even enough
-CANDIDATES = 64  # units that an overfull one looks for an exchange with
 
 
 class Lengths(NamedTuple):
@@ -116,7 +119,7 @@ class Plan:
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a plan lives as long as its run
     def _window(self, window: int) -> Placement:
         units, shape = self.units(window), self.shape
-        placed = _pack(self.lengths.total, units, shape.rows // shape.shards, shape.row_length)
+        placed = pack(self.lengths.total, units, shape.rows // shape.shards, shape.row_length)
         assert placed is not None, "make_plan has packed every window"
         row, offset = placed
         shard = np.arange(len(units))[:, None] % shape.shards
@@ -125,15 +128,27 @@ class Plan:
 
     def units(self, window: int) -> Int[np.ndarray, "u c"]:
         """The groups of each unit of a window, evened out; the units of a step are neighbours."""
-        first = window * self.window
+        steps = self.steps(window)
+        units = self.accumulation * self.shape.shards
+        dealt = [
+            step[deal(load, units)] for step, load in zip(steps, self._load(steps), strict=True)
+        ]
+        return np.concatenate(dealt)
+
+    def steps(self, window: int) -> Int[np.ndarray, "w c"]:
+        """The groups of each step of a window, evened out."""
+        first, size = window * self.window, self.batch_size
         steps = min(first + self.window, self.num_steps) - first
-        per_step = self.accumulation * self.shape.groups
-        groups = self._stream(first * per_step, (first + steps) * per_step)
-        load = np.where((groups >= 0)[:, None], self.lengths.load[groups], 0.0)
-        units = groups[_deal(load, steps * self.accumulation * self.shape.shards)]
-        if self.seed is None:  # else the first unit would always hold the heaviest group
-            return units
-        return units[_generator(self.seed, 1, window).permutation(len(units))]
+        groups = self._stream(first * size, (first + steps) * size)
+        load = self._load(groups)
+        dealt = part_twins(groups, load, deal(load, steps))
+        if self.seed is None:  # else the first step would always hold the heaviest group
+            return groups[dealt]
+        return groups[dealt[_generator(self.seed, 1, window).permutation(steps)]]
+
+    def _load(self, groups: Int[np.ndarray, "*i"]) -> Float[np.ndarray, "*i 2"]:
+        """The load of each; none for -1."""
+        return np.where((groups >= 0)[..., None], self.lengths.load[groups], 0.0)
 
     def _stream(self, begin: int, end: int) -> Int[np.ndarray, " g"]:
         """Groups `begin` to `end` of the stream of epochs; -1 beyond its end."""
@@ -150,14 +165,18 @@ class Plan:
     @property
     def groups(self) -> Int[np.ndarray, " g"]:
         """The groups that the run meets, each once, in the order of the data set."""
-        met = np.unique(np.concatenate([self.units(w).ravel() for w in range(self.num_windows)]))
+        met = np.unique(self._stream(0, self.num_steps * self.batch_size))
         return met[met >= 0]
+
+    @property
+    def batch_size(self) -> int:
+        """Groups to a step."""
+        return self.accumulation * self.shape.groups
 
     @property
     def window(self) -> int:
         """Steps to a window: about an epoch, or less where that is long."""
-        groups = self.shape.groups * self.accumulation
-        return max(1, min(WINDOW, len(self.lengths.prompt)) // groups)
+        return max(1, min(WINDOW, len(self.lengths.prompt)) // self.batch_size)
 
     @property
     def num_windows(self) -> int:
@@ -167,7 +186,7 @@ class Plan:
     @property
     def padding(self) -> float:
         """Share of the rows' tokens that is padding, over the whole run."""
-        groups = np.concatenate([self.units(w).ravel() for w in range(self.num_windows)])
+        groups = self._stream(0, self.num_steps * self.batch_size)
         used = int(self.lengths.total[groups[groups >= 0]].sum())
         room = self.num_steps * self.accumulation * self.shape.rows * self.shape.row_length
         return 1.0 - used / room
@@ -239,44 +258,6 @@ def make_plan(
     return dataclasses.replace(draft, shape=shape)
 
 
-def _deal(load: Float[np.ndarray, "g 2"], units: int) -> Int[np.ndarray, "u c"]:
-    """Deals items to units, equally many to each, so that both loads come out even.
-
-    The heaviest items go first, one to each unit in a round, to the lightest unit the heaviest of
-    the round. Then the unit furthest above the mean exchanges an item for another unit's, the
-    best exchange there is, until all are even or no exchange helps.
-    """
-    ranked = np.argsort(-load.sum(axis=1), kind="stable").reshape(-1, units)
-    dealt = np.empty_like(ranked.T)
-    sums = np.zeros((units, 2))
-    for rank, items in enumerate(ranked):
-        receiver = np.argsort(sums.sum(axis=1), kind="stable")
-        dealt[receiver, rank] = items
-        sums[receiver] += load[items]
-    mean = np.maximum(sums.mean(axis=0), 1e-9)
-    for _ in range(8 * units):
-        worst = (sums / mean).max(axis=1)
-        giver = int(worst.argmax())
-        axis = int((sums[giver] / mean).argmax())
-        if worst[giver] <= EVEN:
-            break
-        others = np.argsort(sums[:, axis], kind="stable")[:CANDIDATES]
-        gain = load[dealt[others]][:, :, None] - load[dealt[giver]]  # what the giver would gain
-        after = np.maximum(
-            ((sums[giver] + gain) / mean).max(axis=3),
-            ((sums[others][:, None, None] - gain) / mean).max(axis=3),
-        )
-        after[others == giver] = np.inf
-        best = np.unravel_index(after.argmin(), after.shape)
-        if after[best] >= worst[giver] - 1e-9:
-            break
-        taker, theirs, ours = int(others[best[0]]), best[1], best[2]
-        sums[giver] += gain[best]
-        sums[taker] -= gain[best]
-        dealt[giver, ours], dealt[taker, theirs] = dealt[taker, theirs], dealt[giver, ours]
-    return dealt
-
-
 def _fewest_tokens(
     total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "_ c"]], shape: Shape, align: int
 ) -> Shape:
@@ -292,7 +273,7 @@ def _fewest_tokens(
         for length in range(first, longest + 1, align):
             if rows * length >= best.rows * best.row_length:
                 break
-            if all(_pack(total, units, per_shard, length) is not None for units in windows):
+            if all(pack(total, units, per_shard, length) is not None for units in windows):
                 best = dataclasses.replace(shape, rows=rows, row_length=length)
                 break
     return best
@@ -305,7 +286,7 @@ def _reach(
     starts = np.arange(0, shape.row_length, BLOCK)
     reach = np.zeros(len(starts), np.int64)
     for units in windows:
-        placed = _pack(total, units, shape.rows // shape.shards, shape.row_length)
+        placed = pack(total, units, shape.rows // shape.shards, shape.row_length)
         assert placed is not None
         begin = placed[1].ravel()
         end = begin + np.append(total, 0)[units].ravel()
@@ -313,28 +294,6 @@ def _reach(
             goes_on = (begin < start) & (start < end)
             reach[i] = max(reach[i], start - begin[goes_on].min(initial=start))
     return tuple(_round_up(int(x), BLOCK // 2) for x in reach)
-
-
-def _pack(
-    total: Int[np.ndarray, " g"], units: Int[np.ndarray, "u c"], rows: int, length: int
-) -> tuple[Int[np.ndarray, "u c"], Int[np.ndarray, "u c"]] | None:
-    """Best-fit decreasing, all units at once: the row and the offset of each group.
-
-    None where some group does not fit.
-    """
-    need = np.append(total, 0)[units]
-    used = np.zeros((len(units), rows), np.int64)
-    row, offset = np.empty_like(units), np.empty_like(units)
-    every = np.arange(len(units))
-    for rank in np.argsort(-need, axis=1, kind="stable").T:
-        wanted = need[every, rank]
-        left = length - used - wanted[:, None]
-        chosen = np.where(left >= 0, left, length + 1).argmin(axis=1)
-        if (left[every, chosen] < 0).any():
-            return None
-        row[every, rank], offset[every, rank] = chosen, used[every, chosen]
-        used[every, chosen] += wanted
-    return row, offset
 
 
 def _generator(seed: int, purpose: int, index: int) -> np.random.Generator:

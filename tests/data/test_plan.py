@@ -117,6 +117,23 @@ def test_one_pass_meets_every_group_exactly_once_and_fills_up_with_none(shards, 
     np.testing.assert_array_equal(plan.groups, np.arange(50))
 
 
+@pytest.mark.parametrize(("shards", "accumulation"), [(1, 4), (8, 1), (4, 2)])
+def test_steps_hold_the_same_groups_however_they_are_split(shards, accumulation):
+    table = random_lengths(90)
+    make = lambda **split: make_plan(table, batch_size=16, num_steps=13, seed=5, **split)  # noqa: E731
+    whole, split = make(), make(shards=shards, accumulation=accumulation)
+    for one, other in zip(steps(whole), steps(split), strict=True):
+        assert sorted(one.group.ravel()) == sorted(other.group.ravel())
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(23, 10), (50, 16), (1873, 64)])
+def test_no_step_holds_a_group_twice_where_two_steps_or_more_are_an_epoch(size, batch_size):
+    # Of 23 groups in steps of 10, every window of two steps but the first joins two epochs.
+    plan = make_plan(random_lengths(size), batch_size=batch_size, num_steps=120, seed=0)
+    for step in steps(plan):
+        assert len(np.unique(step.group)) == batch_size
+
+
 def test_groups_of_a_short_run_are_those_it_meets():
     plan = make_plan(random_lengths(50), batch_size=8, num_steps=2, seed=0)
     assert len(plan.groups) == 16
