@@ -1,7 +1,9 @@
-"""Log-probabilities of chosen tokens, a chunk of the vocabulary product at a time.
+"""Log-probabilities of chosen tokens, without more logits than fit a budget.
 
-The logits of a batch are by far its largest array. Here they exist for one chunk of tokens only,
-in both passes: the backward pass has its own rule, which computes a chunk's logits again.
+The logits of a batch are by far its largest array, and half of a small model's arithmetic. Where
+they fit the budget they are computed once and kept for the backward pass, which turns them into
+their own gradient in place. Where they do not, they exist for one chunk of tokens only, in both
+passes: the backward pass, a rule of its own, computes a chunk's logits again.
 """
 
 import functools
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-CHUNK_BYTES = 64 * 2**20  # float32 logits held at once; larger gains nothing on CPU, GPU or TPU
+CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 
 
 def token_logprobs(
@@ -26,7 +28,7 @@ def token_logprobs(
         hidden: the states that predict the targets, already gathered: the shift by one is made.
         head: the output matrix.
         target: token ids in [0, v).
-        chunk_bytes: how many bytes of logits may exist at once.
+        chunk_bytes: how many bytes of logits may exist at once, over all of axis n.
 
     Returns:
         One log-probability a token, at most 0.
@@ -61,18 +63,24 @@ def _forward(hidden, head, target):
         logits = _logits(hidden, head)
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-        return chosen - normaliser, normaliser
+        return chosen - normaliser, normaliser, logits
 
-    logprobs, normaliser = jax.lax.map(chunk, (hidden, target))
-    return logprobs, (hidden, head, target, normaliser)
+    if len(hidden) == 1:
+        only = chunk((hidden[0], target[0]))
+        logprobs, normaliser, logits = (x[None] for x in only)
+    else:
+        logprobs, normaliser = jax.lax.map(lambda x: chunk(x)[:2], (hidden, target))
+        logits = None
+    return logprobs, (hidden, head, target, normaliser, logits)
 
 
 def _backward(saved, gradient):
-    hidden, head, target, normaliser = saved
+    hidden, head, target, normaliser, kept = saved
 
     def chunk(head_gradient, inputs):
         hidden, target, normaliser, gradient = inputs
-        probability = jnp.exp(_logits(hidden, head) - normaliser[..., None])
+        logits = _logits(hidden, head) if kept is None else kept[0]
+        probability = jnp.exp(logits - normaliser[..., None])
         chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
         logits_gradient = gradient[..., None] * (chosen - probability)
         logits_gradient = logits_gradient.astype(hidden.dtype)
@@ -81,10 +89,12 @@ def _backward(saved, gradient):
         head_gradient += product("ncv,ncd->vd", logits_gradient, hidden)
         return head_gradient, hidden_gradient
 
-    zero = jnp.zeros(head.shape, jnp.float32)
-    head_gradient, hidden_gradient = jax.lax.scan(
-        chunk, zero, (hidden, target, normaliser, gradient)
-    )
+    zero, inputs = jnp.zeros(head.shape, jnp.float32), (hidden, target, normaliser, gradient)
+    if kept is None:
+        head_gradient, hidden_gradient = jax.lax.scan(chunk, zero, inputs)
+    else:
+        head_gradient, hidden_gradient = chunk(zero, jax.tree.map(lambda x: x[0], inputs))
+        hidden_gradient = hidden_gradient[None]
     return hidden_gradient, head_gradient.astype(head.dtype), None
 
 

@@ -8,6 +8,7 @@ attention that they hand down.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -36,8 +37,39 @@ class Linear(nnx.Module):
         self.contract = contract
 
     def __call__(self, x):
-        out = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.contract)
+        out = _product(self.contract, x, self.kernel[...])
         return out if self.bias is None else out + _spread(self.bias, out)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(axes: int, x: Array, kernel: Array) -> Array:
+    """x times the kernel over the last axes of x, in the dtype of x.
+
+    With a backward pass of its own: the kernel's gradient is summed in float32 whatever the dtype
+    of x, and of the two operands it transposes the narrower one. XLA on CPUs copies what it
+    transposes, and left alone it copies the wide hidden layer of every MLP (12% of a step).
+    """
+    return jnp.tensordot(x, kernel.astype(x.dtype), axes=axes)
+
+
+def _product_forward(axes, x, kernel):
+    return _product(axes, x, kernel), (x, kernel)
+
+
+def _product_backward(axes, saved, gradient):
+    x, kernel = saved
+    rows, out = tuple(range(x.ndim - axes)), tuple(range(axes, kernel.ndim))
+    back = tuple(range(len(rows), gradient.ndim))
+    x_gradient = jnp.tensordot(gradient, kernel.astype(gradient.dtype), axes=(back, out))
+    narrow_first = math.prod(kernel.shape[:axes]) <= math.prod(kernel.shape[axes:])
+    pair = (x, gradient) if narrow_first else (gradient, x)
+    summed = jnp.tensordot(*pair, axes=(rows, rows), preferred_element_type=jnp.float32)
+    if not narrow_first:
+        summed = jnp.moveaxis(summed, range(len(out)), range(axes, kernel.ndim))
+    return x_gradient, summed.astype(kernel.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _spread(weight, x):
