@@ -38,12 +38,13 @@ class Model:
     Fields:
         model_name_or_path: a Hugging Face model directory or hub id. It is the reference too.
         dtype: of the arithmetic. Parameters and losses stay float32.
-        remat: what the backward pass computes again to save memory.
+        remat: what the backward pass computes again to save memory: whole blocks, the attention
+            weights, or nothing.
     """
 
     model_name_or_path: str
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Remat = "attention"
+    remat: Remat = "block"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ class Settings:
     warmup: int = 2
     steps: int = 8
     dtype: str = "float32"
-    remat: Remat = "attention"  # as the library's own default
+    remat: Remat = "block"  # as the library's own default
     seed: int = 0
 
 
