@@ -9,9 +9,10 @@ running shape checks.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
 Scalar = float | Float[Array, ""]
+Number = int | Scalar | Real[Array, ""]  # a hyperparameter of a pure function; may be traced
 BLOCK = 128  # tokens of a row that are attended from together; plans say how far back each looks
 Params = Any  # a pytree of arrays; only `models/` knows its structure
 Metrics = Mapping[str, Float[Array, " b"]]

@@ -1,7 +1,8 @@
 """Direct preference optimisation: fit the policy to pairs, with no reward model.
 
 Rafailov et al. 2023, arXiv:2305.18290, equation 7. With `label_smoothing` > 0 it is conservative
-DPO (Mitchell 2023): a pair is taken to be the wrong way round with that probability.
+DPO (Mitchell 2023): a pair is taken to be the wrong way round with that probability. Robust DPO
+(Chowdhury et al. 2024, arXiv:2403.00409) undoes such flips instead.
 """
 
 import dataclasses
@@ -11,18 +12,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from alignax.core.constant import constant
 from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.records import Group, Preference, Record
-from alignax.core.types import Batch, Metrics, Outputs, Scalar
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def dpo(
     logprobs: Float[Array, "*b 2"],
     ref_logprobs: Float[Array, "*b 2"],
     *,
-    beta: Scalar,
-    label_smoothing: Scalar = 0.0,
+    beta: Number,
+    label_smoothing: Number = 0.0,
 ) -> Float[Array, "*b"]:
     """Negative log-likelihood of the preferred order under the implicit reward.
 
@@ -44,6 +46,36 @@ def dpo(
     margin = reward[..., 0] - reward[..., 1]
     agree, disagree = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
     return -(1.0 - label_smoothing) * agree - label_smoothing * disagree
+
+
+def robust_dpo(
+    logprobs: Float[Array, "*b 2"],
+    ref_logprobs: Float[Array, "*b 2"],
+    *,
+    beta: Number,
+    label_smoothing: Number,
+) -> Float[Array, "*b"]:
+    """DPO's loss of the true labels, estimated without bias from labels that may be flipped.
+
+    With L the loss of the pair and L' that of the pair swapped it is
+    ((1 - label_smoothing) L - label_smoothing L') / (1 - 2 label_smoothing).
+
+    Args:
+        logprobs: log-probability of each response under the policy, in nats, summed over its
+            tokens. The chosen response comes first.
+        ref_logprobs: the same under the reference policy. A constant: no gradient flows into it.
+        beta: how strongly the policy is held to the reference. Typical: 0.01 to 0.5.
+        label_smoothing: probability, in [0, 0.5), that a pair is mislabelled. Typical: 0.1.
+
+    Returns:
+        One loss a pair, in nats, float32. log 2 where the policy equals the reference. It has no
+        minimum: it falls without end as the margin grows, and is negative from some margin on.
+    """
+    ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
+    margin = constant(beta) * (ratio[..., 0] - ratio[..., 1])
+    flips = constant(label_smoothing)
+    # L' = L + margin, so that what is left of it is a slope.
+    return -jax.nn.log_sigmoid(margin) - flips / (1.0 - 2.0 * flips) * margin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""DPO is equation 7 of its paper, conservative DPO where it smooths, and what TRL computes."""
+"""DPO is equation 7 of its paper, conservative DPO where it smooths, and what TRL computes.
+
+Robust DPO is what DPO would be without the flips of labels.
+"""
 
 import json
 import math
@@ -11,7 +14,7 @@ import pytest
 
 from alignax.core.records import Preference
 from alignax.core.types import Batch, Outputs
-from alignax.losses import dpo
+from alignax.losses import dpo, robust_dpo
 from alignax.methods import DPO
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "dpo_trl.json").read_text())
@@ -120,6 +123,34 @@ def test_strength_may_be_traced():
     losses = jax.vmap(lambda beta: dpo(POLICY, REFERENCE, beta=beta))(betas)
     expected = [math.log1p(math.exp(-1.5 * beta)) for beta in (0.1, 0.2, 0.4)]
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("flips", "expected"), [(0.1, 0.6022070478), (0.2, 0.5709570478)])
+def test_value_of_robust_dpo_in_fixture_a(flips, expected):
+    # ((1 - eps) 0.6209570478 - eps 0.7709570478) / (1 - 2 eps).
+    loss = robust_dpo(POLICY, REFERENCE, beta=0.1, label_smoothing=flips)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("flips", [0.0, 0.1, 0.4])
+def test_robust_dpo_is_dpo_on_average_over_flips(flips):
+    robust = lambda order: robust_dpo(  # noqa: E731
+        POLICY[order], REFERENCE[order], beta=0.7, label_smoothing=flips
+    )
+    kept, flipped = robust(jnp.array([0, 1])), robust(jnp.array([1, 0]))
+    average = (1.0 - flips) * kept + flips * flipped
+    np.testing.assert_allclose(average, dpo(POLICY, REFERENCE, beta=0.7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("flips", [0.1, 0.3])
+def test_robust_dpo_is_log_two_at_the_reference_and_falls_without_end(flips):
+    loss = lambda s: robust_dpo(s, jnp.zeros(2), beta=1.0, label_smoothing=flips)  # noqa: E731
+    np.testing.assert_allclose(loss(jnp.zeros(2)), math.log(2.0), rtol=1e-7)
+    # Far out only the flips' share is left: -eps / (1 - 2 eps) for each nat.
+    value, gradient = jax.value_and_grad(loss)(jnp.array([1000.0, 0.0]))
+    slope = -flips / (1.0 - 2.0 * flips)
+    np.testing.assert_allclose(value, 1000.0 * slope, rtol=1e-6)
+    np.testing.assert_allclose(gradient, [slope, -slope], rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: f"{c['pair']}-{c['loss_type']}")

@@ -1,0 +1,49 @@
+"""Sequence likelihood calibration: a hinge on the log-probabilities of a pair.
+
+Zhao et al. 2023, arXiv:2305.10425; measured against a reference, Liu et al. 2023,
+arXiv:2309.06657, where it is called hinge-norm.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from alignax.core.constant import constant
+from alignax.core.types import Number
+
+
+def slic(logprobs: Float[Array, "*b 2"], *, delta: Number) -> Float[Array, "*b"]:
+    """max(0, delta - logprobs[..., 0] + logprobs[..., 1]), the calibration term of SLiC.
+
+    The paper adds a multiple of the negative log-likelihood of a target (`nll`).
+
+    Args:
+        logprobs: log-probability of each response under the policy, in nats, summed over its
+            tokens. The chosen response comes first.
+        delta: the margin from which on a pair is good enough, in nats. Typical: 1.
+
+    Returns:
+        One loss a pair, in nats, float32. delta where both are equally probable.
+    """
+    logprobs = logprobs.astype(jnp.float32)
+    return jax.nn.relu(constant(delta) - (logprobs[..., 0] - logprobs[..., 1]))
+
+
+def hinge(
+    logprobs: Float[Array, "*b 2"], ref_logprobs: Float[Array, "*b 2"], *, beta: Number
+) -> Float[Array, "*b"]:
+    """max(0, 1 - beta h), SLiC's hinge on the log-ratios with the reference.
+
+    h = (logprobs - ref_logprobs)[..., 0] - (logprobs - ref_logprobs)[..., 1].
+
+    Args:
+        logprobs: log-probability of each response under the policy, in nats, summed over its
+            tokens. The chosen response comes first.
+        ref_logprobs: the same under the reference policy. A constant: no gradient flows into it.
+        beta: one over the margin, in nats, from which on a pair is good enough. Typical: 0.05.
+
+    Returns:
+        One loss a pair, float32. 1 where the policy equals the reference.
+    """
+    ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
+    return jax.nn.relu(1.0 - constant(beta) * (ratio[..., 0] - ratio[..., 1]))

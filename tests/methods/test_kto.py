@@ -1,0 +1,64 @@
+"""KTO weighs a response against a reference point, as a gain where desirable, else as a loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alignax.losses import kto
+
+# Fixture A: a desirable response of log-ratio 1, an undesirable one of log-ratio -0.5.
+POLICY, REFERENCE = jnp.array([-12.0, -15.0]), jnp.array([-13.0, -14.5])
+DESIRABLE = jnp.array([True, False])
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [
+        (0.0, [0.4750208125, 0.4875025036]),  # 1 - sigmoid(0.1), 1 - sigmoid(0.05)
+        (0.4, [0.4850044984, 0.4775151752]),  # 1 - sigmoid(0.06), 1 - sigmoid(0.09)
+    ],
+)
+def test_value_of_fixture_a(kl, expected):
+    for given in (kl, jnp.array(kl)):
+        found = kto(POLICY, REFERENCE, DESIRABLE, given, beta=0.1)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_gradient_raises_what_is_desirable_and_lowers_what_is_not():
+    # -beta s (1 - s) at s = 1 - sigmoid(0.1), and + beta s (1 - s) at s = 1 - sigmoid(0.05).
+    gradient = jax.grad(lambda s: kto(s, REFERENCE, DESIRABLE, 0.0, beta=0.1).sum())(POLICY)
+    np.testing.assert_allclose(gradient, [-0.0249376040, 0.0249843813], rtol=1e-6)
+
+
+def test_is_half_its_weight_where_policy_equals_reference():
+    weights = {"desirable_weight": 1.25, "undesirable_weight": 3.0}
+    found = kto(POLICY, POLICY, DESIRABLE, 0.0, beta=0.7, **weights)
+    np.testing.assert_allclose(found, [0.625, 1.5], rtol=1e-7)
+
+
+def test_weights_scale_their_own_kind():
+    once = kto(POLICY, REFERENCE, DESIRABLE, 0.2, beta=0.5)
+    found = kto(POLICY, REFERENCE, DESIRABLE, 0.2, beta=0.5, desirable_weight=2.0)
+    np.testing.assert_allclose(found, once * jnp.array([2.0, 1.0]), rtol=1e-7)
+    found = kto(POLICY, REFERENCE, DESIRABLE, 0.2, beta=0.5, undesirable_weight=3.0)
+    np.testing.assert_allclose(found, once * jnp.array([1.0, 3.0]), rtol=1e-7)
+
+
+@pytest.mark.parametrize(("desirable", "expected"), [(True, [1.0, 0.0]), (False, [0.0, 1.0])])
+def test_saturates_far_from_the_reference(desirable, expected):
+    far = jnp.array([-1000.0, 1000.0])
+    loss = lambda s: kto(s, jnp.zeros(2), jnp.full(2, desirable), 0.0, beta=1.0)  # noqa: E731
+    np.testing.assert_array_equal(loss(far), expected)
+    np.testing.assert_array_equal(jax.grad(lambda s: loss(s).sum())(far), 0.0)
+
+
+def test_no_gradient_flows_into_the_reference_point():
+    loss = lambda kl: kto(POLICY, REFERENCE, DESIRABLE, kl, beta=0.5).sum()  # noqa: E731
+    assert jax.grad(loss)(0.3) == 0.0
+
+
+def test_one_reference_point_serves_any_leading_axes():
+    wide = jnp.stack([POLICY, POLICY + 1.0])
+    found = kto(wide, jnp.stack([REFERENCE] * 2), jnp.stack([DESIRABLE] * 2), 0.4, beta=0.1)
+    np.testing.assert_allclose(found[0], [0.4850044984, 0.4775151752], rtol=1e-6)
