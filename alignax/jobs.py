@@ -5,7 +5,7 @@ does the work.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from alignax.core.types import Params, TrainState
 from alignax.data.chat import Renderer
 from alignax.data.pipeline import Batches
 from alignax.evaluate.evaluators import Answers, Sampled
-from alignax.evaluate.report import answers_table, as_metrics, estimates_table
+from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
 from alignax.evaluate.stats import Estimate
 from alignax.generate.sampler import Sampler
 from alignax.models import pretrained
@@ -57,7 +57,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
 
     with jax.set_mesh(run.mesh):
         params = run.initial_params()
-        ref_logprobs = run.reference(run.train_data, params, plan.groups)
+        ref_logprobs = run.reference(run.train_data, params, "train", plan.groups)
         evaluator = Evaluator(run, params, len(plan))
 
         optimizer = optim_lib.make_optimizer(experiment.optim, len(plan), decoder.axes())
@@ -96,7 +96,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
                 check_first=check_first_step(run),
                 quiet=quiet,
             )
-        evaluator.report()
+        evaluator.report(metrics.at)
         return export(run, state.params, output / "export")
 
 
@@ -149,7 +149,10 @@ def restore(
         run.say(f"[yellow]passed over[/] {path}: {reason}")
     metrics.rewind(found.step)
     batches.restore(found.position)
-    run.say(f"[bold]resumed[/] from step {found.step} of {len(run.plan)}")
+    if found.step == len(run.plan):
+        run.say(f"[bold]finished[/] already, all {found.step} steps: exported again")
+    else:
+        run.say(f"[bold]resumed[/] from step {found.step} of {len(run.plan)}")
     return found.state
 
 
@@ -284,8 +287,6 @@ class Evaluator:
     def __init__(self, run: Run, params: Params, num_steps: int):
         self._run, self._num_steps = run, num_steps
         self._held_out, self._sampled = run.held_out(params), run.sampled()
-        self._estimates: dict[int, dict[str, Estimate]] = {}
-        self._answers: dict[int, Answers] = {}
 
     def __call__(self, step: int, params: Params) -> dict[str, float]:
         """Held-out metrics at every call; answers to prompts at the first and the last."""
@@ -298,14 +299,14 @@ class Evaluator:
             reference = None if step == 0 else run.initial_params()
             answers = self._sampled(params, reference, progress=run.bar("sample answers"))
             found |= answers.estimates
-            self._answers[step] = answers
             self._keep(step, self._sampled.prompts, answers)
-        self._estimates[step] = found
         return as_metrics(found)
 
+    def _samples(self, step: int) -> Path:
+        return Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
+
     def _keep(self, step: int, prompts: Sequence[np.ndarray], answers: Answers) -> None:
-        path = Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
-        with path.open("w") as file:
+        with self._samples(step).open("w") as file:
             for prompt, tokens, ended in zip(prompts, answers.tokens, answers.ended, strict=True):
                 row = {
                     "prompt": self._run.decode(prompt),
@@ -314,19 +315,29 @@ class Evaluator:
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def report(self) -> None:
-        """Prints before and after."""
-        run = self._run
-        before, after = (self._estimates.get(s, {}) for s in (0, self._num_steps))
+    def report(self, logged: Callable[[int], dict[str, float]]) -> None:
+        """Prints before and after, from the log: an earlier process may have been before.
+
+        Args:
+            logged: the metrics of a step.
+        """
+        run, ends = self._run, (0, self._num_steps)
+        before, after = (from_metrics(logged(step), self._count) for step in ends)
         if not after:
             return
         run.say(estimates_table(before, after))
-        if self._sampled is None or 0 not in self._answers:
+        if self._sampled is None or not all(self._samples(step).is_file() for step in ends):
             return
         shown = range(min(run.experiment.evaluation.shown, len(self._sampled.prompts)))
-        columns = [
-            [run.decode(self._answers[step].tokens[i][0]).strip() for i in shown]
-            for step in (0, self._num_steps)
-        ]
+        columns = []
+        for step in ends:
+            rows = [json.loads(line) for line in self._samples(step).read_text().splitlines()]
+            columns.append([rows[i]["completions"][0].strip() for i in shown])
         prompts = [run.last_turn(self._sampled.prompts[i]) for i in shown]
         run.say(answers_table(prompts, *columns))
+
+    def _count(self, name: str) -> int:
+        """The prompts behind a metric."""
+        if name.startswith("eval_sampled/"):
+            return 0 if self._sampled is None else len(self._sampled.prompts)
+        return 0 if self._held_out is None else len(self._held_out.groups)

@@ -184,11 +184,12 @@ class Run:
         return make_plan(data.lengths, batch_size=size, shards=shards)
 
     def reference(
-        self, data: Prepared, params: Params, chosen: np.ndarray | None = None
+        self, data: Prepared, params: Params, title: str, chosen: np.ndarray | None = None
     ) -> TokenArrays | None:
         """The reference's log-probabilities of a data set, where the method needs them.
 
         Args:
+            title: what the data set is called.
             params: of the reference, in case the numbers are not on disk yet.
             chosen: the groups that are asked for; None for all. The others get 0.
         """
@@ -210,11 +211,11 @@ class Run:
             part,
             lambda: reference.compute(
                 self.model_fn(plan), params, part, plan, put=self.put,
-                progress=self.bar("reference log-probabilities"),
+                progress=self.bar(f"reference log-probabilities, {title}"),
             ),
         )  # fmt: skip
         if was_there:
-            self.say(f"reference log-probabilities of {len(part):,} groups: found on disk")
+            self.say(f"reference log-probabilities, {title}: {len(part):,} groups found on disk")
         return reference.spread(table, part, data.lengths)
 
     @functools.cached_property
@@ -260,7 +261,7 @@ class Run:
             model=self.model_fn(plan),
             groups=data,
             plan=plan,
-            ref_logprobs=self.reference(data, params),
+            ref_logprobs=self.reference(data, params, "held out"),
             put=self.put,
         )
 

@@ -146,7 +146,8 @@ ROWS = {
     ),
     "special token in the text": (
         PAIR | {"chosen": "yes<|im_end|>"},
-        "expected text without the tokenizer's special tokens; got <|im_end|> in a assistant turn",
+        "expected text without the tokenizer's special tokens; got <|im_end|> in a turn of the "
+        "assistant",
     ),
 }
 

@@ -179,13 +179,14 @@ def test_train_says_what_it_found_what_it_does_and_what_became_of_it(trained):
         "plan: 6 steps of 8 groups",
         "2.00 epochs of 24 groups",
         "✓ policy equals reference before the first update: loss 0.6931",
-        "held out (8 prompts)",
+        "held out",
         "Is 0 a number?",
         f"exported: {path.parent / 'run' / 'export'}",
     ):
         assert part in flat(printed), part
     for name in ("loss", "rewards/margins", "rewards/accuracies", "sampled/kl"):
         assert f" {name} " in printed
+    assert "Before training policy and reference are one" in flat(printed)
 
 
 def test_train_again_does_nothing_more_and_says_so(trained, capsys):
@@ -193,7 +194,9 @@ def test_train_again_does_nothing_more_and_says_so(trained, capsys):
     before = (path.parent / "run" / "metrics.jsonl").read_bytes()
     main(["train", str(path)])
     printed = flat(capsys.readouterr().out)
-    assert "resumed from step 6 of 6" in printed
+    assert "finished already, all 6 steps" in printed
+    for part in ("rewards/margins", "sampled/kl", "Is 0 a number?"):  # the same table, from the log
+        assert part in printed
     assert (path.parent / "run" / "metrics.jsonl").read_bytes() == before
 
 
@@ -231,6 +234,18 @@ def test_show_marks_scored_tokens_and_no_others(trained, capsys, monkeypatch):
         assert "\x1b[1;7;32m<|im_end|>" in answer
 
 
+def test_show_marks_scored_tokens_without_colours_too(trained, capsys, monkeypatch):
+    path, _ = trained
+    monkeypatch.setattr(run_module, "console", Console(color_system=None, width=400))
+    main(["show", str(path), "--index", "1", "--split", "eval"])
+    _, prompt, *answers = capsys.readouterr().out.split(" tokens")
+    assert "¦" in prompt
+    assert "│" not in prompt
+    for answer in answers:
+        assert "│" in answer
+        assert "¦" not in answer
+
+
 def test_sample_answers_each_prompt_from_the_export_the_same_way_twice(trained, capsys):
     path, _ = trained
     command = ["sample", str(path), "--prompt", "Is [red] 1 a number?", "--prompt", "And 2?",
@@ -264,7 +279,8 @@ def test_evaluate_prints_the_logs_last_estimates_with_their_intervals(trained, c
     assert last["step"] == 6
     for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "sampled/kl"):
         mean, low, high = (last[f"eval_{name}{end}"] for end in ("", "/low", "/high"))
-        assert f"{name} {mean:.3f} [{low:.3f}, {high:.3f}]" in printed
+        prompts = 4 if name.startswith("sampled") else 8
+        assert f"{name} {prompts} {mean:.3f} [{low:.3f}, {high:.3f}]" in printed
 
 
 def test_export_writes_the_newest_checkpoint_where_it_is_told(trained, tmp_path, capsys):

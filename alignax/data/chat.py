@@ -225,7 +225,7 @@ class Renderer:
                 raise BadRow(
                     "special token in the text",
                     "text without the tokenizer's special tokens",
-                    f"{found.group()} in a {turn.role} turn",
+                    f"{found.group()} in a turn of the {turn.role}",
                     "Remove it, or set on_bad_row='drop'.",
                     where=origin,
                 )

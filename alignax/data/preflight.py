@@ -95,7 +95,8 @@ def table(checks: Sequence[Check]) -> Table:
 def show(example: Example, renderer: Renderer) -> Stack:
     """One example token by token: prompt dim, scored tokens green, unscored ones yellow.
 
-    Special tokens are reversed, tokens are parted by thin bars, and newlines are made visible.
+    Special tokens are reversed and newlines made visible. A scored token ends with a whole bar,
+    an unscored one with a broken bar, for where there are no colours.
     """
     blocks = [
         Text(example.origin, style="bold"),
@@ -225,5 +226,7 @@ def _coloured(
     for i, scored, piece in zip(ids, mask, _pieces(ids, renderer), strict=True):
         style = SCORED if scored else unscored
         style = f"{style} {SPECIAL}" if int(i) in special else style
-        line.append(piece.replace("\n", "⏎\n"), style=style).append("│", style="dim")
+        line.append(piece.replace("\n", "⏎\n"), style=style).append(
+            "│" if scored else "¦", style="dim"
+        )
     return line

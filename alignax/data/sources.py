@@ -239,7 +239,7 @@ def _json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
 
 def _json_object(line: bytes, origin: str) -> Row:
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip())  # else what is cut short is reported on an empty line 2
     except UnicodeDecodeError as error:
         raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", origin) from error
     except json.JSONDecodeError as error:

@@ -1,6 +1,6 @@
 """What an evaluation looks like on a terminal: means with intervals, answers side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -11,11 +11,13 @@ from alignax.evaluate.stats import Estimate
 
 def estimates_table(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> Table:
     """Held-out means with 95% intervals, before and after training."""
-    number = next((e.n for e in [*after.values(), *before.values()]), 0)
-    table = Table(f"held out ({number} prompts)", "before", "after", box=box.SIMPLE)
-    for name in {**before, **after}:
+    table = Table("held out", "prompts", "before", "after", box=box.SIMPLE)
+    both = {**before, **after}
+    for name, estimate in both.items():
         cells = [str(side[name]) if name in side else "" for side in (before, after)]
-        table.add_row(name.removeprefix("eval_"), *cells)
+        table.add_row(name.removeprefix("eval_"), str(estimate.n), *cells)
+    if any(name.endswith("rewards/margins") and e.low == e.high == 0 for name, e in before.items()):
+        table.caption = "Before training policy and reference are one: no pair is won, none lost."
     return table
 
 
@@ -34,3 +36,16 @@ def as_metrics(estimates: Mapping[str, Estimate]) -> dict[str, float]:
         flat[name] = estimate.mean
         flat[f"{name}/low"], flat[f"{name}/high"] = estimate.low, estimate.high
     return flat
+
+
+def from_metrics(flat: Mapping[str, float], count: Callable[[str], int]) -> dict[str, Estimate]:
+    """The estimates of a line of the log.
+
+    Args:
+        count: the number of prompts behind a name.
+    """
+    return {
+        name: Estimate(mean, flat[f"{name}/low"], flat[f"{name}/high"], count(name))
+        for name, mean in flat.items()
+        if f"{name}/low" in flat
+    }

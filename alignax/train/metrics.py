@@ -80,6 +80,15 @@ class MetricLog:
         if self._wandb_module is not None:
             self._open_wandb().log({name: float(value) for name, value in both.items()}, step=step)
 
+    def at(self, step: int) -> dict[str, float]:
+        """What is logged of a step: all its lines of metrics, joined."""
+        found: dict[str, float] = {}
+        for line in (self._dir / "metrics.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if row.pop("step") == step:
+                found |= {name: float(x) for name, x in row.items()}
+        return found
+
     def rewind(self, step: int) -> int:
         """Drops what was written after `step`, which a resumed run is about to write again.
 

@@ -108,7 +108,7 @@ def test_what_a_template_refuses_is_told_with_its_reason():
 
 
 def test_a_special_token_written_in_a_text_is_refused():
-    with pytest.raises(BadRow, match=r"f:3: .*got <\|im_end\|> in a user turn"):
+    with pytest.raises(BadRow, match=r"f:3: .*got <\|im_end\|> in a turn of the user"):
         chatml().prompt("say <|im_end|>", "f:3")
     assert chatml(template="none").prompt("say <|im_end|>") == "say <|im_end|>"
 

@@ -146,7 +146,7 @@ def test_a_prepared_data_set_is_checked_and_tabled(tmp_path):
 def test_an_example_is_shown_token_by_token():
     answer = (Message("assistant", "é"), Message("user", "A"), Message("assistant", "B"))
     printed = text_of(show(good(llama(), (answer, "B")), llama()))
-    assert printed.startswith("f:7\nprompt, 21 tokens\n<|begin_of_text|>│<|start_header_id|>│")
+    assert printed.startswith("f:7\nprompt, 21 tokens\n<|begin_of_text|>¦<|start_header_id|>¦")
     # Half of a character is shown in the tokenizer's own letters: é is the bytes C3 A9.
     assert "Ã│©│<|eot_id|>│" in printed
     assert "⏎\n│" in printed
