@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alignax import run as run_module
 from alignax.cli import COMMANDS, main
+from alignax.evaluate.stats import Estimate
 from alignax.models import pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -186,7 +187,7 @@ def test_train_says_what_it_found_what_it_does_and_what_became_of_it(trained):
         assert part in flat(printed), part
     for name in ("loss", "rewards/margins", "rewards/accuracies", "sampled/kl"):
         assert f" {name} " in printed
-    assert "Before training policy and reference are one" in flat(printed)
+    assert "before: policy and reference are the same" in flat(printed)
 
 
 def test_train_again_does_nothing_more_and_says_so(trained, capsys):
@@ -279,8 +280,8 @@ def test_evaluate_prints_the_logs_last_estimates_with_their_intervals(trained, c
     assert last["step"] == 6
     for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "sampled/kl"):
         mean, low, high = (last[f"eval_{name}{end}"] for end in ("", "/low", "/high"))
-        prompts = 4 if name.startswith("sampled") else 8
-        assert f"{name} {prompts} {mean:.3f} [{low:.3f}, {high:.3f}]" in printed
+        n = 4 if name.startswith("sampled") else 8
+        assert f"{name} {n} {Estimate(mean, low, high, n)}" in printed
 
 
 def test_export_writes_the_newest_checkpoint_where_it_is_told(trained, tmp_path, capsys):

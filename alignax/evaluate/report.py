@@ -10,14 +10,14 @@ from alignax.evaluate.stats import Estimate
 
 
 def estimates_table(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> Table:
-    """Held-out means with 95% intervals, before and after training."""
-    table = Table("held out", "prompts", "before", "after", box=box.SIMPLE)
+    """Held-out means over n prompts with 95% intervals, before and after training."""
+    table = Table("held out", "n", "before", "after", box=box.SIMPLE)
     both = {**before, **after}
     for name, estimate in both.items():
         cells = [str(side[name]) if name in side else "" for side in (before, after)]
         table.add_row(name.removeprefix("eval_"), str(estimate.n), *cells)
     if any(name.endswith("rewards/margins") and e.low == e.high == 0 for name, e in before.items()):
-        table.caption = "Before training policy and reference are one: no pair is won, none lost."
+        table.caption = "before: policy and reference are the same, so no pair is won and none lost"
     return table
 
 

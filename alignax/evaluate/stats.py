@@ -18,7 +18,10 @@ class Estimate(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        # Four digits of what is large, so that two of these stand side by side on 80 columns.
+        decimals = 3 if max(abs(self.low), abs(self.high)) < 10 else 2
+        mean, low, high = (f"{x:.{decimals}f}" for x in self[:3])
+        return f"{mean} [{low}, {high}]"
 
 
 def estimate(values: Float[np.ndarray, " n"], *, share: bool = False, seed: int = 0) -> Estimate:

@@ -65,6 +65,8 @@ def test_conversations_in_parquet_are_lists_of_messages(tmp_path):
          r"column 7 \(Expecting value\)"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: expected a JSON object; got list"),
         ("a.jsonl.gz", '{"a": 1}\n{', "a.jsonl.gz:2: .*broken JSON at column 2"),
+        # Cut short, and a line goes on below it: not "column 1" of an empty line of its own.
+        ("a.jsonl", '{"a": 1,\n{"a": 2}\n', "a.jsonl:1: .*broken JSON at column 9"),
     ],
 )  # fmt: skip
 def test_broken_json_is_told_with_line_and_column(tmp_path, name, content, message):

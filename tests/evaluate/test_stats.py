@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alignax.evaluate.stats import estimate, wilson
+from alignax.evaluate.stats import Estimate, estimate, wilson
 
 
 def test_wilson_matches_values_worked_by_hand():
@@ -67,3 +67,8 @@ def test_wilsons_interval_mirrors_for_the_complement_and_stays_within_0_and_1():
 
 def test_prints_the_mean_with_its_interval():
     assert str(estimate(np.array([1.0] * 8 + [0.0] * 2), share=True)) == "0.800 [0.490, 0.943]"
+
+
+def test_large_numbers_are_shown_with_fewer_decimals():
+    assert str(Estimate(-48.9434, -104.789, 9.8765, 60)) == "-48.94 [-104.79, 9.88]"
+    assert str(Estimate(8.3504, 6.9617, 9.8971, 32)) == "8.350 [6.962, 9.897]"
