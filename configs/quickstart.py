@@ -5,10 +5,10 @@
 Data: the project's own pairs (configs/quickstart/): everyday prompts, answered by the model itself,
 judged by the rule in configs/quickstart/rule.py.
 
-Cost:    7 min 47 s on 2 cores, other work beside it (14 steps of 16 pairs, 19 s each). Peak memory
-         was not measured; for one update XLA plans 1.6 GB of arguments and 4.9 GB of temporaries.
+Cost:    9 min 3 s on 2 cores that others shared (14 steps of 16 pairs, 22.8 s each in the median).
+         Peak memory of the run was not measured; of its update alone, in a benchmark: 3.8 GB.
 Expect:  on 60 held-out pairs, before -> after (2026-11-24, seed 0, JAX 0.10.2, 95% intervals):
-         rewards/accuracies -> 0.917 [0.819, 0.964], rewards/margins 0 -> 0.912 [0.751, 1.072],
+         rewards/accuracies -> 0.917 [0.819, 0.964], rewards/margins 0 -> 0.912 [0.751, 1.068],
          sampled/length 72.8 -> 19.6 tokens, sampled/ended 0.19 -> 0.97, sampled/kl 8.35 nats.
 """
 
