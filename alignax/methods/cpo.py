@@ -3,12 +3,18 @@
 Xu et al. 2024, arXiv:2401.08417, equation 3.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.method import Method, Needs
+from alignax.core.pairs import chosen_first, pair_metrics
+from alignax.core.records import Group, Preference, Record
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def cpo(
@@ -32,3 +38,34 @@ def cpo(
     margin = constant(beta) * (logprobs[..., 0] - logprobs[..., 1])
     # (1 - eps) softplus(-m) + eps softplus(m), and softplus(m) = softplus(-m) + m.
     return jax.nn.softplus(-margin) + constant(label_smoothing) * margin
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CPO(Method):
+    """CPO on preference pairs.
+
+    Fields:
+        beta: the scale of the implicit reward.
+        label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
+        nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens.
+    """
+
+    beta: Scalar = 0.1
+    label_smoothing: Scalar = 0.0
+    nll_weight: Scalar = 1.0
+
+    def needs(self) -> Needs:
+        """Preference pairs, and no reference."""
+        return Needs(record=Preference)
+
+    def group(self, record: Record) -> Group:
+        """Chosen first."""
+        return chosen_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The preference term and the likelihood of the chosen response."""
+        logps = masked_sum(outputs.logprobs, batch.mask)
+        nll = -masked_mean(outputs.logprobs, batch.mask)[:, 0]
+        loss = cpo(logps, beta=self.beta, label_smoothing=self.label_smoothing)
+        metrics = pair_metrics(logps, self.beta * logps)
+        return loss + self.nll_weight * nll, {**metrics, "nll_loss": nll}

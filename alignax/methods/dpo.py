@@ -6,7 +6,6 @@ DPO (Mitchell 2023): a pair is taken to be the wrong way round with that probabi
 """
 
 import dataclasses
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float
 from alignax.core.constant import constant
 from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs
+from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
@@ -96,32 +96,41 @@ class DPO(Method):
 
     def group(self, record: Record) -> Group:
         """Chosen first."""
-        pair = cast(Preference, record)
-        return Group(
-            prompt=pair.prompt,
-            responses=(pair.chosen, pair.rejected),
-            scores=(1.0, 0.0),
-            origin=pair.origin,
-        )
+        return chosen_first(record)
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Equation 7 for each pair; metrics under TRL's names, rewards without gradient."""
-        assert batch.ref_logprobs is not None, "the step checks needs().reference"
-        policy = masked_sum(outputs.logprobs, batch.mask)
-        # Token by token and then summed: the sums are of the order of 1,000 nats, where float32
-        # steps by 1e-4, and the difference of two such sums would be no better than that.
-        ref_logprobs = jax.lax.stop_gradient(batch.ref_logprobs)
-        ratio = masked_sum(outputs.logprobs - ref_logprobs, batch.mask)
+        ratio = log_ratios(outputs, batch)
         loss = dpo(
             ratio, jnp.zeros_like(ratio), beta=self.beta, label_smoothing=self.label_smoothing
         )
-        rewards = jax.lax.stop_gradient(self.beta * ratio)
-        margins = rewards[:, 0] - rewards[:, 1]
-        return loss, {
-            "rewards/chosen": rewards[:, 0],
-            "rewards/rejected": rewards[:, 1],
-            "rewards/margins": margins,
-            "rewards/accuracies": (margins > 0).astype(jnp.float32),
-            "logps/chosen": policy[:, 0],
-            "logps/rejected": policy[:, 1],
-        }
+        return loss, pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.beta * ratio)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RobustDPO(Method):
+    """DPO on pairs of which a known share is mislabelled.
+
+    Fields:
+        beta: how strongly the policy is held to the reference.
+        label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
+    """
+
+    beta: Scalar = 0.1
+    label_smoothing: Scalar = 0.1
+
+    def needs(self) -> Needs:
+        """Preference pairs and the reference's log-probabilities."""
+        return Needs(record=Preference, reference=True)
+
+    def group(self, record: Record) -> Group:
+        """Chosen first."""
+        return chosen_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The estimate of the loss of the true labels. May be negative."""
+        ratio = log_ratios(outputs, batch)
+        loss = robust_dpo(
+            ratio, jnp.zeros_like(ratio), beta=self.beta, label_smoothing=self.label_smoothing
+        )
+        return loss, pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.beta * ratio)

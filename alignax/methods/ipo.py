@@ -3,11 +3,17 @@
 Azar et al. 2023, arXiv:2310.12036, equation 17.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.masked import masked_sum
+from alignax.core.method import Method, Needs
+from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
+from alignax.core.records import Group, Preference, Record
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def ipo(
@@ -32,3 +38,31 @@ def ipo(
     """
     ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     return (ratio[..., 0] - ratio[..., 1] - 0.5 / constant(tau)) ** 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IPO(Method):
+    """IPO on preference pairs.
+
+    Fields:
+        tau: how strongly the policy is held to the reference, above 0.
+        average: take log-ratios a token, as TRL does, and not a response, as the paper does. The
+            target 1 / (2 tau) is then in nats a token.
+    """
+
+    tau: Scalar = 0.1
+    average: bool = True
+
+    def needs(self) -> Needs:
+        """Preference pairs and the reference's log-probabilities."""
+        return Needs(record=Preference, reference=True)
+
+    def group(self, record: Record) -> Group:
+        """Chosen first."""
+        return chosen_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The squared distance of each pair from the target; rewards are tau times log-ratios."""
+        ratio = log_ratios(outputs, batch, average=self.average)
+        loss = ipo(ratio, jnp.zeros_like(ratio), tau=self.tau)
+        return loss, pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.tau * ratio)

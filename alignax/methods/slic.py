@@ -4,12 +4,18 @@ Zhao et al. 2023, arXiv:2305.10425; measured against a reference, Liu et al. 202
 arXiv:2309.06657, where it is called hinge-norm.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.masked import masked_sum
+from alignax.core.method import Method, Needs
+from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
+from alignax.core.records import Group, Preference, Record
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def slic(logprobs: Float[Array, "*b 2"], *, delta: Number) -> Float[Array, "*b"]:
@@ -47,3 +53,56 @@ def hinge(
     """
     ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     return jax.nn.relu(1.0 - constant(beta) * (ratio[..., 0] - ratio[..., 1]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SLiC(Method):
+    """SLiC on preference pairs, with the chosen response as its own target.
+
+    Fields:
+        delta: the margin from which on a pair is good enough, in nats.
+        nll_weight: the paper's lambda, of the chosen response's negative log-likelihood, summed
+            over its tokens.
+    """
+
+    delta: Scalar = 1.0
+    nll_weight: Scalar = 0.1
+
+    def needs(self) -> Needs:
+        """Preference pairs, and no reference."""
+        return Needs(record=Preference)
+
+    def group(self, record: Record) -> Group:
+        """Chosen first."""
+        return chosen_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Calibration and likelihood; rewards are log-probabilities."""
+        logps = masked_sum(outputs.logprobs, batch.mask)
+        loss = slic(logps, delta=self.delta) - self.nll_weight * logps[:, 0]
+        return loss, {**pair_metrics(logps, logps), "nll_loss": -logps[:, 0]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hinge(Method):
+    """SLiC's hinge against a reference (hinge-norm), on preference pairs.
+
+    Fields:
+        beta: one over the margin, in nats, from which on a pair is good enough.
+    """
+
+    beta: Scalar = 0.05
+
+    def needs(self) -> Needs:
+        """Preference pairs and the reference's log-probabilities."""
+        return Needs(record=Preference, reference=True)
+
+    def group(self, record: Record) -> Group:
+        """Chosen first."""
+        return chosen_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The hinge of each pair; rewards are beta times log-ratios."""
+        ratio = log_ratios(outputs, batch)
+        loss = hinge(ratio, jnp.zeros_like(ratio), beta=self.beta)
+        return loss, pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.beta * ratio)
