@@ -13,6 +13,7 @@ import json
 import resource
 import statistics
 import time
+from typing import Literal
 
 import jax
 import numpy as np
@@ -45,7 +46,7 @@ class Settings:
     response: int = 128
     warmup: int = 2
     steps: int = 8
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "block"  # as the library's own default
     seed: int = 0
 
@@ -76,8 +77,8 @@ class RandomPairs:
         )
 
 
-def main(settings: Settings) -> None:
-    total = settings.warmup + settings.steps
+def decoder(settings: Settings) -> Decoder:
+    """The model of that shape."""
     config = DecoderConfig(
         vocab_size=settings.vocab,
         width=settings.hidden,
@@ -88,7 +89,12 @@ def main(settings: Settings) -> None:
         mlp_width=settings.intermediate,
         tied=settings.tie,
     )
-    model = Decoder(config=config, dtype=settings.dtype, remat=settings.remat)
+    return Decoder(config=config, dtype=settings.dtype, remat=settings.remat)
+
+
+def main(settings: Settings) -> None:
+    total = settings.warmup + settings.steps
+    model = decoder(settings)
     params = jax.jit(model.init)(jax.random.key(settings.seed))
     pairs = RandomPairs(settings, settings.pairs * total)
     plan = make_plan(pairs.lengths, batch_size=settings.pairs, num_steps=total, seed=settings.seed)
@@ -113,7 +119,7 @@ def main(settings: Settings) -> None:
             {
                 "library": "alignax",
                 "jax": jax.__version__,
-                "params_m": round(config.num_params / 1e6, 2),
+                "params_m": round(model.config.num_params / 1e6, 2),
                 "rows": f"{shape.rows} x {shape.row_length}",
                 "s_per_step_median": round(statistics.median(kept), 4),
                 "s_per_step_min": round(min(kept), 4),

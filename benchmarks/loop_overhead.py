@@ -18,15 +18,13 @@ from pathlib import Path
 
 import jax
 import tyro
-from dpo_step import RandomPairs
+from dpo_step import RandomPairs, decoder
 from dpo_step import Settings as Shape
 
 from alignax.data.pipeline import Batches
 from alignax.data.plan import make_plan
 from alignax.methods import DPO
-from alignax.models.config import DecoderConfig
 from alignax.models.outputs import outputs
-from alignax.models.transformer import Decoder
 from alignax.train import reference
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.loop import Loop, train
@@ -47,18 +45,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     shape = Shape()
-    model = Decoder(
-        config=DecoderConfig(
-            vocab_size=shape.vocab,
-            width=shape.hidden,
-            layers=shape.layers,
-            heads=shape.heads,
-            kv_heads=shape.heads,
-            head_dim=shape.hidden // shape.heads,
-            mlp_width=shape.intermediate,
-        ),
-        remat=shape.remat,
-    )
+    model = decoder(shape)
     pairs = RandomPairs(shape, shape.pairs * settings.steps)
     plan = make_plan(pairs.lengths, batch_size=shape.pairs, num_steps=settings.steps, seed=0)
     optim = Optim(learning_rate=1e-4)
