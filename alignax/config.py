@@ -22,7 +22,9 @@ import tyro
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.types import Scalar
+from alignax.data import convert
 from alignax.data.bad_rows import OnBadRow
+from alignax.data.convert import Pairing
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.sampler import Sampler
 from alignax.models.transformer import Remat
@@ -58,6 +60,9 @@ class Data:
         eval_limit: rows of the held-out data that are used; None for all.
         template: "chat" renders by the tokenizer's chat template; "none" takes strings as they
             stand. chat_template: a file whose template replaces the tokenizer's.
+        pairing: how lists are made into pairs, for a method that learns from pairs:
+            `data.convert.pairs` explains each way.
+        strength: sources of responses from the weakest to the strongest, for pairing="strength".
         limits: how long a group may be.
         on_bad_row: "refuse" stops at a row with a defect; "drop" drops and counts it.
         max_dropped_share: of groups that may be dropped or cut before the run refuses to start.
@@ -71,6 +76,8 @@ class Data:
     eval_limit: int | None = None
     template: Literal["chat", "none"] = "chat"
     chat_template: str | None = None
+    pairing: Pairing = "best-worst"
+    strength: tuple[str, ...] = ()
     limits: TokenLimits = TokenLimits()
     on_bad_row: OnBadRow = "refuse"
     max_dropped_share: float = 0.1
@@ -329,6 +336,7 @@ def check(experiment: Experiment) -> None:
     """Refuses settings that cannot work, before anything is allocated."""
     _check_types(experiment, "")
     experiment.loop.check()
+    convert.check(experiment.data.pairing, experiment.data.strength)
     for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
                         ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip
         if value <= 0:

@@ -4,6 +4,7 @@ Each puts a `Run`'s parts to work in the order of the data's way; every line cal
 does the work.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.chat import Renderer
 from alignax.data.pipeline import Batches
+from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.evaluate.evaluators import Answers, Sampled
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
 from alignax.evaluate.stats import Estimate
 from alignax.generate.sampler import Sampler
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
-from alignax.run import Run, console, end_ids, load_tokenizer
+from alignax.run import Run, console
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
@@ -47,7 +49,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
     run.say(
         f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters, "
         f"{experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
-        f"{jax.devices()[0].platform}; [bold]method[/]: {experiment.method}"
+        f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
     )
     run.preflight()
     plan = run.plan
@@ -63,7 +65,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
         optimizer = optim_lib.make_optimizer(experiment.optim, len(plan), decoder.axes())
         shardings = sharding.state(run.mesh, run.param_shardings, optimizer, decoder.abstract())
         step = jax.jit(
-            make_step(experiment.method, run.model_fn(plan), optimizer),
+            make_step(run.method, run.model_fn(plan), optimizer),
             donate_argnums=0,
             out_shardings=(shardings, sharding.replicated(run.mesh)),
         )
@@ -110,7 +112,7 @@ def settings(run: Run) -> dict[str, Any]:
         if data is not None:
             contents[name] = data.fingerprint
     digests = {f"contents of {name}": digest[:16] for name, digest in contents.items()}
-    return to_json(run.experiment) | digests
+    return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
 
 
 def refuse_another(run: Run) -> None:
@@ -163,7 +165,7 @@ def check_first_step(run: Run) -> Any:
 
     def look(values: Any) -> None:
         margin = values.get("rewards/margins")
-        if margin is None or not run.experiment.method.needs().reference:
+        if margin is None or not run.method.needs().reference:
             return
         if abs(margin) > tolerance:
             raise BadInput(
@@ -189,6 +191,7 @@ def export(run: Run, params: Params, directory: Path) -> Path:
         run.decoder.config,
         source=run.model_dir,
         eos=tuple(sorted(run.renderer.end_ids)),
+        labels=run.method.needs().score_names if run.num_scores else (),
     )
     run.say(f"[bold]exported[/]: {directory}")
     return directory
@@ -293,7 +296,7 @@ class Evaluator:
         run, found = self._run, {}
         if self._held_out is not None:
             bar = run.bar(f"evaluate at step {step}")
-            at_reference = step == 0 and run.experiment.method.needs().reference
+            at_reference = step == 0 and run.method.needs().reference
             found |= self._held_out(None if at_reference else params, progress=bar)
         if self._sampled is not None and step in (0, self._num_steps):
             reference = None if step == 0 else run.initial_params()

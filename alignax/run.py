@@ -15,18 +15,20 @@ import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
-from alignax.core.method import text_settings
-from alignax.core.records import Record
+from alignax.core.method import Method, text_settings
+from alignax.core.records import Group, Record
 from alignax.core.types import Params
 from alignax.data.builder import Prepared, prepare
 from alignax.data.chat import Renderer
+from alignax.data.curriculum import order
 from alignax.data.pipeline import Groups, TokenArrays
 from alignax.data.plan import Plan, make_plan
 from alignax.data.preflight import preflight, table
+from alignax.data.sources import load_records
+from alignax.data.tokenizers import end_ids, load_tokenizer, read_template
 from alignax.evaluate.evaluators import HeldOut, Sampled
 from alignax.models import pretrained
 from alignax.models.outputs import outputs
@@ -48,7 +50,23 @@ class Run:
     experiment: Experiment
     quiet: bool = False
 
-    # --- Text
+    # --- The method, and text
+
+    @functools.cached_property
+    def method(self) -> Method:
+        """The experiment's method, with what it takes from the training data."""
+        method, data = self.experiment.method, self.experiment.data
+        if type(method).fit is Method.fit:
+            return method
+        records, _ = load_records(
+            data.train,
+            method.needs().record,
+            split=data.train_split,
+            on_bad_row=data.on_bad_row,
+            pairing=data.pairing,
+            strength=data.strength,
+        )
+        return method.fit(records)
 
     @functools.cached_property
     def model_dir(self) -> Path:
@@ -67,30 +85,35 @@ class Run:
             extra_end_ids=end_ids(self.model_dir),
         )
 
-    def prepared(self, which: str) -> Prepared:
-        """The tokenised data set: `train` or `eval`."""
-        data, method = self.experiment.data, self.experiment.method
+    def prepared(self, which: str, *, asked: bool = False) -> Prepared:
+        """The tokenised data set: `train` or `eval`.
+
+        Args:
+            asked: its prompts as the trained policy is asked, and not as it learns from them.
+        """
+        data, method = self.experiment.data, self.method
         source = getattr(data, which)
         if source is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
 
-        def group(record: Record):
-            made = method.group(record)
-            return dataclasses.replace(made, prompt=method.ask(made.prompt))
+        def asking(record: Record) -> Group:
+            return dataclasses.replace(method.group(record), prompt=method.ask(record.prompt))
 
         try:
             return prepare(
                 source,
-                group,
+                asking if asked else method.group,
                 method.needs().record,
                 self.renderer,
                 data.limits,
-                grouping=text_settings(method),
+                grouping=f"asked by {method}" if asked else text_settings(method),
                 cache_dir=data.cache_dir,
                 split=getattr(data, f"{which}_split"),
                 on_bad_row=data.on_bad_row,
                 max_dropped_share=data.max_dropped_share,
                 limit=data.eval_limit if which == "eval" else None,
+                pairing=data.pairing,
+                strength=data.strength,
             )
         # ArrayRecord tells of a full disk by a RuntimeError.
         except (OSError, RuntimeError) as error:
@@ -137,7 +160,7 @@ class Run:
     def decoder(self) -> Decoder:
         """The model as pure functions."""
         settings = self.experiment.model
-        config = pretrained.read_config(self.model_dir)
+        config = pretrained.read_config(self.model_dir, num_scores=self.num_scores)
         longest = self.experiment.data.limits.max_length
         if longest > config.max_positions:
             raise BadInput(
@@ -148,6 +171,12 @@ class Run:
             )
         return Decoder(config=config, dtype=settings.dtype, remat=settings.remat)
 
+    @property
+    def num_scores(self) -> int:
+        """Outputs of the reward head; 0 for a language model."""
+        needs = self.method.needs()
+        return len(needs.score_names) if needs.head == "reward" else 0
+
     @functools.cached_property
     def param_shardings(self) -> Params:
         """Where each parameter lies."""
@@ -155,7 +184,12 @@ class Run:
 
     def initial_params(self) -> Params:
         """The weights that the run begins from: the reference."""
-        return pretrained.load(self.model_dir, shardings=self.param_shardings).params
+        return pretrained.load(
+            self.model_dir,
+            shardings=self.param_shardings,
+            num_scores=self.num_scores,
+            seed=self.experiment.seed,
+        ).params
 
     def model_fn(self, plan: Plan) -> ModelFn:
         """The model as the update calls it, for batches of one plan's shape."""
@@ -193,7 +227,7 @@ class Run:
             params: of the reference, in case the numbers are not on disk yet.
             chosen: the groups that are asked for; None for all. The others get 0.
         """
-        if not self.experiment.method.needs().reference:
+        if not self.method.needs().reference:
             return None
         part = reference.Part(data, np.arange(len(data)) if chosen is None else chosen)
         plan = self.one_pass(part)
@@ -221,16 +255,21 @@ class Run:
     @functools.cached_property
     def plan(self) -> Plan:
         """The whole run's steps."""
-        loop = self.experiment.loop
-        plan = make_plan(
-            self.train_data.lengths,
+        loop, data, seed = self.experiment.loop, self.train_data, self.experiment.seed
+        num_steps, schedule = loop.num_steps(len(data)), self.method.needs().schedule
+        return make_plan(
+            data.lengths,
             batch_size=loop.batch_size,
             accumulation=loop.gradient_accumulation_steps,
-            num_steps=loop.num_steps(len(self.train_data)),
-            seed=self.experiment.seed,
+            num_steps=num_steps,
+            seed=seed,
             shards=sharding.shards(self.mesh),
+            order=None
+            if schedule is None
+            else order(
+                data.gaps, schedule, num_steps=num_steps, batch_size=loop.batch_size, seed=seed
+            ),
         )
-        return plan
 
     def describe_plan(self) -> None:
         """Prints the run's size before it begins."""
@@ -257,7 +296,7 @@ class Run:
             return None
         plan = self.one_pass(data)
         return HeldOut(
-            method=self.experiment.method,
+            method=self.method,
             model=self.model_fn(plan),
             groups=data,
             plan=plan,
@@ -268,9 +307,11 @@ class Run:
     def sampled(self) -> Sampled | None:
         """Answers to held-out prompts."""
         data, settings = self.eval_data, self.experiment.evaluation
-        count = 0 if data is None else min(settings.num_prompts, len(data))
-        if data is None or count == 0:
+        if data is None or settings.num_prompts == 0 or self.method.needs().head == "reward":
             return None
+        if type(self.method).ask is not Method.ask:
+            data = self.prepared("eval", asked=True)
+        count = min(settings.num_prompts, len(data))
         return Sampled(
             model=self.decoder,
             prompts=[data[i].prompt for i in range(count)],
@@ -290,40 +331,3 @@ class Run:
         ends = np.flatnonzero(np.isin(ids, list(self.renderer.end_ids)))
         begin, end = (ends[-2] + 1 if len(ends) > 1 else 0), (ends[-1] if len(ends) else len(ids))
         return self.decode(ids[begin:end]).strip().removeprefix("user\n")
-
-
-def read_template(path: Path) -> str:
-    """The text of a chat template in a file."""
-    try:
-        return path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            "a file with a chat template",
-            f"{getattr(error, 'strerror', None) or error}: {path}",
-            "Give the path of a Jinja template, or leave it out for the tokenizer's own.",
-            where="data.chat_template",
-        ) from error
-
-
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory."""
-    try:
-        return AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            "a tokenizer beside the weights (tokenizer.json, tokenizer_config.json)",
-            str(error).splitlines()[0],
-            "Copy it from where the model came from.",
-            where=str(directory),
-        ) from error
-
-
-def end_ids(directory: Path) -> tuple[int, ...]:
-    """The ids that end a response, as the model's generation config names them."""
-    try:
-        found = GenerationConfig.from_pretrained(directory).eos_token_id
-    except OSError:
-        return ()
-    if found is None:
-        return ()
-    return tuple(found) if isinstance(found, list) else (found,)

@@ -1,4 +1,4 @@
-"""What a method is: hyperparameters, a declaration of needs and up to four pure functions.
+"""What a method is: hyperparameters, a declaration of needs and a few pure functions.
 
 A method is a value: a final, frozen dataclass in a file of its own. Shared code asks it what it
 needs and never which one it is.
@@ -7,12 +7,16 @@ needs and never which one it is.
 import abc
 import dataclasses
 import typing
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alignax.core.records import Group, Record, Text
-from alignax.core.types import Batch, Metrics, Outputs, Scalar
+from alignax.core.schedule import Schedule
+from alignax.core.types import Batch, Means, Metrics, Outputs, Scalar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,10 +51,13 @@ class Needs:
         reference: whether `batch.ref_logprobs` must be there.
         reward: whether responses must be scored by a reward function.
         sampling: how responses are drawn, for methods that learn from samples.
-        head: a scalar head beside the vocabulary.
+        head: a scalar head: "value" beside the vocabulary, "reward" in its place.
+        score_names: of the outputs of the reward head.
         outputs: further fields of `Outputs` to compute.
         mean_over: what the sum of losses is divided by: the prompts of the whole optimiser step,
             or its scored tokens.
+        schedule: in which order groups are met, by how easy they are: their first score less
+            their last. None for any order.
     """
 
     record: type[Record]
@@ -58,8 +65,10 @@ class Needs:
     reward: bool = False
     sampling: Sampling | None = None
     head: Literal["value", "reward"] | None = None
+    score_names: tuple[str, ...] = ("reward",)
     outputs: frozenset[str] = frozenset()
     mean_over: Literal["prompts", "tokens"] = "prompts"
+    schedule: Schedule | None = None
 
 
 class Method(abc.ABC):
@@ -69,9 +78,21 @@ class Method(abc.ABC):
     def needs(self) -> Needs:
         """What the method must be given."""
 
+    def fit(self, records: Sequence[Record]) -> Self:
+        """The method with what it takes from the training data, such as the scale of its scores.
+
+        Called once, before anything is made of the data; what it sets is kept with the run.
+        """
+        del records
+        return self
+
     @abc.abstractmethod
     def group(self, record: Record) -> Group:
-        """Puts the responses of one record side by side, in the order the loss expects."""
+        """Puts the responses of one record side by side, in the order the loss expects.
+
+        Raises:
+            LeftOut: the record is of no use to the method.
+        """
 
     def ask(self, prompt: Text) -> Text:
         """How the trained policy is prompted. The prompt itself, for most."""
@@ -82,9 +103,31 @@ class Method(abc.ABC):
         del key
         return batch
 
+    def means(self, outputs: Outputs, batch: Batch) -> Metrics:
+        """Numbers a prompt whose means over the whole optimiser step the loss needs. Mostly none.
+
+        The loss gets them from `over_step`, without gradient.
+        """
+        del outputs, batch
+        return {}
+
     @abc.abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """One loss a prompt, unreduced, and metrics: one number a prompt for each name."""
+
+
+def over_step(values: Metrics, batch: Batch) -> Means:
+    """Means over the optimiser step of what `Method.means` gives, without gradient.
+
+    Where the step has several micro-batches it has taken the means over all of them and put them
+    into the batch. Where it has one, the batch is the whole step, on all devices together.
+    """
+    if batch.means is not None:
+        return batch.means
+    present = jnp.any(batch.valid, axis=-1)
+    count = jnp.maximum(jnp.sum(present, dtype=jnp.float32), 1.0)
+    total = lambda x: jnp.sum(jnp.where(present, jax.lax.stop_gradient(x), 0.0))  # noqa: E731
+    return {name: total(x) / count for name, x in values.items()}
 
 
 def text_settings(method: Method) -> str:

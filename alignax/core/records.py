@@ -5,6 +5,7 @@ response holds what comes after the prompt: usually one assistant message, somet
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -37,10 +38,55 @@ class Demonstration(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preference(Record):
-    """A prompt and two responses, the first preferred. From `prompt` + `chosen` + `rejected`."""
+    """A prompt and two responses, the first preferred. From `prompt` + `chosen` + `rejected`.
+
+    `margin` says by how much, where that is known: a rating, or a difference of scores.
+    """
 
     chosen: Text
     rejected: Text
+    margin: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranking(Record):
+    """A prompt and two or more responses, each with a score; higher is better, in any order.
+
+    From `prompt` + `completions` + `scores`. `sources` names who wrote each, where that is known.
+    """
+
+    responses: tuple[Text, ...]
+    scores: tuple[float, ...]
+    sources: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored(Record):
+    """A prompt, one response and its score; higher is better."""
+
+    response: Text
+    score: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attributed(Record):
+    """A prompt, one response and what it was rated, by the name of the attribute."""
+
+    response: Text
+    attributes: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labelled(Record):
+    """A prompt, one response, and whether it is one to make more probable.
+
+    `unrelated` is a response to another prompt of the same data set; whoever reads a data set
+    fills it in.
+    """
+
+    response: Text
+    desirable: bool
+    unrelated: Text = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,9 +101,22 @@ class Group:
     """What a method puts side by side: one prompt, its k responses and a number for each.
 
     `Method.group` makes it from a record. The order of responses is the order of axis `k`.
+    `attributes` has further numbers for each response, as many for all; NaN where one is missing.
     """
 
     prompt: Text
     responses: tuple[Text, ...]
     scores: tuple[float, ...]
+    attributes: tuple[tuple[float, ...], ...] = ()
     origin: str = ""
+
+
+class LeftOut(Exception):
+    """A sound record that teaches a method nothing, or that it does not want.
+
+    It is left out and counted under `reason`, whatever is done with bad rows.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason

@@ -2,8 +2,8 @@
 
 Axis letters: `b` prompts, `k` responses to a prompt, `p` prompt tokens, `r` response tokens,
 `n` rows, `t` tokens of a row, `u` shards of rows, `m` scored tokens of a shard, `v` vocabulary,
-`d` width, `h` heads, `s` seeds. Tuples and not dataclasses: `jax.tree.map` rebuilds them without
-running shape checks.
+`d` width, `h` heads, `c` numbers a response, `s` seeds. Tuples and not dataclasses: `jax.tree.map`
+rebuilds them without running shape checks.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ Number = int | Scalar | Real[Array, ""]  # a hyperparameter of a pure function; 
 BLOCK = 128  # tokens of a row that are attended from together; plans say how far back each looks
 Params = Any  # a pytree of arrays; only `models/` knows its structure
 Metrics = Mapping[str, Float[Array, " b"]]
+Means = dict[str, Float[Array, ""]]
 
 
 class Batch(NamedTuple):
@@ -33,6 +34,8 @@ class Batch(NamedTuple):
             0 off the mask.
         old_logprobs: the same under the policy that sampled the responses.
         old_values: the value head's output when they were sampled.
+        attributes: further numbers of each response (axis `c`); NaN where one is missing.
+        means: of `Method.means` over the whole optimiser step, where it has several batches.
     """
 
     prompts: Int[Array, "b p"]
@@ -44,6 +47,8 @@ class Batch(NamedTuple):
     ref_logprobs: Float[Array, "b k r"] | None = None
     old_logprobs: Float[Array, "b k r"] | None = None
     old_values: Float[Array, "b k r"] | None = None
+    attributes: Float[Array, "b k c"] | None = None
+    means: Means | None = None
 
 
 class Layout(NamedTuple):

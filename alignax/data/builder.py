@@ -16,17 +16,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float32
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Group, Record
+from alignax.core.records import Group, LeftOut, Record
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
+from alignax.data.convert import Pairing
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 1  # raise it whenever the same input would be written otherwise
+FORMAT = 2  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 
 
@@ -49,7 +51,9 @@ class Prepared:
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         row = self._rows[index % len(self)]
-        return Example(**{**row, "origin": row["origin"].decode()})
+        numbers = row["attributes"]
+        attributes = numbers.reshape(len(row["scores"]), -1) if numbers.size else None
+        return Example(**{**row, "origin": row["origin"].decode(), "attributes": attributes})
 
     @property
     def lengths(self) -> Lengths:
@@ -60,6 +64,11 @@ class Prepared:
     def _lengths(self) -> Lengths:
         with np.load(self.directory / "lengths.npz") as arrays:
             return Lengths(*(arrays[name] for name in Lengths._fields))
+
+    @functools.cached_property
+    def gaps(self) -> Float32[np.ndarray, " g"]:
+        """How far apart the first and the last response of each group are scored."""
+        return np.load(self.directory / "gaps.npy")
 
     @property
     def records(self) -> Report:
@@ -117,6 +126,7 @@ class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "mask": features.Tensor(shape=(None,), dtype=np.bool_),
                     "scores": features.Tensor(shape=(None,), dtype=np.float32),
                     "origin": features.Text(),
+                    "attributes": features.Tensor(shape=(None,), dtype=np.float32),
                 }
             ),
             disable_shuffling=True,
@@ -128,7 +138,9 @@ class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         for number, example in enumerate(self._examples):
-            yield number, example._asdict()
+            none = np.zeros(0, np.float32)
+            numbers = none if example.attributes is None else example.attributes.ravel()
+            yield number, {**example._asdict(), "attributes": numbers}
 
 
 def prepare(
@@ -144,6 +156,8 @@ def prepare(
     on_bad_row: OnBadRow = "refuse",
     max_dropped_share: float = 0.1,
     limit: int | None = None,
+    pairing: Pairing = "best-worst",
+    strength: Sequence[str] = (),
 ) -> Prepared:
     """The tokenised data set of a source: made now, or found where an earlier run left it.
 
@@ -158,6 +172,7 @@ def prepare(
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
         max_dropped_share: of groups that may be dropped or cut, in [0, 1].
         limit: read no more rows than this.
+        pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
 
     Raises:
         BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
@@ -172,6 +187,7 @@ def prepare(
         "limits": dataclasses.asdict(limits),
         "on_bad_row": on_bad_row,
         "limit": limit,
+        "pairing": [pairing, *strength],
     }
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
@@ -179,9 +195,28 @@ def prepare(
         prepared.tokens.check(max_dropped_share)
         return prepared
     records, report = load_records(
-        source, record_type, split=split, on_bad_row=on_bad_row, limit=limit
+        source,
+        record_type,
+        split=split,
+        on_bad_row=on_bad_row,
+        limit=limit,
+        pairing=pairing,
+        strength=strength,
     )
-    examples, tokens = tokenise(map(group, records), renderer, limits, on_bad_row=on_bad_row)
+    groups = []
+    for record in records:
+        try:
+            groups.append(group(record))
+        except LeftOut as useless:
+            report.left_out.add(useless.reason, record.origin)
+    if not groups:
+        raise BadInput(
+            "at least one row that teaches something",
+            f"{len(records)} records, left out: {report.left_out}",
+            "Give other data, or change the method's settings.",
+            where=source,
+        )
+    examples, tokens = tokenise(groups, renderer, limits, on_bad_row=on_bad_row)
     tokens.check(max_dropped_share)
     if not examples:
         raise BadInput(
@@ -248,6 +283,7 @@ def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) 
             Examples(examples, draft).download_and_prepare(download_dir=draft / "downloads")
         shutil.rmtree(draft / "downloads", ignore_errors=True)
         np.savez(draft / "lengths.npz", **token_counts(examples)._asdict())
+        np.save(draft / "gaps.npy", np.array([x.scores[0] - x.scores[-1] for x in examples]))
         (draft / "notes.json").write_text(json.dumps(notes, indent=1))
         draft.chmod(0o755)
         draft.rename(directory)

@@ -98,6 +98,8 @@ def _micro_batch(
         "valid": np.zeros((b, k), bool),
         "ref_logprobs": None if ref_logprobs is None else np.zeros((b, k, r), np.float32),
     }
+    if (numbers := groups[0].attributes) is not None:  # all groups have as many, or none has any
+        fields["attributes"] = np.full((b, k, numbers.shape[1]), np.nan, np.float32)
     rows, scored_room = (shape.rows, shape.row_length), (shape.shards, shape.scored)
     lie: dict[str, Any] = {
         "tokens": np.zeros(rows, np.int32),
@@ -130,6 +132,8 @@ def _micro_batch(
             batch.mask[i, j, :length] = mask
             batch.scores[i, j] = example.scores[j]
             batch.valid[i, j] = True
+            if batch.attributes is not None and example.attributes is not None:
+                batch.attributes[i, j] = example.attributes[j]
             if batch.ref_logprobs is not None and ref_logprobs is not None:
                 batch.ref_logprobs[i, j, :length] = ref_logprobs[group][part]
             _lay(layout, row, offset + at, tokens, i, j + 1, p)

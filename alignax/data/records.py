@@ -1,33 +1,65 @@
 """From a row, as people write it, to a record: which columns mean what, and what makes a row bad.
 
-Every text is a string or a list of {role, content}. Faults are of two kinds. A structural fault (a
-column that is not there) is raised at once: every row would have it. A defect of one row (an empty
-field, a chosen response that equals the rejected one) is a `BadRow`, which a caller may count and
-drop.
+Faults are of two kinds. A structural fault (a column that is not there) is raised at once: every
+row would have it. A defect of one row (an empty field, a chosen response that equals the rejected
+one) is a `BadRow`, which a caller may count and drop.
 """
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignax.core.errors import BadInput
 from alignax.core.records import (
-    ROLES,
+    Attributed,
     Demonstration,
-    Message,
+    Labelled,
     Preference,
     Prompt,
+    Ranking,
     Record,
+    Scored,
     Text,
 )
 from alignax.data.bad_rows import BadRow
+from alignax.data.convert import CONVERTERS
+from alignax.data.fields import (
+    as_label,
+    as_list,
+    as_number,
+    as_string,
+    as_text,
+    as_turns,
+    brief,
+    check_prompt,
+    check_response,
+    common_prompt,
+    same_kind,
+)
 
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 # The column sets of each type of record, the fullest first: the first whose columns are all there
-# is taken. Further columns are ignored.
+# is taken. Further columns are ignored, but for those of OPTIONAL.
 COLUMNS: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     Preference: (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
+    Ranking: (("prompt", "completions", "scores"), ("prompt", "responses", "scores")),
+    Scored: (
+        ("prompt", "completion", "score"),
+        ("prompt", "response", "score"),
+        ("messages", "score"),
+    ),
+    Attributed: (
+        ("prompt", "completion", "attributes"),
+        ("prompt", "response", "attributes"),
+        ("messages", "attributes"),
+        ("prompt", "response", *HELPSTEER),
+    ),
+    Labelled: (
+        ("prompt", "completion", "label"),
+        ("prompt", "response", "label"),
+        ("messages", "label"),
+    ),
     Demonstration: (
         ("messages",),
         ("prompt", "completion"),
@@ -36,22 +68,20 @@ COLUMNS: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     ),
     Prompt: (("prompt", "answer"), ("prompt",)),
 }
+OPTIONAL: dict[type[Record], tuple[tuple[str, ...], ...]] = {
+    Preference: (("margin",), ("score_chosen", "score_rejected")),
+    Ranking: (("sources",), ("models",)),
+}
 USE_INSTEAD: dict[type[Record], str] = {
     Preference: "For chosen and rejected responses, use DPO or another method on pairs.",
+    Ranking: "For responses with scores, use RRHF, PRO or another method on ranked lists.",
+    Scored: "For single responses with scores, use reward-weighted regression or a Decision "
+    "Transformer.",
+    Attributed: "For responses with attributes, use SteerLM or a reward model of attributes.",
+    Labelled: "For responses labelled true or false, use KTO.",
     Demonstration: "For prompt and response alone, use SFT.",
     Prompt: "For prompts alone, use a method that samples its own responses.",
 }
-# Role names of other conventions, so that the nearest of ours can be offered.
-FOREIGN_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "developer": "system",
-    "function": "tool",
-}
-HH_MARK = re.compile(r"\n\n(Human|Assistant):")
-HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +89,16 @@ class Form:
     """How the rows of a source are read, found from its first row.
 
     Fields:
-        record: the type of record.
+        record: the type of record that a row holds.
         columns: the columns that are read.
         conversational: whether the first row holds role/content lists.
+        wanted: the type of record that the method learns from, if it is another.
     """
 
     record: type[Record]
     columns: tuple[str, ...]
     conversational: bool
+    wanted: type[Record] | None = None
 
     @property
     def implicit_prompt(self) -> bool:
@@ -76,7 +108,8 @@ class Form:
     def __str__(self) -> str:
         kind = "conversational" if self.conversational else "plain text"
         prompt = "implicit" if self.implicit_prompt else "explicit"
-        return f"{self.record.__name__.lower()}, {kind}, {prompt} prompt"
+        made = f", made into {self.wanted.__name__.lower()}" if self.wanted else ""
+        return f"{self.record.__name__.lower()}, {kind}, {prompt} prompt{made}"
 
 
 def detect(row: Mapping[str, Any], record_type: type[Record], origin: str = "") -> Form:
@@ -84,7 +117,8 @@ def detect(row: Mapping[str, Any], record_type: type[Record], origin: str = "") 
 
     Args:
         row: its keys are the columns; its values tell conversations from strings.
-        record_type: what the method learns from.
+        record_type: what the method learns from. Where the columns make no such record, but one
+            that can be made into such, the form says so.
         origin: `file:line` of the row.
 
     Returns:
@@ -93,18 +127,30 @@ def detect(row: Mapping[str, Any], record_type: type[Record], origin: str = "") 
     Raises:
         BadInput: the columns make no record of this type.
     """
-    for columns in COLUMNS[record_type]:
-        if all(name in row for name in columns):
-            conversational = any(
-                isinstance(row[name], Sequence | Mapping) and not isinstance(row[name], str)
-                for name in columns
-            )
-            return Form(record=record_type, columns=columns, conversational=conversational)
+    others = (found for found, wanted in CONVERTERS if wanted is record_type)
+    for found in (record_type, *others):
+        for columns in COLUMNS[found]:
+            if not all(name in row for name in columns):
+                continue
+            conversational = any(_is_conversation(row[name]) for name in columns)
+            for more in OPTIONAL.get(found, ()):
+                if all(row.get(name) is not None for name in more):
+                    columns += more
+                    break
+            wanted = None if found is record_type else record_type
+            return Form(record=found, columns=columns, conversational=conversational, wanted=wanted)
     raise _wrong_columns(tuple(row), record_type, origin)
 
 
+def _is_conversation(value: Any) -> bool:
+    """Whether this is a list of messages, or a list of such lists."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return any(isinstance(x, Mapping) or _is_conversation(x) for x in value)
+
+
 def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
-    """One row as a record.
+    """One row as a record of the type that it holds.
 
     Where one field of a row is a conversation and another a string, the string is one turn.
 
@@ -119,206 +165,149 @@ def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
 
 
 def _preference(row: Mapping[str, Any], form: Form, origin: str) -> Preference:
-    chosen, rejected = (_text(row[name], name, origin) for name in ("chosen", "rejected"))
+    chosen, rejected = (as_text(row[name], name, origin) for name in ("chosen", "rejected"))
     if chosen == rejected:
         raise BadRow(
             "chosen equals rejected",
             "a chosen response that differs from the rejected one",
-            f"twice {_brief(chosen)}",
+            f"twice {brief(chosen)}",
             "A pair of equals teaches nothing: remove the row, or set on_bad_row='drop'.",
             where=origin,
         )
     if form.implicit_prompt:
-        prompt, (chosen, rejected) = _common_prompt(chosen, rejected, origin)
+        prompt, (chosen, rejected) = common_prompt(chosen, rejected, origin)
     else:
-        prompt = _text(row["prompt"], "prompt", origin)
-        prompt, (chosen, rejected) = _same_kind(prompt, (chosen, rejected))
-    _check_prompt(prompt, origin)
-    _check_response(chosen, "chosen", origin)
-    _check_response(rejected, "rejected", origin)
-    return Preference(prompt=prompt, chosen=chosen, rejected=rejected, origin=origin)
+        prompt = as_text(row["prompt"], "prompt", origin)
+        prompt, (chosen, rejected) = same_kind(prompt, (chosen, rejected))
+    check_prompt(prompt, origin)
+    check_response(chosen, "chosen", origin)
+    check_response(rejected, "rejected", origin)
+    margin = None
+    if "margin" in form.columns:
+        margin = as_number(row["margin"], "margin", origin)
+    elif "score_chosen" in form.columns:
+        better, worse = (as_number(row[n], n, origin) for n in ("score_chosen", "score_rejected"))
+        margin = better - worse
+    return Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin, origin=origin)
+
+
+def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
+    name = form.columns[1]
+    texts = as_list(row[name], name, origin)
+    scores = as_list(row["scores"], "scores", origin)
+    sources = tuple(as_list(row[n], n, origin) for n in ("sources", "models") if n in form.columns)
+    for other, column in (("scores", scores), *((form.columns[-1], x) for x in sources)):
+        if len(column) != len(texts):
+            raise BadRow(
+                "lists of unequal length",
+                f"as many {other} as {name}",
+                f"{len(column)} {other} for {len(texts)} {name}",
+                "Give one for each response, remove the row, or set on_bad_row='drop'.",
+                where=origin,
+            )
+    if len(texts) < 2:
+        raise BadRow(
+            "fewer than two responses",
+            f"two or more {name} to compare",
+            str(len(texts)),
+            "Remove the row, or set on_bad_row='drop'.",
+            where=origin,
+        )
+    found = tuple(as_text(text, f"{name}[{i}]", origin) for i, text in enumerate(texts))
+    prompt, found = same_kind(as_text(row["prompt"], "prompt", origin), found)
+    check_prompt(prompt, origin)
+    for i, text in enumerate(found):
+        check_response(text, f"{name}[{i}]", origin)
+    return Ranking(
+        prompt=prompt,
+        responses=found,
+        scores=tuple(as_number(x, f"scores[{i}]", origin) for i, x in enumerate(scores)),
+        sources=tuple(map(str, sources[0])) if sources else (),
+        origin=origin,
+    )
+
+
+def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text]:
+    """The prompt and the response of a row that has one of each."""
+    if form.implicit_prompt:
+        turns = as_turns(as_text(row["messages"], "messages", origin), "user")
+        first = next((i for i, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
+        if form.record is not Demonstration:  # what is judged is the last answer
+            answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+            first = answers[-1] if answers else len(turns)
+        prompt, response, name = turns[:first], turns[first:], "messages"
+    else:
+        name = form.columns[1]
+        prompt = as_text(row["prompt"], "prompt", origin)
+        prompt, (response,) = same_kind(prompt, (as_text(row[name], name, origin),))
+    # A conversation without an answer is told so, before it is told how its prompt should end.
+    check_response(response, name, origin)
+    check_prompt(prompt, origin)
+    return prompt, response
 
 
 def _demonstration(row: Mapping[str, Any], form: Form, origin: str) -> Demonstration:
-    if form.implicit_prompt:
-        turns = _as_turns(_text(row["messages"], "messages", origin), "user")
-        first = next((i for i, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
-        prompt, response = turns[:first], turns[first:]
-        name = "messages"
-    else:
-        name = form.columns[1]
-        prompt = _text(row["prompt"], "prompt", origin)
-        prompt, (response,) = _same_kind(prompt, (_text(row[name], name, origin),))
-    # A conversation without an answer is told so, before it is told how its prompt should end.
-    _check_response(response, name, origin)
-    _check_prompt(prompt, origin)
+    prompt, response = _single(row, form, origin)
     return Demonstration(prompt=prompt, response=response, origin=origin)
 
 
+def _scored(row: Mapping[str, Any], form: Form, origin: str) -> Scored:
+    prompt, response = _single(row, form, origin)
+    score = as_number(row["score"], "score", origin)
+    return Scored(prompt=prompt, response=response, score=score, origin=origin)
+
+
+def _labelled(row: Mapping[str, Any], form: Form, origin: str) -> Labelled:
+    prompt, response = _single(row, form, origin)
+    label = as_label(row["label"], "label", origin)
+    return Labelled(prompt=prompt, response=response, desirable=label, origin=origin)
+
+
+def _attributed(row: Mapping[str, Any], form: Form, origin: str) -> Attributed:
+    prompt, response = _single(row, form, origin)
+    given = row.get("attributes", {name: row.get(name) for name in HELPSTEER})
+    if not isinstance(given, Mapping):
+        raise BadRow(
+            "attributes that have no names",
+            "attributes as an object, such as {'helpfulness': 3}",
+            brief(given),
+            "Name each attribute, remove the row, or set on_bad_row='drop'.",
+            where=origin,
+        )
+    found = {
+        str(name): as_number(value, f"attributes.{name}", origin)
+        for name, value in given.items()
+        if value is not None  # not rated
+    }
+    if not found:
+        raise BadRow(
+            "no attributes",
+            "at least one attribute with a number",
+            brief(given),
+            "Rate the response, remove the row, or set on_bad_row='drop'.",
+            where=origin,
+        )
+    return Attributed(prompt=prompt, response=response, attributes=found, origin=origin)
+
+
 def _prompt(row: Mapping[str, Any], form: Form, origin: str) -> Prompt:
-    prompt = _text(row["prompt"], "prompt", origin)
-    _check_prompt(prompt, origin)
+    prompt = as_text(row["prompt"], "prompt", origin)
+    check_prompt(prompt, origin)
     answer = row["answer"] if "answer" in form.columns else None
     if answer is not None:
-        answer = _string(answer, "answer", origin)
+        answer = as_string(answer, "answer", origin)
     return Prompt(prompt=prompt, answer=answer, origin=origin)
 
 
 _PARSERS: dict[type[Record], Callable[[Mapping[str, Any], Form, str], Record]] = {
     Preference: _preference,
+    Ranking: _ranking,
+    Scored: _scored,
+    Attributed: _attributed,
+    Labelled: _labelled,
     Demonstration: _demonstration,
     Prompt: _prompt,
 }
-
-
-def _text(value: Any, name: str, origin: str) -> Text:
-    """A field as a string or as a conversation, neither with an empty part."""
-    if isinstance(value, str) or value is None or not isinstance(value, Sequence):
-        return _string(value, name, origin)
-    if not value:
-        raise _empty(name, "an empty list", origin)
-    return tuple(_message(turn, f"{name}[{i}]", origin) for i, turn in enumerate(value))
-
-
-def _message(turn: Any, name: str, origin: str) -> Message:
-    if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
-        got = f"the keys {', '.join(map(str, turn))}" if isinstance(turn, Mapping) else _brief(turn)
-        raise BadRow(
-            "not a message",
-            f"{name} to be a message with role and content",
-            got,
-            'Write each turn as {"role": ..., "content": ...}.',
-            where=origin,
-        )
-    role = turn["role"]
-    if role not in ROLES:
-        near = difflib.get_close_matches(str(role).lower(), ROLES, n=1)
-        offer = FOREIGN_ROLES.get(str(role).lower()) or (near[0] if near else "")
-        raise BadRow(
-            "unknown role",
-            f"the role of {name} to be one of {', '.join(ROLES)}",
-            repr(role),
-            f"Did you mean {offer}?" if offer else "Rename the role.",
-            where=origin,
-        )
-    if turn.get("tool_calls"):
-        raise BadRow(
-            "tool calls",
-            f"{name} to be all text",
-            "tool_calls",
-            "Write the calls into content, as the model should print them.",
-            where=origin,
-        )
-    return Message(role, _string(turn["content"], f"{name}.content", origin))
-
-
-def _string(value: Any, name: str, origin: str) -> str:
-    if value is None:
-        raise _empty(name, "null", origin)
-    if not isinstance(value, str):
-        raise BadRow(
-            "not text",
-            f"{name} to be text",
-            f"{type(value).__name__} {_brief(value)}",
-            "Write it as a string, or as a list of {role, content}.",
-            where=origin,
-        )
-    if not value.strip():
-        raise _empty(
-            name, "an empty string" if not value else f"only white space {value!r}", origin
-        )
-    return value
-
-
-def _common_prompt(chosen: Text, rejected: Text, origin: str) -> tuple[Text, tuple[Text, Text]]:
-    """The turns that two conversations share are the prompt; the rest of each is its response.
-
-    Example:
-        chosen     user A   assistant B   user C   assistant D
-        rejected   user A   assistant B   user C   assistant E
-        prompt     user A   assistant B   user C
-    """
-    both = [
-        _hh_turns(text, origin) if isinstance(text, str) else text for text in (chosen, rejected)
-    ]
-    shared = 0
-    while shared < min(map(len, both)) and both[0][shared] == both[1][shared]:
-        shared += 1
-    # An answer that both share was still an answer: the prompt ends before it.
-    while shared and both[0][shared - 1].role == "assistant":
-        shared -= 1
-    return both[0][:shared], (both[0][shared:], both[1][shared:])
-
-
-def _hh_turns(text: str, origin: str) -> tuple[Message, ...]:
-    """The turns of a string of Anthropic's HH data. The white space around a turn is its markers'.
-
-    Example:
-        "\\n\\nHuman: Hi.\\n\\nAssistant: Hello."  ->  user "Hi.", assistant "Hello."
-    """
-    before, *rest = HH_MARK.split(text)
-    if before.strip() or not rest:
-        raise BadRow(
-            "no prompt",
-            r"a prompt column, or conversations '\n\nHuman: ...\n\nAssistant: ...'",
-            _brief(text),
-            "Add a column prompt, or write chosen and rejected as lists of {role, content}.",
-            where=origin,
-        )
-    return tuple(
-        Message(HH_ROLES[mark], _string(content.strip(), f"the turn {mark}", origin))
-        for mark, content in zip(rest[::2], rest[1::2], strict=True)
-    )
-
-
-def _same_kind(prompt: Text, responses: tuple[Text, ...]) -> tuple[Text, tuple[Text, ...]]:
-    """All strings or all conversations. Responses that repeat the prompt lose it."""
-    if all(isinstance(text, str) for text in (prompt, *responses)):
-        return prompt, responses
-    turns = _as_turns(prompt, "user")
-    answers = tuple(_as_turns(response, "assistant") for response in responses)
-    if all(answer[: len(turns)] == turns for answer in answers):
-        answers = tuple(answer[len(turns) :] for answer in answers)
-    return turns, answers
-
-
-def _as_turns(text: Text, role: str) -> tuple[Message, ...]:
-    return (Message(role, text),) if isinstance(text, str) else text
-
-
-def _check_prompt(prompt: Text, origin: str) -> None:
-    if isinstance(prompt, str):
-        return
-    if not prompt or prompt[-1].role not in ("user", "tool"):
-        last = f"a last turn by {prompt[-1].role}" if prompt else "no turn before the answer"
-        raise BadRow(
-            "prompt does not end with a user turn",
-            "a prompt that ends with a user turn",
-            last,
-            "The answer belongs in the response. If nothing is asked, remove the row.",
-            where=origin,
-        )
-
-
-def _check_response(response: Text, name: str, origin: str) -> None:
-    if isinstance(response, str):
-        return
-    if not any(turn.role == "assistant" for turn in response):
-        raise BadRow(
-            "response without an assistant turn",
-            f"an assistant turn in {name}",
-            f"turns by {', '.join(turn.role for turn in response)}" if response else "none",
-            "A response is what the assistant says: add its turn, or remove the row.",
-            where=origin,
-        )
-    if response[0].role != "assistant":
-        raise BadRow(
-            "response does not begin with the assistant",
-            f"{name} to begin with an assistant turn, or to repeat the whole prompt",
-            f"a first turn by {response[0].role}",
-            "Move what comes before the answer into the prompt.",
-            where=origin,
-        )
 
 
 def _wrong_columns(found: tuple[str, ...], record_type: type[Record], origin: str) -> BadInput:
@@ -346,18 +335,3 @@ def _wrong_columns(found: tuple[str, ...], record_type: type[Record], origin: st
         remedy,
         where=origin or None,
     )
-
-
-def _empty(name: str, got: str, origin: str) -> BadRow:
-    return BadRow(
-        "empty field",
-        f"text in {name}",
-        got,
-        "Fill it, remove the row, or set on_bad_row='drop'.",
-        where=origin,
-    )
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

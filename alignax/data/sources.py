@@ -12,15 +12,16 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Record, Text
+from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record, Text
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
-from alignax.data.records import detect, parse
+from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
+from alignax.data.records import Form, detect, parse
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -36,6 +37,7 @@ class Report:
         columns: those that were read. ignored: the others of the first row.
         rows: read. records: made of them.
         dropped: rows with a defect, by reason.
+        left_out: rows, or what they were made into, that teach the method nothing, by reason.
         repeated_prompts: records whose prompt an earlier record had too.
     """
 
@@ -47,13 +49,15 @@ class Report:
     rows: int
     records: int
     dropped: Tally
+    left_out: Tally
     repeated_prompts: int
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Report":
         """The report that `dataclasses.asdict` took apart."""
         lists = {name: tuple(value[name]) for name in ("columns", "ignored")}
-        return cls(**{**value, **lists, "dropped": Tally.from_json(value["dropped"])})
+        tallies = {name: Tally.from_json(value[name]) for name in ("dropped", "left_out")}
+        return cls(**{**value, **lists, **tallies})
 
     def __str__(self) -> str:
         ignored = f"; ignored: {', '.join(self.ignored)}" if self.ignored else ""
@@ -64,6 +68,7 @@ class Report:
                 f"  rows: {self.rows:,}; records: {self.records:,}; "
                 f"with the prompt of an earlier one: {self.repeated_prompts:,}",
                 f"  dropped: {self.dropped}",
+                *([f"  left out: {self.left_out}"] if self.left_out else []),
             )
         )
 
@@ -75,8 +80,10 @@ def load_records(
     split: str = "train",
     on_bad_row: OnBadRow = "refuse",
     limit: int | None = None,
+    pairing: Pairing = "best-worst",
+    strength: Sequence[str] = (),
 ) -> tuple[list[Record], Report]:
-    """All records of a source.
+    """All records of a source, made into what the method learns from where they are not that yet.
 
     Args:
         source: a path, `tfds:NAME` or `hf:owner/name`.
@@ -84,18 +91,26 @@ def load_records(
         split: which file of a directory, or which split of a data set.
         on_bad_row: whether a row with a defect stops the reading, or is dropped and counted.
         limit: read no more rows than this.
+        pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
 
     Raises:
         BadInput: at `file:line`, with what to do.
     """
     records: list[Record] = []
-    dropped, form, rows, first = Tally(), None, 0, {}
+    dropped, left_out, form, rows, first = Tally(), Tally(), None, 0, {}
     for row, origin in itertools.islice(read_rows(source, split=split), limit):
         if form is None:
             form, first = detect(row, record_type, origin), row
         rows += 1
         try:
-            records.append(parse(row, form, origin))
+            record = parse(row, form, origin)
+            if form.wanted is None:
+                records.append(record)
+            else:
+                convert = CONVERTERS[form.record, form.wanted]
+                records += convert(record, pairing, strength)
+        except LeftOut as useless:
+            left_out.add(useless.reason, origin)
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise
@@ -103,23 +118,32 @@ def load_records(
     if form is None or not records:
         raise BadInput(
             "at least one usable row",
-            f"{rows} rows, dropped: {dropped}" if rows else "no rows",
+            f"{rows} rows, dropped: {dropped}; left out: {left_out}" if rows else "no rows",
             "Give a source with data, or another split.",
             where=f"{source} ({split})",
         )
+    if record_type is Labelled:
+        labelled = cast(list[Labelled], records)
+        records = list(with_unrelated(labelled, f"{source} ({split})"))
     prompts: set[Text] = {record.prompt for record in records}
     report = Report(
         source=source,
         split=split,
-        form=str(form),
+        form=str(form) + (f" ({pairing})" if _is_paired(form) else ""),
         columns=form.columns,
         ignored=tuple(name for name in first if name not in form.columns),
         rows=rows,
         records=len(records),
         dropped=dropped,
+        left_out=left_out,
         repeated_prompts=len(records) - len(prompts),
     )
     return records, report
+
+
+def _is_paired(form: Form) -> bool:
+    """Whether lists were made into pairs, so that it matters which."""
+    return form.record is Ranking and form.wanted in (Preference, Labelled)
 
 
 def read_rows(source: str, *, split: str = "train") -> Iterator[tuple[Row, str]]:

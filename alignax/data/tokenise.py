@@ -27,6 +27,7 @@ class Example(NamedTuple):
         mask: True on tokens that are scored, aligned with `responses`.
         scores: one number a response.
         origin: `file:line`.
+        attributes: further numbers a response, where there are any; NaN where one is missing.
     """
 
     prompt: Int32[np.ndarray, " p"]
@@ -35,6 +36,7 @@ class Example(NamedTuple):
     mask: Bool[np.ndarray, " n"]
     scores: Float32[np.ndarray, " k"]
     origin: str
+    attributes: Float32[np.ndarray, "k c"] | None = None
 
     def split(self) -> list[tuple[Int32[np.ndarray, " r"], Bool[np.ndarray, " r"]]]:
         """Token ids and mask of each response."""
@@ -287,6 +289,7 @@ def _example(ids: _Ids, group: Group) -> Example:
         mask=np.array([scored for _, mask in ids.responses for scored in mask], bool),
         scores=np.array(group.scores, np.float32),
         origin=group.origin,
+        attributes=np.array(group.attributes, np.float32) if group.attributes else None,
     )
 
 

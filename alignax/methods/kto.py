@@ -3,12 +3,19 @@
 Ethayarajh et al. 2024, arXiv:2402.01306, equation 7.
 """
 
+import dataclasses
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.masked import masked_sum
+from alignax.core.method import Method, Needs, over_step
+from alignax.core.pairs import log_ratios
+from alignax.core.records import Group, Labelled, Record
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def kto(
@@ -46,3 +53,63 @@ def kto(
     good = constant(desirable_weight) * jax.nn.sigmoid(-margin)
     bad = constant(undesirable_weight) * jax.nn.sigmoid(margin)
     return jnp.where(desirable, good, bad)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KTO(Method):
+    """KTO on single responses with labels.
+
+    A group is a response and one to another prompt of the data set, whose log-ratio estimates the
+    divergence. It is fixed when data are prepared, as in TRL, never a response to the same prompt,
+    and the reference's part of it is on disk. The mean is over the whole optimiser step.
+
+    Fields:
+        beta: how strongly the policy is held to the reference.
+        desirable_weight: of desirable responses. So chosen that over the data
+            desirable_weight desirable / (undesirable_weight undesirable) is in [1, 4/3].
+        undesirable_weight: of undesirable responses.
+    """
+
+    beta: Scalar = 0.1
+    desirable_weight: Scalar = 1.0
+    undesirable_weight: Scalar = 1.0
+
+    def needs(self) -> Needs:
+        """Labelled responses and the reference's log-probabilities."""
+        return Needs(record=Labelled, reference=True)
+
+    def group(self, record: Record) -> Group:
+        """The response, then the one to another prompt. The first one's score is its label."""
+        labelled = cast(Labelled, record)
+        return Group(
+            prompt=labelled.prompt,
+            responses=(labelled.response, labelled.unrelated),
+            scores=(float(labelled.desirable), 0.0),
+            origin=labelled.origin,
+        )
+
+    def means(self, outputs: Outputs, batch: Batch) -> Metrics:
+        """The log-ratio of the response that does not belong to the prompt."""
+        return {"kl": log_ratios(outputs, batch)[:, 1]}
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Equation 7 for each response; the divergence is clamped at 0 after its mean."""
+        ratio, desirable = log_ratios(outputs, batch)[:, 0], batch.scores[:, 0] > 0.5
+        kl = jnp.maximum(over_step(self.means(outputs, batch), batch)["kl"], 0.0)
+        loss = kto(
+            ratio,
+            jnp.zeros_like(ratio),
+            desirable,
+            kl,
+            beta=self.beta,
+            desirable_weight=self.desirable_weight,
+            undesirable_weight=self.undesirable_weight,
+        )
+        rewards = self.beta * jax.lax.stop_gradient(ratio)
+        logps = jax.lax.stop_gradient(masked_sum(outputs.logprobs, batch.mask)[:, 0])
+        return loss, {
+            "kl": jnp.broadcast_to(kl, loss.shape),
+            "rewards/accuracies": ((rewards > 0) == desirable).astype(jnp.float32),
+            "rewards/signed": jnp.where(desirable, rewards, -rewards),
+            "logps/mean": logps,
+        }

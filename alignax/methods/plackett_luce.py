@@ -3,9 +3,17 @@
 Plackett 1975; of reward models, the list-wise form of arXiv:2203.02155's pairs.
 """
 
+import dataclasses
+
 from jaxtyping import Array, Bool, Float, Real
 
+from alignax.core.lists import best_first, list_metrics
+from alignax.core.masked import masked_sum
+from alignax.core.method import Method, Needs
+from alignax.core.pairs import log_ratios
 from alignax.core.ranking import gaps, only_valid, ranking_nll
+from alignax.core.records import Group, Ranking, Record
+from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
 def plackett_luce(
@@ -28,3 +36,31 @@ def plackett_luce(
     """
     rewards = only_valid(rewards, valid)
     return ranking_nll(rewards[..., None, :] - rewards[..., :, None], gaps(scores, valid) > 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlackettLuceDPO(Method):
+    """DPO on ranked lists of any length (Rafailov et al. 2023, arXiv:2305.18290, appendix A.3).
+
+    For lists of two it is DPO.
+
+    Fields:
+        beta: how strongly the policy is held to the reference.
+    """
+
+    beta: Scalar = 0.1
+
+    def needs(self) -> Needs:
+        """Ranked lists and the reference's log-probabilities."""
+        return Needs(record=Ranking, reference=True)
+
+    def group(self, record: Record) -> Group:
+        """Best first. A list of equal scores is left out."""
+        return best_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The likelihood of each ranking; rewards are beta times log-ratios."""
+        rewards = self.beta * log_ratios(outputs, batch)
+        loss = plackett_luce(rewards, batch.scores, batch.valid)
+        summed = masked_sum(outputs.logprobs, batch.mask)
+        return loss, list_metrics(summed, rewards, batch.scores, batch.valid)

@@ -3,10 +3,17 @@
 Song et al. 2023, arXiv:2306.17492.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
+from alignax.core.lists import best, best_first, list_metrics
+from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.method import Method, Needs
 from alignax.core.ranking import gaps, only_valid, ranking_nll
+from alignax.core.records import Group, Ranking, Record
+from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
 def pro(
@@ -41,3 +48,36 @@ def pro(
     # The largest D_ij. It is 0 where i has none below it, and i then adds nothing.
     own = logprobs * jnp.max(weight, axis=-1, initial=0.0)
     return ranking_nll(logprobs[..., None, :] * weight - own[..., :, None], compared)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PRO(Method):
+    """PRO on ranked lists: the ranking term, and likelihood of the best response.
+
+    Fields:
+        temperature: weigh log-probabilities by the differences of scores, as in the paper. Their
+            scale is then the strength of the loss.
+        sft_weight: of the best response's negative log-likelihood, summed over its tokens and
+            times (n - 1)^2 for a list of n; 0.05 in the authors' scripts.
+    """
+
+    temperature: bool = True
+    sft_weight: Scalar = 0.05
+
+    def needs(self) -> Needs:
+        """Ranked lists, and no reference."""
+        return Needs(record=Ranking)
+
+    def group(self, record: Record) -> Group:
+        """Best first. A list of equal scores is left out."""
+        return best_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Ranking and likelihood; rewards are log-probabilities a token."""
+        summed = masked_sum(outputs.logprobs, batch.mask)
+        rewards = masked_mean(outputs.logprobs, batch.mask)
+        nll = -best(summed, batch.scores, batch.valid)
+        others = jnp.maximum(jnp.sum(batch.valid, axis=-1, dtype=jnp.float32) - 1.0, 0.0)
+        loss = pro(rewards, batch.scores, batch.valid, temperature=self.temperature)
+        metrics = list_metrics(summed, rewards, batch.scores, batch.valid)
+        return loss + self.sft_weight * others**2 * nll, {**metrics, "nll_loss": nll}

@@ -1,11 +1,18 @@
 """Reward models of pairs, after Bradley and Terry 1952."""
 
+import dataclasses
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.errors import BadInput
+from alignax.core.method import Method, Needs
+from alignax.core.pairs import chosen_first
+from alignax.core.records import Group, Preference, Record
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def bradley_terry(
@@ -31,3 +38,53 @@ def bradley_terry(
     rewards = rewards.astype(jnp.float32)
     nll = -jax.nn.log_sigmoid(rewards[..., 0] - rewards[..., 1] - constant(margin))
     return nll + constant(centre) * jnp.sum(rewards, axis=-1) ** 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardModel(Method):
+    """A reward model of preference pairs.
+
+    The language model's vocabulary head gives way to a `score` head, read at the last token of a
+    response.
+
+    Fields:
+        centre: weight of the squared sum of a pair's rewards, which holds their mean at 0.
+        margins: ask the chosen reward to win by the pair's margin, as Llama 2 does. Every pair
+            must have one.
+    """
+
+    centre: Scalar = 0.01
+    margins: bool = False
+
+    def needs(self) -> Needs:
+        """Preference pairs and a reward head."""
+        return Needs(record=Preference, head="reward")
+
+    def group(self, record: Record) -> Group:
+        """Chosen first; with `margins`, its score is the margin, and the rejected one's 0."""
+        pair = cast(Preference, record)
+        if not self.margins:
+            return chosen_first(pair)
+        if pair.margin is None:
+            raise BadInput(
+                "pairs with a margin",
+                "a pair without one",
+                "Give a column margin, or score_chosen and score_rejected; or leave "
+                "method.margins out.",
+                where=pair.origin or None,
+            )
+        return dataclasses.replace(chosen_first(pair), scores=(pair.margin, 0.0))
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Bradley and Terry's loss of each pair."""
+        assert outputs.rewards is not None, "the model is built from needs().head"
+        rewards = outputs.rewards
+        margin = batch.scores[:, 0] - batch.scores[:, 1] if self.margins else 0.0
+        loss = bradley_terry(rewards, margin, centre=self.centre)
+        chosen, rejected = jax.lax.stop_gradient((rewards[:, 0], rewards[:, 1]))
+        return loss, {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/margins": chosen - rejected,
+            "rewards/accuracies": (chosen > rejected).astype(jnp.float32),
+        }

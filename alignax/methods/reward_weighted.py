@@ -4,12 +4,20 @@ Peters and Schaal 2007; of language models, Hu et al. 2023, arXiv:2308.12050. Th
 to is the one that made the data times exp(score / beta).
 """
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Self, cast
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.method import Method, Needs, over_step
+from alignax.core.records import Group, Record, Scored
+from alignax.core.scores import mean_and_deviation
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
 def reward_weights(
@@ -34,3 +42,66 @@ def reward_weights(
     # By softmax, so that scores far from 0 leave neither 0 / 0 nor infinity / infinity.
     clipped = jnp.minimum(log_weights, jnp.log(constant(max_weight)))
     return scores.shape[-1] * jax.nn.softmax(clipped, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardWeighted(Method):
+    """Reward-weighted regression on scored responses.
+
+    Scores are brought to mean 0 and deviation 1 over the training data, and weights to mean 1
+    over the optimiser step.
+
+    Fields:
+        beta: the temperature, in deviations of the scores.
+        max_weight: no response weighs more than this before weights are normalised.
+        mean: of the scores of the training data; None until it is known.
+        deviation: of the scores of the training data; None until it is known.
+    """
+
+    beta: Scalar = 1.0
+    max_weight: Scalar = 20.0
+    mean: float | None = None
+    deviation: float | None = None
+
+    def needs(self) -> Needs:
+        """Scored responses, and no reference."""
+        return Needs(record=Scored)
+
+    def fit(self, records: Sequence[Record]) -> Self:
+        """Takes mean and deviation from the data, where they are not given."""
+        if self.mean is not None and self.deviation is not None:
+            return self
+        mean, deviation = mean_and_deviation(cast(Scored, x).score for x in records)
+        return dataclasses.replace(self, mean=mean, deviation=deviation)
+
+    def group(self, record: Record) -> Group:
+        """The one response, with its score in deviations from the mean."""
+        scored = cast(Scored, record)
+        score = (scored.score - (self.mean or 0.0)) / (self.deviation or 1.0)
+        return Group(
+            prompt=scored.prompt,
+            responses=(scored.response,),
+            scores=(score,),
+            origin=scored.origin,
+        )
+
+    def means(self, outputs: Outputs, batch: Batch) -> Metrics:
+        """The weight of each response before it is normalised."""
+        del outputs
+        raw = reward_weights(
+            batch.scores[:, 0], beta=self.beta, max_weight=self.max_weight, normalise=False
+        )
+        return {"weight": raw}
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Each response's negative log-likelihood, summed over its tokens, times its weight."""
+        raw = self.means(outputs, batch)
+        mean = jnp.maximum(over_step(raw, batch)["weight"], jnp.finfo(jnp.float32).tiny)
+        weight = raw["weight"] / mean
+        logps = masked_sum(outputs.logprobs, batch.mask)[:, 0]
+        token = masked_mean(outputs.logprobs, batch.mask)[:, 0]
+        return -weight * logps, {
+            "weight": weight,
+            "logps/mean_token": token,
+            "logps/weighted": weight * token,
+        }

@@ -3,11 +3,18 @@
 Yuan et al. 2023, arXiv:2304.05302.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
+from alignax.core.lists import best, best_first, list_metrics
+from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.method import Method, Needs
 from alignax.core.ranking import gaps, only_valid
+from alignax.core.records import Group, Ranking, Record
+from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
 def rrhf(
@@ -33,3 +40,41 @@ def rrhf(
     logprobs = only_valid(logprobs, valid)
     wrong = jax.nn.relu(logprobs[..., None, :] - logprobs[..., :, None])
     return jnp.sum(jnp.where(gaps(scores, valid) > 0.0, wrong, 0.0), axis=(-2, -1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RRHF(Method):
+    """RRHF on ranked lists: the ranking term, and likelihood of the best response.
+
+    Fields:
+        sft_weight: of the best response's negative log-likelihood, summed over its tokens; 1 in
+            the paper.
+        padded_width: divide log-probabilities, and the likelihood of the best response, by the
+            length of the longest prompt and response of the list, as the authors' code does, and
+            not by each response's own length, as the paper does.
+    """
+
+    sft_weight: Scalar = 1.0
+    padded_width: bool = False
+
+    def needs(self) -> Needs:
+        """Ranked lists, and no reference."""
+        return Needs(record=Ranking)
+
+    def group(self, record: Record) -> Group:
+        """Best first. A list of equal scores is left out."""
+        return best_first(record)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """Ranking and likelihood; rewards are log-probabilities a token."""
+        summed = masked_sum(outputs.logprobs, batch.mask)
+        rewards, likelihood = masked_mean(outputs.logprobs, batch.mask), summed
+        if self.padded_width:
+            place = jnp.arange(1, batch.mask.shape[-1] + 1)
+            longest = jnp.max(jnp.where(batch.mask, place, 0), axis=(1, 2))
+            width = jnp.maximum(batch.prompt_lengths + longest, 1)[:, None].astype(jnp.float32)
+            rewards, likelihood = summed / width, summed / width
+        nll = -best(likelihood, batch.scores, batch.valid)
+        loss = rrhf(rewards, batch.scores, batch.valid) + self.sft_weight * nll
+        metrics = list_metrics(summed, rewards, batch.scores, batch.valid)
+        return loss, {**metrics, "nll_loss": nll}

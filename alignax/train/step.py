@@ -38,6 +38,7 @@ def make_step(
     def update(state: TrainState, batch: Batch, layout: Layout) -> tuple[TrainState, Scalars]:
         counts = count(batch)
         divisor = counts[method.needs().mean_over]
+        batch = with_means(method, model, state.params, batch, layout)
 
         def micro(params: Params, batch: Batch, layout: Layout) -> tuple[Array, Scalars]:
             loss, metrics = evaluate(method, model, params, batch, layout)
@@ -64,6 +65,35 @@ def evaluate(
     losses, metrics = method.loss(model(params, batch, layout), batch)
     total = lambda x: jnp.sum(jnp.where(present, x, 0.0))  # noqa: E731
     return total(losses), {name: total(x) for name, x in metrics.items()}
+
+
+def with_means(
+    method: Method, model: ModelFn, params: Params, batch: Batch, layout: Layout
+) -> Batch:
+    """The step's arrays with the means over all micro-batches that the method's loss needs.
+
+    One micro-batch is the whole step, and its loss finds them itself. Several cost a pass of the
+    model before the first of them can be differentiated.
+    """
+    accumulation = batch.valid.shape[0]
+    first = jax.tree.map(lambda x: x[0], (batch, layout))
+
+    def look(inputs: tuple[Batch, Layout]) -> Any:
+        batch, layout = inputs
+        return method.means(model(params, batch, layout), batch), jnp.any(batch.valid, axis=-1)
+
+    if accumulation == 1 or not jax.eval_shape(look, first)[0]:
+        return batch
+
+    values, present = jax.lax.map(look, (batch, layout))
+    present = present.ravel()
+    total = jnp.maximum(jnp.sum(present, dtype=jnp.float32), 1.0)
+    means = {
+        name: jnp.sum(jnp.where(present, x.ravel(), 0.0)) / total for name, x in values.items()
+    }
+    # One copy a micro-batch, since each takes its own part of every array of the batch.
+    copies = {name: jnp.broadcast_to(x, (accumulation,)) for name, x in means.items()}
+    return batch._replace(means=copies)
 
 
 def count(batch: Batch) -> Scalars:

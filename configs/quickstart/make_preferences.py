@@ -19,11 +19,11 @@ import tyro
 
 from alignax.core.records import Message
 from alignax.data.chat import Renderer
+from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.evaluate.evaluators import Sampled
 from alignax.generate.sampler import Sampler
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
-from alignax.run import end_ids, load_tokenizer
 
 HERE = Path(__file__).parent
 HELD_OUT = 90  # the last lines of prompts.txt

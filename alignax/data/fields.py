@@ -1,0 +1,238 @@
+"""One field of a row: text, a conversation, a number or a label, and what makes each defective.
+
+Every text is a string or a list of {role, content}. Defects raise `BadRow`, which a caller may
+count and drop.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alignax.core.records import ROLES, Message, Text
+from alignax.data.bad_rows import BadRow
+
+# Role names of other conventions, so that the nearest of ours can be offered.
+FOREIGN_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "function": "tool",
+}
+HH_MARK = re.compile(r"\n\n(Human|Assistant):")
+HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def as_text(value: Any, name: str, origin: str) -> Text:
+    """A field as a string or as a conversation, neither with an empty part."""
+    if isinstance(value, str) or value is None or not isinstance(value, Sequence):
+        return as_string(value, name, origin)
+    if not value:
+        raise _empty(name, "an empty list", origin)
+    return tuple(_message(turn, f"{name}[{i}]", origin) for i, turn in enumerate(value))
+
+
+def _message(turn: Any, name: str, origin: str) -> Message:
+    if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
+        got = f"the keys {', '.join(map(str, turn))}" if isinstance(turn, Mapping) else brief(turn)
+        raise BadRow(
+            "not a message",
+            f"{name} to be a message with role and content",
+            got,
+            'Write each turn as {"role": ..., "content": ...}.',
+            where=origin,
+        )
+    role = turn["role"]
+    if role not in ROLES:
+        near = difflib.get_close_matches(str(role).lower(), ROLES, n=1)
+        offer = FOREIGN_ROLES.get(str(role).lower()) or (near[0] if near else "")
+        raise BadRow(
+            "unknown role",
+            f"the role of {name} to be one of {', '.join(ROLES)}",
+            repr(role),
+            f"Did you mean {offer}?" if offer else "Rename the role.",
+            where=origin,
+        )
+    if turn.get("tool_calls"):
+        raise BadRow(
+            "tool calls",
+            f"{name} to be all text",
+            "tool_calls",
+            "Write the calls into content, as the model should print them.",
+            where=origin,
+        )
+    return Message(role, as_string(turn["content"], f"{name}.content", origin))
+
+
+def as_string(value: Any, name: str, origin: str) -> str:
+    """A string that is not empty."""
+    if value is None:
+        raise _empty(name, "null", origin)
+    if not isinstance(value, str):
+        raise BadRow(
+            "not text",
+            f"{name} to be text",
+            f"{type(value).__name__} {brief(value)}",
+            "Write it as a string, or as a list of {role, content}.",
+            where=origin,
+        )
+    if not value.strip():
+        raise _empty(
+            name, "an empty string" if not value else f"only white space {value!r}", origin
+        )
+    return value
+
+
+def common_prompt(chosen: Text, rejected: Text, origin: str) -> tuple[Text, tuple[Text, Text]]:
+    """The turns that two conversations share are the prompt; the rest of each is its response.
+
+    Example:
+        chosen     user A   assistant B   user C   assistant D
+        rejected   user A   assistant B   user C   assistant E
+        prompt     user A   assistant B   user C
+    """
+    both = [
+        _hh_turns(text, origin) if isinstance(text, str) else text for text in (chosen, rejected)
+    ]
+    shared = 0
+    while shared < min(map(len, both)) and both[0][shared] == both[1][shared]:
+        shared += 1
+    # An answer that both share was still an answer: the prompt ends before it.
+    while shared and both[0][shared - 1].role == "assistant":
+        shared -= 1
+    return both[0][:shared], (both[0][shared:], both[1][shared:])
+
+
+def _hh_turns(text: str, origin: str) -> tuple[Message, ...]:
+    """The turns of a string of Anthropic's HH data. The white space around a turn is its markers'.
+
+    Example:
+        "\\n\\nHuman: Hi.\\n\\nAssistant: Hello."  ->  user "Hi.", assistant "Hello."
+    """
+    before, *rest = HH_MARK.split(text)
+    if before.strip() or not rest:
+        raise BadRow(
+            "no prompt",
+            r"a prompt column, or conversations '\n\nHuman: ...\n\nAssistant: ...'",
+            brief(text),
+            "Add a column prompt, or write chosen and rejected as lists of {role, content}.",
+            where=origin,
+        )
+    return tuple(
+        Message(HH_ROLES[mark], as_string(content.strip(), f"the turn {mark}", origin))
+        for mark, content in zip(rest[::2], rest[1::2], strict=True)
+    )
+
+
+def same_kind(prompt: Text, responses: tuple[Text, ...]) -> tuple[Text, tuple[Text, ...]]:
+    """All strings or all conversations. Responses that repeat the prompt lose it."""
+    if all(isinstance(text, str) for text in (prompt, *responses)):
+        return prompt, responses
+    turns = as_turns(prompt, "user")
+    answers = tuple(as_turns(response, "assistant") for response in responses)
+    if all(answer[: len(turns)] == turns for answer in answers):
+        answers = tuple(answer[len(turns) :] for answer in answers)
+    return turns, answers
+
+
+def as_turns(text: Text, role: str) -> tuple[Message, ...]:
+    """A conversation; a string is one turn of it."""
+    return (Message(role, text),) if isinstance(text, str) else text
+
+
+def check_prompt(prompt: Text, origin: str) -> None:
+    """Refuses a conversation that no one waits for an answer to."""
+    if isinstance(prompt, str):
+        return
+    if not prompt or prompt[-1].role not in ("user", "tool"):
+        last = f"a last turn by {prompt[-1].role}" if prompt else "no turn before the answer"
+        raise BadRow(
+            "prompt does not end with a user turn",
+            "a prompt that ends with a user turn",
+            last,
+            "The answer belongs in the response. If nothing is asked, remove the row.",
+            where=origin,
+        )
+
+
+def check_response(response: Text, name: str, origin: str) -> None:
+    """Refuses a conversation that is no answer."""
+    if isinstance(response, str):
+        return
+    if not any(turn.role == "assistant" for turn in response):
+        raise BadRow(
+            "response without an assistant turn",
+            f"an assistant turn in {name}",
+            f"turns by {', '.join(turn.role for turn in response)}" if response else "none",
+            "A response is what the assistant says: add its turn, or remove the row.",
+            where=origin,
+        )
+    if response[0].role != "assistant":
+        raise BadRow(
+            "response does not begin with the assistant",
+            f"{name} to begin with an assistant turn, or to repeat the whole prompt",
+            f"a first turn by {response[0].role}",
+            "Move what comes before the answer into the prompt.",
+            where=origin,
+        )
+
+
+def _empty(name: str, got: str, origin: str) -> BadRow:
+    return BadRow(
+        "empty field",
+        f"text in {name}",
+        got,
+        "Fill it, remove the row, or set on_bad_row='drop'.",
+        where=origin,
+    )
+
+
+def brief(value: Any) -> str:
+    """A value as an error may quote it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def as_number(value: Any, name: str, origin: str) -> float:
+    """A finite number."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    reason = "not a number"
+    if isinstance(value, float):
+        reason = "not finite"
+    raise BadRow(
+        f"{reason}: {name.split('[')[0]}",
+        f"a finite number in {name}",
+        "null" if value is None else brief(value),
+        "Mend it, remove the row, or set on_bad_row='drop'.",
+        where=origin,
+    )
+
+
+def as_label(value: Any, name: str, origin: str) -> bool:
+    """True or false, and nothing that merely looks like it."""
+    if isinstance(value, bool):
+        return value
+    raise BadRow(
+        "label that is not boolean",
+        f"true or false in {name}",
+        "null" if value is None else brief(value),
+        "Write desirable responses as true and undesirable ones as false.",
+        where=origin,
+    )
+
+
+def as_list(value: Any, name: str, origin: str) -> Sequence[Any]:
+    """A list."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return value
+    raise BadRow(
+        "not a list",
+        f"a list in {name}",
+        "null" if value is None else brief(value),
+        "Write one element for each response.",
+        where=origin,
+    )

@@ -1,0 +1,86 @@
+"""Reward models of several attributes: regression on what people rated.
+
+Wang et al. 2023, arXiv:2311.09528 (HelpSteer); it takes the place of SteerLM's attribute
+prediction model, arXiv:2310.05344.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Self, cast
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from alignax.core.attributes import known_attributes
+from alignax.core.method import Method, Needs
+from alignax.core.records import Attributed, Group, Record
+from alignax.core.types import Batch, Metrics, Outputs
+
+
+def attribute_regression(
+    predicted: Float[Array, "*b c"], rated: Float[Array, "*b c"]
+) -> Float[Array, "*b"]:
+    """mean over the attributes that were rated of (predicted - rated)^2.
+
+    Args:
+        predicted: the reward model's of each attribute.
+        rated: what people gave, NaN where they did not. A constant.
+
+    Returns:
+        One loss a response, in squared units of the ratings, float32. 0 where none was rated.
+    """
+    known = jnp.isfinite(rated)
+    error = predicted.astype(jnp.float32) - jnp.where(known, rated, 0.0)
+    count = jnp.maximum(jnp.sum(known, axis=-1, dtype=jnp.float32), 1.0)
+    return jnp.sum(jnp.where(known, error**2, 0.0), axis=-1) / count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttributeRewardModel(Method):
+    """A model that predicts the attributes of a response, one output each.
+
+    Fields:
+        attributes: their names, in the order of the head's outputs; empty until known, and then
+            all of the training data's, by alphabet.
+    """
+
+    attributes: tuple[str, ...] = ()
+
+    def needs(self) -> Needs:
+        """Responses with attributes, and a reward head with an output for each."""
+        names = self.attributes or ("not known yet",)
+        return Needs(record=Attributed, head="reward", score_names=names)
+
+    def fit(self, records: Sequence[Record]) -> Self:
+        """Takes the names from the data, where they are not given.
+
+        Raises:
+            BadInput: a record with an attribute that is not among those given.
+        """
+        rated = [cast(Attributed, record) for record in records]
+        return dataclasses.replace(self, attributes=known_attributes(rated, self.attributes))
+
+    def group(self, record: Record) -> Group:
+        """The one response and its ratings, NaN where it has none."""
+        rated = cast(Attributed, record)
+        known_attributes([rated], self.attributes)
+        return Group(
+            prompt=rated.prompt,
+            responses=(rated.response,),
+            scores=(0.0,),
+            attributes=(tuple(rated.attributes.get(n, math.nan) for n in self.attributes),),
+            origin=rated.origin,
+        )
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The regression of each response; `mse/NAME` for each attribute, 0 where not rated."""
+        assert outputs.attributes is not None, "the model is built from needs().head"
+        assert batch.attributes is not None, "the groups of this method have attributes"
+        predicted, rated = outputs.attributes[:, 0], batch.attributes[:, 0]
+        loss = attribute_regression(predicted, rated)
+        error = {
+            f"mse/{name}": attribute_regression(predicted[:, i : i + 1], rated[:, i : i + 1])
+            for i, name in enumerate(self.attributes)
+        }
+        return loss, error
