@@ -10,8 +10,9 @@ way to *units*: a device's share of a micro-batch. That is what lets one compile
 steps with little padding although the number of groups in a step is fixed. Long and short groups
 still meet at random, but no step is long as a whole.
 
-Which groups form a step depends on nothing but lengths, seed and batch size. Micro-batches and
-devices only decide where in the step a group lies, so a run may go on with more or fewer of them.
+Which groups form a step depends on nothing but lengths, seed and batch size, or is given outright
+as a table, an order made elsewhere. Micro-batches and devices only decide where in the step a group
+lies, so a run may go on with more or fewer of them.
 """
 
 import dataclasses
@@ -96,6 +97,7 @@ class Plan:
         num_steps: of the run.
         seed: of the order; None for the order of the data set.
         once: whether the stream of groups ends after one pass, rather than going on.
+        order: the groups of every step, where they are given; -1 for none. `seed` is not used.
     """
 
     lengths: Lengths
@@ -104,6 +106,7 @@ class Plan:
     num_steps: int
     seed: int | None
     once: bool
+    order: Int[np.ndarray, "steps b"] | None = None
 
     def __len__(self) -> int:
         return self.num_steps
@@ -144,21 +147,27 @@ class Plan:
         dealt = part_twins(groups, load, deal(load, steps))
         if self.seed is None:  # else the first step would always hold the heaviest group
             return groups[dealt]
-        return groups[dealt[_generator(self.seed, 1, window).permutation(steps)]]
+        return groups[dealt[generator(self.seed, 1, window).permutation(steps)]]
 
     def _load(self, groups: Int[np.ndarray, "*i"]) -> Float[np.ndarray, "*i 2"]:
         """The load of each; none for -1."""
-        return np.where((groups >= 0)[..., None], self.lengths.load[groups], 0.0)
+        return np.where((groups >= 0)[..., None], self._loads[groups], 0.0)
+
+    @functools.cached_property
+    def _loads(self) -> Float[np.ndarray, "g 2"]:
+        return self.lengths.load  # once for all windows, of which there may be one a step
 
     def _stream(self, begin: int, end: int) -> Int[np.ndarray, " g"]:
-        """Groups `begin` to `end` of the stream of epochs; -1 beyond its end."""
+        """Groups `begin` to `end` of the stream of epochs, or of the order; -1 for none."""
+        if self.order is not None:
+            return self.order.ravel()[begin:end]
         size = len(self.lengths.prompt)
         index = np.arange(begin, end)
         if self.seed is None:
             stream = index % size
         else:
             epochs = range(begin // size, -(-end // size))
-            orders = [_generator(self.seed, 0, epoch).permutation(size) for epoch in epochs]
+            orders = [generator(self.seed, 0, epoch).permutation(size) for epoch in epochs]
             stream = np.concatenate(orders)[begin - epochs[0] * size :][: end - begin]
         return np.where(index < size, stream, -1) if self.once else stream
 
@@ -175,7 +184,9 @@ class Plan:
 
     @property
     def window(self) -> int:
-        """Steps to a window: about an epoch, or less where that is long."""
+        """Steps to a window: about an epoch, or less where that is long; one of a given order."""
+        if self.order is not None:
+            return 1  # nothing is dealt across steps
         return max(1, min(WINDOW, len(self.lengths.prompt)) // self.batch_size)
 
     @property
@@ -201,6 +212,7 @@ def make_plan(
     seed: int | None = None,
     shards: int = 1,
     align: int = 64,
+    order: Int[np.ndarray, "steps b"] | None = None,
 ) -> Plan:
     """Chooses the shape with the fewest tokens that holds every step, and lays out the run.
 
@@ -212,9 +224,12 @@ def make_plan(
         seed: of the order. None keeps the order of the data set, but for the evening out.
         shards: devices that a micro-batch is split over.
         align: row lengths are multiples of this.
+        order: the groups of every step, -1 for none. Then `num_steps` and `batch_size` must be its
+            shape's, or `num_steps` None, and nothing is evened out but within a step.
 
     Raises:
-        BadInput: a batch that micro-batches or devices cannot split evenly; no groups.
+        BadInput: a batch that micro-batches or devices cannot split evenly; no groups; an order
+            of another shape, or with groups that are not there.
     """
     groups, size = batch_size // accumulation, len(lengths.prompt)
     if size == 0:
@@ -233,6 +248,9 @@ def make_plan(
             f"Use a multiple of {shards * accumulation}.",
             where="loop.batch_size",
         )
+    if order is not None:
+        num_steps = len(order) if num_steps is None else num_steps
+        _check_order(order, (num_steps, batch_size), size)
     shape = Shape(
         groups=groups,
         responses=lengths.response.shape[1],
@@ -246,7 +264,7 @@ def make_plan(
     )
     once = num_steps is None
     steps = -(-size // batch_size) if num_steps is None else num_steps
-    draft = Plan(lengths, shape, accumulation, steps, seed, once)
+    draft = Plan(lengths, shape, accumulation, steps, seed, once, order)
     windows = [draft.units(window) for window in range(draft.num_windows)]
     scored = np.append(lengths.scored.sum(axis=1), 0)  # the last for -1, no group
     shape = _fewest_tokens(lengths.total, windows, shape, align)
@@ -256,6 +274,22 @@ def make_plan(
         reach=_reach(lengths.total, windows, shape),
     )
     return dataclasses.replace(draft, shape=shape)
+
+
+def _check_order(order: Int[np.ndarray, "steps b"], shape: tuple[int, int], size: int) -> None:
+    if order.shape != shape:
+        raise BadInput(
+            f"an order of the shape (steps, groups to a step) {shape}",
+            f"{order.shape}",
+            "Make the order with the run's number of steps and batch size.",
+        )
+    strange = order[(order < -1) | (order >= size)]
+    if strange.size:
+        raise BadInput(
+            f"an order of groups from 0 to {size - 1}",
+            f"group {strange[0]}",
+            "Make the order from the data set that the plan is made for.",
+        )
 
 
 def _fewest_tokens(
@@ -296,7 +330,8 @@ def _reach(
     return tuple(_round_up(int(x), BLOCK // 2) for x in reach)
 
 
-def _generator(seed: int, purpose: int, index: int) -> np.random.Generator:
+def generator(seed: int, purpose: int, index: int) -> np.random.Generator:
+    """Random numbers for one purpose; `index` counts the times that it needs some."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, index])))
 
 

@@ -1,6 +1,7 @@
 """A plan meets every group once an epoch, in rows that hold them, with next to no padding."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from alignax.core.errors import BadInput
 from alignax.data.plan import Lengths, make_plan
 from tests.tiny_batch import random_lengths
+
+# Of 60 groups 16 in each of 9 steps, none twice in one, some in many and some in none.
+TABLE = np.stack([np.random.default_rng(i).permutation(50)[:16] for i in range(9)])
 
 
 def lengths(prompt, *responses) -> Lengths:
@@ -140,6 +144,101 @@ def test_groups_of_a_short_run_are_those_it_meets():
     np.testing.assert_array_equal(plan.groups, np.sort(met(plan)))
 
 
+# --- Which groups, where an order is given
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("seed", [None, 5])
+def test_steps_hold_exactly_the_groups_of_a_given_order(shards, accumulation, seed):
+    plan = make_plan(
+        random_lengths(60),
+        batch_size=16,
+        accumulation=accumulation,
+        num_steps=9,
+        seed=seed,
+        shards=shards,
+        align=64,
+        order=TABLE,
+    )
+    for step, groups in zip(steps(plan), TABLE, strict=True):
+        assert step.group.shape == (accumulation, 16 // accumulation)
+        assert sorted(step.group.ravel()) == sorted(groups)
+    np.testing.assert_array_equal(plan.groups, np.unique(TABLE))
+
+
+def test_a_plan_of_a_given_order_worked_by_hand():
+    # Totals 60, 10, 50, 20. The steps have 110 and 30 tokens, and one row of 110 for both is
+    # cheaper than two of 60: of 220 tokens 140 are used. The first step scores 55 + 45 tokens, and
+    # 104 is the next multiple of 8.
+    plan = make_plan(
+        lengths([5] * 4, [55, 5, 45, 15]), batch_size=2, align=10, order=np.array([[2, 0], [1, 3]])
+    )
+    assert (len(plan), plan.shape.rows, plan.shape.row_length) == (2, 1, 110)
+    assert plan.shape.scored == 104
+    first, second = steps(plan)
+    assert same(first, ([[2, 0]], [[0, 0]], [[60, 0]]))
+    assert same(second, ([[1, 3]], [[0, 0]], [[20, 0]]))
+    assert plan.padding == pytest.approx(80 / 220)
+    np.testing.assert_array_equal(plan.groups, [0, 1, 2, 3])
+
+
+def test_an_order_may_be_longer_than_an_epoch_repeat_groups_and_leave_places_empty():
+    order = np.array([[2, 0], [2, 2], [0, -1]])
+    plan = make_plan(lengths([5] * 4, [55, 5, 45, 15]), batch_size=2, order=order, align=10)
+    assert [sorted(step.group.ravel()) for step in steps(plan)] == [[0, 2], [2, 2], [-1, 0]]
+    np.testing.assert_array_equal(plan.groups, [0, 2])
+    # 110, 100 and 60 tokens in a row of 110 each.
+    assert plan.padding == pytest.approx(60 / 330)
+
+
+@pytest.mark.parametrize("settings", [{"seed": 3}, {"order": TABLE}], ids=list)
+def test_a_plan_that_was_pickled_is_the_same_plan(settings):
+    plan = make_plan(random_lengths(60), batch_size=16, num_steps=9, align=64, **settings)
+    again = pickle.loads(pickle.dumps(plan))
+    assert again.shape == plan.shape
+    for one, other in zip(steps(plan), steps(again), strict=True):
+        assert same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("order", "num_steps", "text"),
+    [
+        (
+            [[0, 1], [2, 3]],
+            3,
+            "expected an order of the shape (steps, groups to a step) (3, 2); got (2, 2).\n"
+            "    Make the order with the run's number of steps and batch size.",
+        ),
+        (
+            [[0, 1, 2]],
+            None,
+            "expected an order of the shape (steps, groups to a step) (1, 2); got (1, 3).\n"
+            "    Make the order with the run's number of steps and batch size.",
+        ),
+        (
+            [[0, 1], [4, 3]],
+            2,
+            "expected an order of groups from 0 to 3; got group 4.\n"
+            "    Make the order from the data set that the plan is made for.",
+        ),
+        (
+            [[0, -2]],
+            1,
+            "expected an order of groups from 0 to 3; got group -2.\n"
+            "    Make the order from the data set that the plan is made for.",
+        ),
+    ],
+    ids=json.dumps,
+)
+def test_an_order_that_does_not_fit_the_run_or_the_data_is_refused(order, num_steps, text):
+    with pytest.raises(BadInput) as error:
+        make_plan(
+            random_lengths(4), batch_size=2, num_steps=num_steps, order=np.array(order, np.int64)
+        )
+    assert str(error.value) == text
+
+
 # --- A pure function
 
 
@@ -167,9 +266,9 @@ def test_steps_are_counted_from_nought():
 
 
 @pytest.mark.parametrize(("shards", "accumulation"), [(1, 1), (4, 1), (2, 2)])
-@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("settings", [{"seed": None}, {"seed": 1}, {"order": TABLE}], ids=list)
 def test_rows_never_overflow_groups_never_overlap_and_shards_hold_their_own(
-    shards, accumulation, seed
+    shards, accumulation, settings
 ):
     table = random_lengths(60)
     plan = make_plan(
@@ -178,8 +277,8 @@ def test_rows_never_overflow_groups_never_overlap_and_shards_hold_their_own(
         accumulation=accumulation,
         num_steps=9,
         shards=shards,
-        seed=seed,
         align=64,
+        **settings,
     )
     shape, total = plan.shape, table.total
     assert shape.rows % shards == shape.groups % shards == 0
@@ -198,9 +297,10 @@ def test_rows_never_overflow_groups_never_overlap_and_shards_hold_their_own(
             assert scored.max() <= shape.scored
 
 
-def test_blocks_reach_the_begin_of_every_group_they_go_on_with():
+@pytest.mark.parametrize("settings", [{"seed": 0}, {"order": TABLE}], ids=list)
+def test_blocks_reach_the_begin_of_every_group_they_go_on_with(settings):
     table = random_lengths(60)
-    plan = make_plan(table, batch_size=16, num_steps=9, seed=0, align=64)
+    plan = make_plan(table, batch_size=16, num_steps=9, align=64, **settings)
     reach = np.array(plan.shape.reach)
     assert len(reach) == -(-plan.shape.row_length // 128)
     for step in steps(plan):
