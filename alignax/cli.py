@@ -14,16 +14,20 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 USAGE = """alignax COMMAND CONFIG [--setting value ...]
+       alignax COMMAND --method NAME [--data FILE] [--model DIRECTORY] [--setting value ...]
 
 commands:
+  methods   list the methods: what each learns from, what it needs, its paper
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train)
   sample    answer prompts   (--prompt TEXT, again for more; CONFIG may be a model directory)
   evaluate  measure the newest checkpoint on the held-out data
   export    write the newest checkpoint as a Hugging Face directory   (--to DIRECTORY)
+  score     give every row of a data set a reward model's scores
+            (alignax score MODEL_DIRECTORY --data FILE --to FILE)
 
-CONFIG is a Python file such as configs/quickstart.py. Any of its settings can be changed by its
+CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of its settings can be changed by its
 dotted name, e.g. --method.beta 0.2 --loop.max-steps 50; `alignax train CONFIG --help` lists them.
 """
 
@@ -59,30 +63,73 @@ def _run(arguments: list[str]) -> None:
         print(USAGE)
         return
     name, *rest = arguments
-    if name not in COMMANDS:
+    known = ["methods", *COMMANDS]
+    if name not in known:
         from alignax.config import nearest
 
-        near = nearest(name, list(COMMANDS))
+        near = nearest(name, known)
         raise BadInput(
-            f"a command: {', '.join(COMMANDS)}",
+            f"a command: {', '.join(known)}",
             name,
             f"Did you mean {near}?" if near else "alignax --help explains them.",
             where="command line",
         )
+    if name == "methods":
+        _methods()
+        return
+    if any(word.split("=")[0] == "--method" for word in rest):
+        rest = ["", *rest]
     if not rest or rest[0].startswith("-"):
         raise BadInput(
             "a config file after the command",
             rest[0] if rest else "nothing",
-            f"For example: alignax {name} configs/quickstart.py",
+            f"For example: alignax {name} configs/quickstart.py; or --method NAME.",
             where="command line",
         )
     COMMANDS[name](rest[0], rest[1:])
 
 
 def _experiment(path: str, overrides: Sequence[str]):
+    """The experiment of a config; without one, of the method that the overrides name."""
     from alignax import config
 
-    return config.override(config.load(path), overrides)
+    if path:
+        return config.override(config.load(path), overrides)
+    return config.override(*_of_method(overrides))
+
+
+def _of_method(arguments: Sequence[str]):
+    """The experiment of a method's default config on other data and weights; what is left over."""
+    import dataclasses
+    from pathlib import Path
+
+    from alignax import catalogue, config
+
+    parser = argparse.ArgumentParser(prog="alignax", add_help=False, allow_abbrev=False)
+    for option in ("--method", "--data", "--eval-data", "--model"):
+        parser.add_argument(option)
+    options, overrides = parser.parse_known_args(arguments)
+    entry = catalogue.entry(options.method or "")
+    experiment = config.load(entry.config)
+    if options.model:
+        model = dataclasses.replace(experiment.model, model_name_or_path=options.model)
+        experiment = dataclasses.replace(experiment, model=model)
+    if options.data:
+        both = Path(options.data).is_dir() and any(Path(options.data).glob("test.*"))
+        held_out = options.eval_data or (options.data if both else None)
+        data = dataclasses.replace(experiment.data, train=options.data, eval=held_out)
+        stem = Path(options.data).name.split(".")[0]
+        experiment = dataclasses.replace(
+            experiment, data=data, output_dir=f"runs/{entry.name}_{stem}"
+        )
+    return experiment, overrides
+
+
+def _methods() -> None:
+    from alignax import catalogue
+    from alignax.run import console
+
+    console.print(catalogue.table())
 
 
 def _train(path: str, arguments: list[str]) -> None:
@@ -136,9 +183,12 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(arguments)
-    directory = path
-    if Path(path).suffix == ".py":
+    directory, ask = path, None
+    if not path or Path(path).suffix == ".py":
+        from alignax.run import Run
+
         experiment = _experiment(path, overrides)
+        ask = Run(experiment).method.ask
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
     elif overrides:
@@ -151,7 +201,7 @@ def _sample(path: str, arguments: list[str]) -> None:
         )
     jobs.answer(
         directory,
-        options.prompt,
+        [ask(prompt) for prompt in options.prompt] if ask else options.prompt,
         num_samples=options.num_samples,
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
@@ -179,6 +229,28 @@ def _export(path: str, arguments: list[str]) -> None:
     jobs.export_newest(experiment, target)
 
 
+def _score(path: str, arguments: list[str]) -> None:
+    from alignax import score
+
+    parser = argparse.ArgumentParser(prog="alignax score", allow_abbrev=False)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--to", required=True)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--max-length", type=int, default=None)
+    parser.add_argument("--whole-numbers", action="store_true")
+    options = parser.parse_args(arguments)
+    score.score(
+        path,
+        options.data,
+        options.to,
+        split=options.split,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+        whole_numbers=options.whole_numbers,
+    )
+
+
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
     "train": _train,
     "prepare": _prepare,
@@ -186,6 +258,7 @@ COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
     "sample": _sample,
     "evaluate": _evaluate,
     "export": _export,
+    "score": _score,
 }
 
 

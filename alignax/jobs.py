@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from alignax.config import Experiment, check, first_difference, to_json
 from alignax.core.errors import BadInput
+from alignax.core.records import Text
 from alignax.core.types import Params, TrainState
 from alignax.data.chat import Renderer
 from alignax.data.pipeline import Batches
@@ -246,7 +247,7 @@ def export_newest(experiment: Experiment, directory: Path, *, quiet: bool = Fals
 
 def answer(
     directory: str | Path,
-    prompts: list[str],
+    prompts: list[Text],
     *,
     seed: int = 0,
     **sampling: Any,
@@ -254,7 +255,7 @@ def answer(
     """Answers prompts with a model directory's weights, prints and returns the answers.
 
     Args:
-        prompts: each is one user turn.
+        prompts: a string is one user turn.
         sampling: fields of `Sampler`.
     """
     model = pretrained.load(directory)
@@ -275,7 +276,7 @@ def answer(
         for tokens in drawn.tokens
     ]
     for prompt, answers in zip(prompts, texts, strict=True):
-        console.print(f"[bold]{escape(prompt)}[/]")
+        console.print(f"[bold]{escape(str(prompt))}[/]")
         for text in answers:
             console.print(escape(text))
     return texts

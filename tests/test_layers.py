@@ -14,8 +14,8 @@ LAYERS = [
     {"train"},
     {"evaluate"},
     {"config"},
-    {"run"},
-    {"jobs"},
+    {"catalogue", "run"},
+    {"jobs", "score"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

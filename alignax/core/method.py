@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import typing
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ class Method(abc.ABC):
     def needs(self) -> Needs:
         """What the method must be given."""
 
-    def fit(self, records: Sequence[Record]) -> Self:
+    def fit(self, records: Sequence[Record]) -> "Method":
         """The method with what it takes from the training data, such as the scale of its scores.
 
         Called once, before anything is made of the data; what it sets is kept with the run.

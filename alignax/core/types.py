@@ -88,13 +88,15 @@ class Outputs(NamedTuple):
         logprobs: log-probability in nats of `responses[..., i]`; 0 off the mask; float32.
         entropy: of the next-token distribution, in nats; only where a method declares it.
         values: of the value head, where declared.
-        rewards: of the scalar head, where declared.
+        rewards: of the reward head's first output, where declared.
+        attributes: of all its outputs (axis `c`), where declared.
     """
 
     logprobs: Float[Array, "b k r"]
     entropy: Float[Array, "b k r"] | None = None
     values: Float[Array, "b k r"] | None = None
     rewards: Float[Array, "b k"] | None = None
+    attributes: Float[Array, "b k c"] | None = None
 
 
 class TrainState(NamedTuple):

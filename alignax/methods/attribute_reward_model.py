@@ -7,7 +7,7 @@ prediction model, arXiv:2310.05344.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -52,7 +52,7 @@ class AttributeRewardModel(Method):
         names = self.attributes or ("not known yet",)
         return Needs(record=Attributed, head="reward", score_names=names)
 
-    def fit(self, records: Sequence[Record]) -> Self:
+    def fit(self, records: Sequence[Record]) -> "AttributeRewardModel":
         """Takes the names from the data, where they are not given.
 
         Raises:

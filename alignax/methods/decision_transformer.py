@@ -7,7 +7,7 @@ deviations from the mean of the training data.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 from jaxtyping import Array, Float
 
@@ -38,7 +38,7 @@ class DecisionTransformer(Method):
         """Scored responses, and a mean over the tokens of the whole step."""
         return Needs(record=Scored, mean_over="tokens")
 
-    def fit(self, records: Sequence[Record]) -> Self:
+    def fit(self, records: Sequence[Record]) -> "DecisionTransformer":
         """Takes mean and deviation from the data, where they are not given."""
         if self.mean is not None and self.deviation is not None:
             return self

@@ -109,7 +109,7 @@ class DPO(Method):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RobustDPO(Method):
-    """DPO on pairs of which a known share is mislabelled.
+    """DPO on pairs of which a known share is mislabelled (arXiv:2403.00409).
 
     Fields:
         beta: how strongly the policy is held to the reference.

@@ -6,7 +6,7 @@ each prompt, give SFT a ranked list.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 from jaxtyping import Array, Float
 
@@ -35,7 +35,7 @@ class Filtering(Method):
         """Scored responses, and a mean over the tokens of the whole step."""
         return Needs(record=Scored, mean_over="tokens")
 
-    def fit(self, records: Sequence[Record]) -> Self:
+    def fit(self, records: Sequence[Record]) -> "Filtering":
         """Finds the lowest score that is kept, where it is not given."""
         if not 0.0 < self.keep <= 1.0:
             raise BadInput(

@@ -42,7 +42,7 @@ def bradley_terry(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardModel(Method):
-    """A reward model of preference pairs.
+    """A reward model of preference pairs (Ouyang et al. 2022, arXiv:2203.02155, equation 1).
 
     The language model's vocabulary head gives way to a `score` head, read at the last token of a
     response.

@@ -6,7 +6,7 @@ to is the one that made the data times exp(score / beta).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ class RewardWeighted(Method):
         """Scored responses, and no reference."""
         return Needs(record=Scored)
 
-    def fit(self, records: Sequence[Record]) -> Self:
+    def fit(self, records: Sequence[Record]) -> "RewardWeighted":
         """Takes mean and deviation from the data, where they are not given."""
         if self.mean is not None and self.deviation is not None:
             return self

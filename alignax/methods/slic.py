@@ -85,7 +85,7 @@ class SLiC(Method):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hinge(Method):
-    """SLiC's hinge against a reference (hinge-norm), on preference pairs.
+    """SLiC's hinge against a reference (hinge-norm, arXiv:2309.06657), on preference pairs.
 
     Fields:
         beta: one over the margin, in nats, from which on a pair is good enough.

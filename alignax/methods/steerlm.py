@@ -8,7 +8,7 @@ what they were rated, is here. The request goes to the end of the last user turn
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 from jaxtyping import Array, Float
 
@@ -38,7 +38,7 @@ class SteerLM(Method):
         """Responses with attributes, and a mean over the tokens of the whole step."""
         return Needs(record=Attributed, mean_over="tokens")
 
-    def fit(self, records: Sequence[Record]) -> Self:
+    def fit(self, records: Sequence[Record]) -> "SteerLM":
         """Takes names and highest ratings from the data, where they are not given.
 
         Raises:

@@ -48,6 +48,8 @@ class DecoderConfig:
         tied: the output matrix is the embedding.
         attention_bias: biases on query, key, value and output. mlp_bias: on all three of the MLP.
         window: a token attends to this many last tokens, itself included; None for all.
+        num_scores: outputs of the `score` head of a reward model, which takes the place of the
+            vocabulary's; 0 for a language model.
     """
 
     vocab_size: int
@@ -66,6 +68,7 @@ class DecoderConfig:
     mlp_bias: bool = False
     window: int | None = None
     init_scale: float = 0.02
+    num_scores: int = 0
 
     @property
     def num_params(self) -> int:
@@ -75,7 +78,8 @@ class DecoderConfig:
         if self.attention_bias:
             attention += (self.heads + 2 * self.kv_heads) * self.head_dim + self.width
         mlp = 3 * self.width * self.mlp_width + self.mlp_bias * (2 * self.mlp_width + self.width)
-        vocabulary = self.vocab_size * self.width * (1 if self.tied else 2)
+        heads = 1 if self.tied or self.num_scores else 2
+        vocabulary = (self.vocab_size * heads + self.num_scores) * self.width
         return vocabulary + self.layers * (attention + mlp + 2 * self.width) + self.width
 
 

@@ -7,12 +7,13 @@ a config.json asks for that the decoder does not compute is refused by name, nev
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alignax.core.errors import BadInput
 from alignax.models.config import DecoderConfig, LinearScaling, Llama3Scaling
 
+CLASSIFIER = "ForSequenceClassification"
 ROPE_TYPES = ("default", "linear", "llama3")
 _COMPARE = "Compare config.json with the one that the weights were published with."
 
@@ -111,11 +112,23 @@ def from_hugging_face(config: Mapping[str, Any], where: str) -> DecoderConfig:
         mlp_bias=bool(keys.values["mlp_bias"]),
         window=keys.integer("sliding_window", 0) or None if family.window else None,
         init_scale=keys.number("initializer_range"),
+        num_scores=_num_scores(config),
     )
 
 
+def _num_scores(config: Mapping[str, Any]) -> int:
+    """Outputs of a sequence classifier's head, 0 for other models; 2 where none are named."""
+    if not any(x.endswith(CLASSIFIER) for x in config.get("architectures") or ()):
+        return 0
+    return config.get("num_labels") or len(config.get("id2label") or "12")
+
+
 def to_hugging_face(
-    config: DecoderConfig, family: str, source_config: Mapping[str, Any] | None = None
+    config: DecoderConfig,
+    family: str,
+    source_config: Mapping[str, Any] | None = None,
+    *,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The config.json of a decoder, without its dtype.
 
@@ -126,6 +139,7 @@ def to_hugging_face(
         family: one of `FAMILIES`.
         source_config: the config.json that the weights came with. What the decoder does not know
             of (token ids, the vendor's notes) is kept.
+        labels: names of a reward model's outputs.
 
     Raises:
         BadInput: the family's layout has no place for what the decoder does.
@@ -143,7 +157,8 @@ def to_hugging_face(
                 "Save it as mistral for a window, or as llama for biases.",
                 where=f"config.{name}",
             )
-    replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types")
+    replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "num_labels",
+                "id2label", "label2id", "problem_type")  # fmt: skip
     kept = {k: v for k, v in (source_config or {}).items() if k not in replaced}
     # Without these transformers supplies its own ids, which may mean anything in this vocabulary.
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -151,7 +166,11 @@ def to_hugging_face(
         ids
         | kept
         | {
-            "architectures": [layout.architecture],
+            "architectures": [
+                layout.architecture.replace("ForCausalLM", CLASSIFIER)
+                if config.num_scores
+                else layout.architecture
+            ],
             "model_type": family,
             "vocab_size": config.vocab_size,
             "hidden_size": config.width,
@@ -174,7 +193,18 @@ def to_hugging_face(
             else {}
         )
         | ({"sliding_window": config.window} if layout.window else {})
+        | (_classifier(config, labels) if config.num_scores else {})
     )
+
+
+def _classifier(config: DecoderConfig, labels: Sequence[str]) -> dict[str, Any]:
+    """What transformers reads of a sequence classifier: its labels, of which it counts those."""
+    names = labels or [f"LABEL_{i}" for i in range(config.num_scores)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": "regression",
+    }
 
 
 def _family(name: Any, where: str) -> Family:

@@ -18,7 +18,8 @@ from alignax.models import files
 from alignax.models.config import DecoderConfig, LinearScaling
 from alignax.models.families import to_hugging_face
 from alignax.models.gguf_tokenizer import write_tokenizer
-from alignax.models.pretrained import MAX_SHARD_BYTES, write_settings
+from alignax.models.pretrained import MAX_SHARD_BYTES
+from alignax.models.settings import write_settings
 from alignax.models.stored import stored
 
 _NAMES = {

@@ -23,11 +23,18 @@ def outputs(
 ) -> Outputs:
     """Log-probabilities of the scored response tokens of a batch, through its packed rows.
 
+    A reward model has no vocabulary head: its log-probabilities are 0, and `rewards` and
+    `attributes` are its head's outputs at the last token of each response, scored or not.
+
     Args:
         reach: how far back each block of a row looks, where the plan knows it.
         chunk_bytes: how many bytes of logits may exist at once.
     """
     hidden = model.packed(params, layout, reach=reach)
+    if model.config.num_scores:
+        found = _at_last_tokens(model.scores(params, hidden), batch, layout)
+        logprobs = jnp.zeros(batch.mask.shape, jnp.float32)
+        return Outputs(logprobs=logprobs, rewards=found[..., 0], attributes=found)
     hidden = hidden.reshape(layout.source.shape[0], -1, hidden.shape[-1])
     hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
     logprobs = token_logprobs(hidden, model.head(params), layout.target, chunk_bytes=chunk_bytes)
@@ -35,6 +42,21 @@ def outputs(
     slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
     flat = jnp.zeros(size, jnp.float32).at[slot].set(logprobs, mode="drop", unique_indices=False)
     return Outputs(logprobs=flat.reshape(batch.mask.shape))
+
+
+def _at_last_tokens(
+    scores: Float[Array, "n t c"], batch: Batch, layout: Layout
+) -> Float[Array, "b k c"]:
+    """Of every token's scores those at the last token of each response; 0 where there is none.
+
+    They are moved to their places by adding, so that a device needs no other device's rows.
+    """
+    b, k = batch.valid.shape
+    place = jnp.where(layout.response > 0, layout.group * k + layout.response - 1, b * k)
+    after = jnp.pad(place[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+    place = jnp.where(place != after, place, b * k)  # beyond the end: dropped
+    zeros = jnp.zeros((b * k, scores.shape[-1]), jnp.float32)
+    return zeros.at[place].add(scores, mode="drop").reshape(b, k, -1)
 
 
 def score_responses(

@@ -5,12 +5,12 @@ arrays: every host reads the bytes of its own shards and no others. `save` write
 transformers and vLLM load as they would the original, or nothing at all.
 """
 
+import dataclasses
 import functools
 import hashlib
 import logging
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,9 @@ from alignax.core.types import Params
 from alignax.models import files
 from alignax.models.config import DecoderConfig
 from alignax.models.families import from_hugging_face, to_hugging_face
-from alignax.models.stored import Stored, stored
+from alignax.models.settings import write_settings
+from alignax.models.stored import SCORE_NAME, SCORE_PATH, Stored, stored
+from alignax.models.transformer import Decoder
 
 MAX_SHARD_BYTES = 5 * 10**9  # as the hub's own tools cut them
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt"]
@@ -49,7 +51,12 @@ class Pretrained(NamedTuple):
 
 
 def load(
-    directory: str | Path, *, dtype: str = "float32", shardings: Params | None = None
+    directory: str | Path,
+    *,
+    dtype: str = "float32",
+    shardings: Params | None = None,
+    num_scores: int | None = None,
+    seed: int = 0,
 ) -> Pretrained:
     """Reads a model's configuration and weights.
 
@@ -58,31 +65,46 @@ def load(
         dtype: of the parameters. float32 holds bfloat16 and float16 weights exactly.
         shardings: a `jax.sharding.Sharding` for every parameter, in their structure; the default
             device where None.
+        num_scores: outputs of the score head, 0 for a language model; None for what is there.
+            A reward model made of a language model's weights has its head drawn.
+        seed: of that draw.
 
     Raises:
         BadInput: something is missing, mis-shaped or unreadable, or not computed by the decoder.
     """
     directory = locate(directory)
-    raw = _read_config(directory)
-    config = from_hugging_face(raw, str(directory / "config.json"))
+    raw, config = _read_config(directory), read_config(directory, num_scores)
     params: dict[str, Any] = {}
     with files.open_checkpoint(directory) as checkpoint:
         places = stored(config)
-        _check(checkpoint, places, config)
+        _check(checkpoint, [p for p in places if not _drawn(p, checkpoint)], config)
         for place in places:
             sharding = None if shardings is None else _at(shardings, place.path)
             inside = params
             for name in place.path[:-1]:
                 inside = inside.setdefault(name, {})
-            part = _read(place, checkpoint, files.DTYPES[dtype], sharding)
+            if _drawn(place, checkpoint):
+                part = _draw_head(config, seed, files.DTYPES[dtype], sharding)
+            else:
+                part = _read(place, checkpoint, files.DTYPES[dtype], sharding)
             inside[place.path[-1]] = part
         return Pretrained(config, params, raw["model_type"], checkpoint.dtype, directory)
 
 
-def read_config(directory: str | Path) -> DecoderConfig:
-    """The shape of a model, without its weights."""
+def read_config(directory: str | Path, num_scores: int | None = None) -> DecoderConfig:
+    """The shape of a model, without its weights; with another head than it has, where asked."""
     directory = locate(directory)
-    return from_hugging_face(_read_config(directory), str(directory / "config.json"))
+    config = from_hugging_face(_read_config(directory), str(directory / "config.json"))
+    if num_scores is None or num_scores == config.num_scores:
+        return config
+    if config.num_scores and (num_scores or not config.tied):
+        raise BadInput(
+            f"a score head of {num_scores} outputs" if num_scores else "a vocabulary head",
+            f"a reward model with a score head of {config.num_scores} outputs",
+            "Begin with a language model, or with a reward model of as many outputs.",
+            where=str(directory / "config.json"),
+        )
+    return dataclasses.replace(config, num_scores=num_scores)
 
 
 def save(
@@ -95,6 +117,7 @@ def save(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     eos: tuple[int, ...] = (),
+    labels: tuple[str, ...] = (),
 ) -> None:
     """Writes a directory that transformers and vLLM load; an earlier export there is replaced.
 
@@ -106,6 +129,7 @@ def save(
         family: the layout; the source's where None, or else the plainest that fits.
         dtype: of the numbers in the files; the source's where None, or else float32.
         eos: ids that end a response, beside those that the source names.
+        labels: names of a reward model's outputs.
 
     Raises:
         BadInput: the directory holds something else, cannot be written, or the disk is full.
@@ -117,7 +141,7 @@ def save(
     if dtype not in files.DTYPES:
         known = ", ".join(files.DTYPES)
         raise BadInput(f"a dtype: {known}", repr(dtype), "Choose one of these.", where="dtype")
-    described = to_hugging_face(config, family, raw) | {"torch_dtype": dtype}
+    described = to_hugging_face(config, family, raw, labels=labels) | {"torch_dtype": dtype}
     places = stored(config)
     if jax.process_index() == 0:
         shapes = {name: place.stored_shape for place in places for name in place.names}
@@ -131,38 +155,6 @@ def save(
             pass  # takes its part in gathering
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("alignax export")
-
-
-def write_settings(
-    directory: Path,
-    config: dict[str, Any],
-    source: Path | None,
-    *,
-    eos: tuple[int, ...] = (),
-) -> None:
-    """Writes config.json, generation_config.json and the tokenizer's files of `source`.
-
-    Config, generation config and tokenizer often name different ids as the end of a text, and
-    then what stops depends on who asks. Here the first two get all of them.
-    """
-    generation: dict[str, Any] = {}
-    if source is not None:
-        generation = files.read_json(source / "generation_config.json")
-        for name in files.TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, directory / name)
-    ids: list[int] = []
-    for found in (generation.get("eos_token_id"), config.get("eos_token_id"), *eos):
-        ids += [] if found is None else found if isinstance(found, list) else [found]
-    ids += _tokenizer_eos(directory)
-    ids = list(dict.fromkeys(ids))
-    if ids:
-        config = config | {"eos_token_id": ids if len(ids) > 1 else ids[0]}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if config.get(name) is not None and (name == "eos_token_id" or name not in generation):
-            generation[name] = config[name]
-    files.write_json(directory / "config.json", config)
-    files.write_json(directory / "generation_config.json", generation)
 
 
 def fingerprint(directory: str | Path) -> str:
@@ -209,7 +201,19 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return raw
 
 
-def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: DecoderConfig) -> None:
+def _drawn(place: Stored, checkpoint: files.Checkpoint) -> bool:
+    """Whether this is a reward model's head that a language model's weights do not have."""
+    return place.path == SCORE_PATH and SCORE_NAME not in checkpoint.tensors
+
+
+def _draw_head(
+    config: DecoderConfig, seed: int, dtype: np.dtype, sharding: jax.sharding.Sharding | None
+) -> jax.Array:
+    head = Decoder(config=config).init_score(jax.random.key(seed)).astype(dtype)
+    return head if sharding is None else jax.device_put(head, sharding)
+
+
+def _check(checkpoint: files.Checkpoint, places: Sequence[Stored], config: DecoderConfig) -> None:
     expected = {name: place.stored_shape for place in places for name in place.names}
     missing = [name for name in expected if name not in checkpoint.tensors]
     if missing:
@@ -226,6 +230,7 @@ def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: Dec
         for name in checkpoint.tensors
         if name not in expected
         and not name.endswith("rotary_emb.inv_freq")
+        and not (name == "lm_head.weight" and config.num_scores)
         and not (config.tied and name == "lm_head.weight" and _is_embedding(checkpoint, name))
     ]
     if extra:
@@ -287,21 +292,3 @@ def _source_dtype(source: Path | None, raw: dict[str, Any]) -> str:
             return checkpoint.dtype
     except BadInput:  # a source for its tokenizer only
         return raw.get("torch_dtype") or raw.get("dtype") or "float32"
-
-
-def _tokenizer_eos(directory: Path) -> list[int]:
-    """The id of the tokenizer's own end token, where it names one."""
-    settings = files.read_json(directory / "tokenizer_config.json")
-    token = settings.get("eos_token") or files.read_json(directory / "special_tokens_map.json").get(
-        "eos_token"
-    )
-    token = token.get("content") if isinstance(token, dict) else token
-    if token is None:
-        return []
-    tokenizer = files.read_json(directory / "tokenizer.json")
-    ids = {t["content"]: t["id"] for t in tokenizer.get("added_tokens") or ()}
-    vocab = (tokenizer.get("model") or {}).get("vocab") or {}
-    for i, t in (settings.get("added_tokens_decoder") or {}).items():
-        ids.setdefault(t["content"], int(i))
-    found = ids.get(token, vocab.get(token) if isinstance(vocab, dict) else None)
-    return [] if found is None else [found]

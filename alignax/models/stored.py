@@ -13,6 +13,7 @@ import numpy as np
 
 from alignax.models.config import DecoderConfig
 
+SCORE_PATH, SCORE_NAME = ("score",), "score.weight"
 # (tensor's name, one slice an axis) -> that part of it
 Fetch = Callable[[str, tuple[slice, ...]], np.ndarray]
 
@@ -89,7 +90,10 @@ def stored(config: DecoderConfig) -> tuple[Stored, ...]:
         Stored(("embed",), ("model.embed_tokens.weight",), (config.vocab_size, width), matrix),
         Stored(("norm", "scale"), ("model.norm.weight",), (width,), ((0,),)),
     ]
-    if not config.tied:
+    if config.num_scores:
+        shape = (config.num_scores, width)
+        found.append(Stored(SCORE_PATH, (SCORE_NAME,), shape, matrix))
+    elif not config.tied:
         found.append(Stored(("head",), ("lm_head.weight",), (config.vocab_size, width), matrix))
 
     def add(path: str, name: str, shape: tuple[int, ...], axes: tuple[tuple[int, ...], ...]):

@@ -139,7 +139,7 @@ class Block(nnx.Module):
 
 
 class Network(nnx.Module):
-    """Embedding, stacked blocks, final norm, output matrix."""
+    """Embedding, stacked blocks, final norm; an output matrix, or a score head in its place."""
 
     def __init__(self, config, rngs):
         shape, axes = (config.vocab_size, config.width), ("vocab", "embed")
@@ -148,9 +148,17 @@ class Network(nnx.Module):
         keys = jax.random.split(rngs.params(), config.layers)
         self.layers = jax.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
         self.norm = RMSNorm(config)
-        if not config.tied:
+        if config.num_scores:
+            shape, axes = (config.num_scores, config.width), ("scores", "embed")
+            self.score = nnx.Param(_score_draw(rngs.params(), shape), axes=axes)
+        elif not config.tied:
             draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
             self.head = nnx.Param(config.init_scale * draw, axes=axes)
+
+
+def _score_draw(key, shape):
+    """Normal of deviation 1 / sqrt(d + 1), after Huang et al. 2024, arXiv:2403.17031."""
+    return jax.random.normal(key, shape) * (shape[1] + 1) ** -0.5
 
 
 class Cache(NamedTuple):
@@ -186,6 +194,10 @@ class Decoder:
     def init(self, key: PRNGKeyArray) -> Params:
         """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
         return nnx.to_pure_dict(nnx.state(Network(self.config, nnx.Rngs(params=key))))
+
+    def init_score(self, key: PRNGKeyArray) -> Float[Array, "c d"]:
+        """A random score head alone, for weights that come without one; float32."""
+        return _score_draw(key, (self.config.num_scores, self.config.width))
 
     @functools.cached_property
     def _abstract(self) -> tuple[Any, Any]:
@@ -321,6 +333,11 @@ class Decoder:
         """Unnormalised log-probabilities over the vocabulary, float32."""
         head = self.head(params).astype(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+    def scores(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
+        """The outputs of the score head of a reward model, float32."""
+        head = params["score"].astype(hidden.dtype)
+        return jnp.einsum("...d,cd->...c", hidden, head, preferred_element_type=jnp.float32)
 
     def _run(self, params, tokens, position, attend: Attend):
         angles = rotary_angles(self.config, position)

@@ -25,6 +25,7 @@ RULES = {
     "mlp": "tensor",
     "head_dim": None,
     "layers": None,
+    "scores": None,
 }
 
 

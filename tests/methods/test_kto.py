@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax.core.records import Labelled
+from alignax.core.types import Batch, Outputs
 from alignax.losses import kto
+from alignax.methods import KTO
 
 # Fixture A: a desirable response of log-ratio 1, an undesirable one of log-ratio -0.5.
 POLICY, REFERENCE = jnp.array([-12.0, -15.0]), jnp.array([-13.0, -14.5])
@@ -62,3 +65,54 @@ def test_one_reference_point_serves_any_leading_axes():
     wide = jnp.stack([POLICY, POLICY + 1.0])
     found = kto(wide, jnp.stack([REFERENCE] * 2), jnp.stack([DESIRABLE] * 2), 0.4, beta=0.1)
     np.testing.assert_allclose(found[0], [0.4850044984, 0.4775151752], rtol=1e-6)
+
+
+# --- The method: fixture A as two prompts, each with a response to the other beside it
+
+MASK = jnp.arange(6)[None, None] < jnp.array([[[4], [2]], [[6], [3]]])
+RATIO = jnp.array([[1.0, 0.6], [-0.5, 0.2]])  # of policy to reference, own and unrelated
+
+
+def batch_of(scores=((1.0, 0.0), (0.0, 0.0)), means=None):
+    per_token = RATIO / MASK.sum(axis=-1)
+    return Outputs(logprobs=jnp.where(MASK, per_token[..., None] - 1.0, 0.0)), Batch(
+        prompts=jnp.ones((2, 3), jnp.int32),
+        prompt_lengths=jnp.full(2, 3, jnp.int32),
+        responses=jnp.ones(MASK.shape, jnp.int32),
+        mask=MASK,
+        scores=jnp.array(scores),
+        valid=jnp.ones((2, 2), bool),
+        ref_logprobs=jnp.where(MASK, -1.0, 0.0),
+        means=means,
+    )
+
+
+def test_the_divergence_is_the_mean_over_unrelated_responses():
+    # (0.6 + 0.2) / 2 = 0.4, whose losses are fixture A's.
+    losses, metrics = KTO(beta=0.1).loss(*batch_of())
+    np.testing.assert_allclose(losses, [0.4850044984, 0.4775151752], rtol=1e-6)
+    np.testing.assert_allclose(metrics["kl"], [0.4, 0.4], rtol=1e-6)
+    # Rewards 0.1 and -0.05 have the signs of the labels.
+    np.testing.assert_allclose(metrics["rewards/signed"], [0.1, 0.05], rtol=1e-6)
+    np.testing.assert_array_equal(metrics["rewards/accuracies"], 1.0)
+
+
+def test_the_mean_over_the_whole_step_takes_the_place_of_the_batchs_own():
+    for mean, expected in ((0.4, 0.4), (1.5, 1.5), (-3.0, 0.0)):  # clamped after the mean
+        _, metrics = KTO().loss(*batch_of(means={"kl": jnp.float32(mean)}))
+        np.testing.assert_allclose(metrics["kl"], [expected] * 2, rtol=1e-6)
+
+
+def test_the_divergence_does_not_depend_on_labels_and_has_no_gradient():
+    outputs, batch = batch_of(scores=((0.0, 0.0), (1.0, 0.0)))
+    _, metrics = KTO().loss(outputs, batch)
+    np.testing.assert_allclose(metrics["kl"], [0.4, 0.4], rtol=1e-6)
+    slope = jax.grad(lambda x: KTO().loss(outputs._replace(logprobs=x), batch)[0].sum())
+    np.testing.assert_array_equal(slope(outputs.logprobs)[:, 1], 0.0)
+
+
+def test_a_group_is_a_response_and_one_to_another_prompt():
+    record = Labelled(prompt="p", response="a", desirable=False, unrelated="b", origin="f:1")
+    group = KTO().group(record)
+    assert (group.responses, group.scores) == (("a", "b"), (0.0, 0.0))
+    assert KTO().needs().reference

@@ -12,7 +12,7 @@ import pytest
 
 from alignax.data.pipeline import Batches, build_step
 from alignax.data.plan import make_plan
-from alignax.methods import DPO, SFT
+from alignax.methods import DPO, KTO, SFT, RewardWeighted
 from alignax.models.outputs import outputs
 from alignax.train import reference, sharding
 from alignax.train.step import count, init_state, make_step
@@ -265,3 +265,28 @@ def test_strengths_may_be_vmapped_through_updates():
     first, second = losses(jnp.array([0.1, 1.0]))
     np.testing.assert_allclose(first, np.log(2.0), atol=1e-6)
     assert second[1] < second[0] < np.log(2.0)
+
+
+# --- Means over the step that a loss needs
+
+
+@pytest.mark.parametrize("method", [KTO(beta=0.5), RewardWeighted(beta=0.7)], ids=repr)
+def test_means_over_the_step_do_not_depend_on_how_it_is_cut(method):
+    """8 prompts at once, and in 4 micro-batches of 2, whose own means differ."""
+    table = random_table(8, responses=2 if method.needs().reference else 1, seed=2)
+    for i, group in enumerate(table.examples):
+        group.scores[:] = i % 3 - 1.0
+
+    def update(accumulation):
+        plan = make_plan(table.lengths, batch_size=8, accumulation=accumulation, num_steps=1)
+        batch, layout = build_step(table, plan, 0)
+        # Below all log-probabilities, so that the divergence is not clamped at 0.
+        batch = batch._replace(ref_logprobs=np.where(batch.mask, np.float32(-7.0), 0.0))
+        step = jax.jit(make_step(method, model_fn, SGD))
+        return step(init_state(params(), SGD), batch, layout)
+
+    (whole, metrics), (cut, cut_metrics) = update(1), update(4)
+    assert_close(cut.params, whole.params)
+    assert_close(cut_metrics, metrics, atol=1e-5)
+    if "kl" in metrics:
+        assert metrics["kl"] > 1.0

@@ -1,0 +1,96 @@
+"""Every method by the name it has on the command line, with what it needs and its own config."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+
+import alignax
+from alignax.config import nearest
+from alignax.core.errors import BadInput
+from alignax.core.method import Method
+from alignax.data.records import COLUMNS
+from alignax.methods import ALL
+
+PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+
+class Entry(NamedTuple):
+    """A method: its name in words, its class, its default config."""
+
+    name: str
+    method: type[Method]
+    config: Path
+
+    @property
+    def record(self) -> str:
+        """The columns that it learns from."""
+        return ", ".join(COLUMNS[self.method().needs().record][0])
+
+    @property
+    def needs(self) -> str:
+        """What it needs beside data, in words."""
+        needs = self.method().needs()
+        found = ["reference"] if needs.reference else []
+        found += [f"{needs.head} head"] if needs.head else []
+        return ", ".join(found) or "-"
+
+    @property
+    def paper(self) -> str:
+        """The arXiv number in the docstring of the class, or else of its module."""
+        module = sys.modules[self.method.__module__]
+        for text in (inspect.getdoc(self.method), inspect.getdoc(module)):
+            if found := PAPER.search(text or ""):
+                return found.group(1)
+        return "-"
+
+
+def configs_directory() -> Path:
+    """Where the configs are: in an installed package, or beside the package in a checkout."""
+    package = Path(alignax.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def entries() -> list[Entry]:
+    """Every method that has a config, by name. Of several configs the one on the demo's data."""
+    classes = {cls.__name__.lower(): cls for cls in ALL}
+    found: dict[str, Entry] = {}
+    for path in sorted(configs_directory().glob("*.py")):
+        words = path.stem.split("_")
+        starts = ["_".join(words[: i + 1]) for i in range(len(words))]
+        name = next((s for s in reversed(starts) if s.replace("_", "") in classes), None)
+        if name is not None and (name not in found or path.stem == f"{name}_quickstart"):
+            found[name] = Entry(name, classes[name.replace("_", "")], path)
+    return [found[name] for name in sorted(found)]
+
+
+def entry(name: str) -> Entry:
+    """The method of this name; `-` and `_`, capitals and small letters are the same.
+
+    Raises:
+        BadInput: no such method, with the nearest one.
+    """
+    bare = lambda x: re.sub(r"[-_ ]", "", x).lower()  # noqa: E731
+    known = {bare(e.name): e for e in entries()}
+    if bare(name) not in known:
+        near = nearest(bare(name), list(known))
+        raise BadInput(
+            f"a method: {', '.join(e.name for e in known.values())}",
+            name,
+            f"Did you mean {known[near].name}?" if near else "alignax methods explains them.",
+            where="--method",
+        )
+    return known[bare(name)]
+
+
+def table() -> Table:
+    """All methods, for the terminal."""
+    rows = Table("method", "learns from", "needs", "arXiv", box=box.SIMPLE)
+    for e in entries():
+        rows.add_row(e.name, e.record, e.needs, e.paper)
+    return rows

@@ -1,0 +1,89 @@
+"""What a Hugging Face directory says beside its weights: what ends a text, what fills it up."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from alignax.models import files
+
+log = logging.getLogger(__name__)
+
+
+def write_settings(
+    directory: Path,
+    config: dict[str, Any],
+    source: Path | None,
+    *,
+    eos: tuple[int, ...] = (),
+) -> None:
+    """Writes config.json, generation_config.json and the tokenizer's files of `source`.
+
+    Config, generation config and tokenizer often name different ids as the end of a text, and
+    then what stops depends on who asks. Here the first two get all of them.
+    """
+    generation: dict[str, Any] = {}
+    if source is not None:
+        generation = files.read_json(source / "generation_config.json")
+        for name in files.TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, directory / name)
+    ids: list[int] = []
+    for found in (generation.get("eos_token_id"), config.get("eos_token_id"), *eos):
+        ids += [] if found is None else found if isinstance(found, list) else [found]
+    ids += _tokenizer_eos(directory)
+    ids = list(dict.fromkeys(ids))
+    if ids:
+        config = config | {"eos_token_id": ids if len(ids) > 1 else ids[0]}
+    if "label2id" in config:
+        config = config | {"pad_token_id": _padding(directory, config.get("pad_token_id"), ids)}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if config.get(name) is not None and (name == "eos_token_id" or name not in generation):
+            generation[name] = config[name]
+    files.write_json(directory / "config.json", config)
+    files.write_json(directory / "generation_config.json", generation)
+
+
+def _padding(directory: Path, pad: int | None, ends: list[int]) -> int | None:
+    """An id to pad with that ends no response, written into the tokenizer's settings too.
+
+    transformers' classifiers read the last token that is not padding. Where padding is the
+    end-of-turn token, as it often is, they would pass over the token that the reward was learnt at.
+    """
+    if pad is not None and pad not in ends:
+        return pad
+    settings = files.read_json(directory / "tokenizer_config.json")
+    tokens = files.read_json(directory / "tokenizer.json").get("added_tokens") or ()
+    special = {token["content"]: token["id"] for token in tokens if token.get("special")}
+    unknown = settings.get("unk_token")
+    unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
+    order = sorted(special, key=lambda name: (name != unknown, special[name]))
+    free = [name for name in order if special[name] not in ends]
+    free = [name for name in free if name != settings.get("bos_token")] or free
+    if not free:
+        log.warning("%s: no special token is free for padding; rewards of padded batches "
+                    "are read one token early by transformers", directory)  # fmt: skip
+        return pad
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        found = files.read_json(directory / name)
+        if found:
+            files.write_json(directory / name, found | {"pad_token": free[0]})
+    return special[free[0]]
+
+
+def _tokenizer_eos(directory: Path) -> list[int]:
+    """The id of the tokenizer's own end token, where it names one."""
+    settings = files.read_json(directory / "tokenizer_config.json")
+    token = settings.get("eos_token") or files.read_json(directory / "special_tokens_map.json").get(
+        "eos_token"
+    )
+    token = token.get("content") if isinstance(token, dict) else token
+    if token is None:
+        return []
+    tokenizer = files.read_json(directory / "tokenizer.json")
+    ids = {t["content"]: t["id"] for t in tokenizer.get("added_tokens") or ()}
+    vocab = (tokenizer.get("model") or {}).get("vocab") or {}
+    for i, t in (settings.get("added_tokens_decoder") or {}).items():
+        ids.setdefault(t["content"], int(i))
+    found = ids.get(token, vocab.get(token) if isinstance(vocab, dict) else None)
+    return [] if found is None else [found]

@@ -1,0 +1,190 @@
+"""Scoring data with a reward model: a column of scores, or of attributes, beside every row.
+
+It is how responses get the scores that offline methods learn from, and SteerLM's second step.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.progress import track
+
+from alignax.core.errors import BadInput
+from alignax.core.records import Demonstration, Group, Preference, Ranking, Record
+from alignax.data.builder import token_counts
+from alignax.data.chat import Renderer
+from alignax.data.pipeline import Batches
+from alignax.data.plan import Lengths, make_plan
+from alignax.data.records import detect, parse
+from alignax.data.sources import read_rows
+from alignax.data.tokenise import Example, TokenLimits, tokenise
+from alignax.data.tokenizers import end_ids, load_tokenizer
+from alignax.models import files, pretrained
+from alignax.models.outputs import outputs
+from alignax.models.transformer import Decoder
+from alignax.run import console
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """Groups in memory."""
+
+    examples: Sequence[Example]
+
+    @functools.cached_property
+    def lengths(self) -> Lengths:
+        return token_counts(self.examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def score(
+    directory: str | Path,
+    source: str,
+    target: str | Path,
+    *,
+    split: str = "train",
+    batch_size: int = 16,
+    max_length: int | None = None,
+    whole_numbers: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Writes the rows of a source again, as JSON lines, with what a reward model gives them.
+
+    A single response gets `score`; a model of several attributes gives it `attributes`. A list
+    gets `scores`, a pair `score_chosen` and `score_rejected`. Rows that are too long are left out
+    and counted.
+
+    Args:
+        directory: a sequence classifier, ours or another of a family that alignax computes.
+        source: a path, `tfds:NAME` or `hf:owner/name`.
+        target: the file to write; it may not be there yet.
+        max_length: of prompt and response, in tokens; the model's where None.
+        whole_numbers: round, as SteerLM's attributes are.
+
+    Raises:
+        BadInput: no reward model, rows that hold no responses, or a file that is there already.
+    """
+    config = pretrained.read_config(directory)
+    if not config.num_scores:
+        raise BadInput(
+            "a reward model (a sequence classifier with a score head)",
+            "a language model",
+            "Train one with `alignax train --method reward_model`.",
+            where=str(directory),
+        )
+    target = Path(target)
+    if target.exists():
+        raise BadInput(
+            "a file that is not there yet", "one that is", "Name another.", where=str(target)
+        )
+    rows = {origin: row for row, origin in read_rows(source, split=split)}
+    form, groups = "", []
+    for origin, row in rows.items():
+        record = _record(row, origin)
+        form = form or type(record).__name__.lower()
+        groups.append(_group(record))
+    if groups and config.num_scores > 1 and len(groups[0].responses) > 1:
+        raise BadInput(
+            "single responses, for a model of several attributes",
+            form,
+            "Give rows with prompt and completion.",
+            where=source,
+        )
+    directory = pretrained.locate(directory)
+    renderer = Renderer(tokenizer=load_tokenizer(directory), extra_end_ids=end_ids(directory))
+    limits = TokenLimits(max_length=max_length or config.max_positions)
+    examples, report = tokenise(groups, renderer, limits)
+    if not quiet:
+        console.print(f"[bold]{source}[/] ({split}), {form}: {report}")
+    if not examples:
+        raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
+                       where=source)  # fmt: skip
+    found = _scores(directory, _Held(examples), batch_size, quiet)
+    names = list(files.read_json(directory / "config.json").get("id2label", {}).values())
+    draft = target.with_name(f".{target.name}.tmp")
+    with draft.open("w") as file:
+        for example, numbers in zip(examples, found, strict=True):
+            numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
+            added = _columns(rows[example.origin], numbers[: len(example.response_lengths)], names)
+            row = rows[example.origin] | added
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    draft.replace(target)
+    flat = np.concatenate(
+        [x[: len(e.response_lengths)] for x, e in zip(found, examples, strict=True)]
+    )
+    if not quiet:
+        for name, x in zip(names, flat.T, strict=False):
+            console.print(f"{name}: mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}")
+        console.print(f"[bold]written[/]: {target}, {len(examples):,} rows")
+    return target
+
+
+def _record(row: dict[str, Any], origin: str) -> Record:
+    """A row as a record of responses, whatever else it has or lacks."""
+    texts = row.get("completions", row.get("responses"))
+    if isinstance(texts, list):
+        row, kind = row | {"scores": [0.0] * len(texts)}, Ranking
+    else:
+        kind = Preference if "rejected" in row else Demonstration
+    return parse(row, detect(row, kind, origin), origin)
+
+
+def _group(record: Record) -> Group:
+    match record:
+        case Ranking():
+            responses = record.responses
+        case Preference():
+            responses = (record.chosen, record.rejected)
+        case Demonstration():
+            responses = (record.response,)
+        case _:
+            raise TypeError(type(record))
+    return Group(prompt=record.prompt, responses=responses, scores=(0.0,) * len(responses),
+                 origin=record.origin)  # fmt: skip
+
+
+def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """What is added to a row: `numbers` has a row for each response, a column for each output."""
+    if numbers.shape[1] > 1:
+        return {"attributes": dict(zip(names, numbers[0].tolist(), strict=True))}
+    scores = numbers[:, 0].tolist()
+    if isinstance(row.get("completions", row.get("responses")), list):
+        return {"scores": scores}
+    if "rejected" in row:
+        return {"score_chosen": scores[0], "score_rejected": scores[1]}
+    return {"score": scores[0]}
+
+
+def _scores(directory: Path, held: _Held, batch_size: int, quiet: bool) -> list[np.ndarray]:
+    """[k, c] for each example, in order."""
+    model = pretrained.load(directory)
+    decoder = Decoder(config=model.config)
+    plan = make_plan(held.lengths, batch_size=min(batch_size, len(held)))
+
+    @jax.jit
+    def run(params: Any, batch: Any, layout: Any) -> jax.Array:
+        batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
+        found = outputs(decoder, params, batch, layout, reach=plan.shape.reach).attributes
+        assert found is not None, "a reward model gives attributes"
+        return found
+
+    made: dict[int, np.ndarray] = {}
+    steps = Batches(held, plan)
+    if not quiet:
+        steps = track(steps, total=len(plan), description="score", console=console)
+    for index, (batch, layout) in enumerate(steps):
+        found = np.asarray(run(model.params, batch, layout))
+        for row, group in zip(found, plan.step(index).group[0].tolist(), strict=True):
+            if group >= 0:
+                made[group] = row
+    return [made[i] for i in range(len(held))]

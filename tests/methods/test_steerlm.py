@@ -1,0 +1,77 @@
+"""SteerLM: responses with attributes, predicted by one model and asked for of another."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alignax.core.conditioning import read_request
+from alignax.core.errors import BadInput
+from alignax.core.records import Attributed, Message
+from alignax.core.types import Batch, Outputs
+from alignax.methods import AttributeRewardModel, SteerLM
+from alignax.methods.attribute_reward_model import attribute_regression
+
+RECORDS = [
+    Attributed(prompt="p", response="a", attributes={"wit": 4.0, "depth": 1.0}, origin="f:1"),
+    Attributed(prompt="p", response="b", attributes={"wit": 1.67}, origin="f:2"),
+]
+
+
+def test_every_prompt_says_what_its_response_was_rated():
+    method = SteerLM().fit(RECORDS)
+    assert method.attributes == ("depth", "wit")
+    assert method.group(RECORDS[0]).prompt == "p <attributes>: depth:1,wit:4 "
+    assert method.group(RECORDS[1]).prompt == "p <attributes>: wit:2 "  # the other was not rated
+    assert read_request(str(method.group(RECORDS[0]).prompt)) == {"depth": 1, "wit": 4}
+
+
+def test_the_trained_policy_is_asked_for_the_highest_ratings_unless_told_otherwise():
+    assert SteerLM().fit(RECORDS).ask("q") == "q <attributes>: depth:1,wit:4 "
+    told = SteerLM(attributes=("wit", "depth"), target=(0.0, 3.0)).fit(RECORDS)
+    asked = told.ask((Message("user", "q"),))
+    assert asked == (Message("user", "q <attributes>: wit:0,depth:3"),)
+
+
+@pytest.mark.parametrize("cls", [SteerLM, AttributeRewardModel])
+def test_an_attribute_that_is_not_among_those_named_is_refused_with_its_place(cls):
+    with pytest.raises(BadInput) as refused:
+        cls(attributes=("wit", "dept")).fit(RECORDS)
+    assert str(refused.value) == (
+        "f:1: expected attributes among wit, dept; got depth.\n    Did you mean dept?"
+    )
+
+
+def test_the_attribute_model_has_an_output_for_each_and_nan_where_none_was_given():
+    method = AttributeRewardModel().fit(RECORDS)
+    assert (method.needs().head, method.needs().score_names) == ("reward", ("depth", "wit"))
+    np.testing.assert_array_equal(method.group(RECORDS[0]).attributes, [[1.0, 4.0]])
+    np.testing.assert_array_equal(method.group(RECORDS[1]).attributes, [[math.nan, 1.67]])
+
+
+def test_regression_is_the_mean_square_over_what_was_rated():
+    predicted = jnp.array([[3.0, 2.0], [3.0, 2.0], [3.0, 2.0]])
+    rated = jnp.array([[1.0, 5.0], [math.nan, 5.0], [math.nan, math.nan]])
+    value, slope = jax.value_and_grad(lambda x: attribute_regression(x, rated).sum())(predicted)
+    np.testing.assert_array_equal(attribute_regression(predicted, rated), [6.5, 9.0, 0.0])
+    assert value == 15.5
+    np.testing.assert_array_equal(slope, [[2.0, -3.0], [0.0, -6.0], [0.0, 0.0]])
+
+
+def test_the_attribute_model_tells_each_attributes_error():
+    method = AttributeRewardModel(attributes=("depth", "wit"))
+    batch = Batch(
+        prompts=jnp.ones((1, 2), jnp.int32),
+        prompt_lengths=jnp.full(1, 2, jnp.int32),
+        responses=jnp.ones((1, 1, 2), jnp.int32),
+        mask=jnp.ones((1, 1, 2), bool),
+        scores=jnp.zeros((1, 1)),
+        valid=jnp.ones((1, 1), bool),
+        attributes=jnp.array([[[1.0, 5.0]]]),
+    )
+    outputs = Outputs(jnp.zeros((1, 1, 2)), attributes=jnp.array([[[3.0, 2.0]]]))
+    losses, metrics = method.loss(outputs, batch)
+    np.testing.assert_array_equal(losses, [6.5])
+    assert {n: float(x[0]) for n, x in metrics.items()} == {"mse/depth": 4.0, "mse/wit": 9.0}
