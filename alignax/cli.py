@@ -27,8 +27,9 @@ commands:
   score     give every row of a data set a reward model's scores
             (alignax score MODEL_DIRECTORY --data FILE --to FILE)
 
-CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of its settings can be changed by its
-dotted name, e.g. --method.beta 0.2 --loop.max-steps 50; `alignax train CONFIG --help` lists them.
+CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of
+its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50;
+`alignax train CONFIG --help` lists them.
 """
 
 

@@ -4,7 +4,6 @@ It is how responses get the scores that offline methods learn from, and SteerLM'
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ class _Held:
 
     examples: Sequence[Example]
 
-    @functools.cached_property
+    @property
     def lengths(self) -> Lengths:
         return token_counts(self.examples)
 

@@ -7,7 +7,7 @@ import pytest
 
 from alignax import config, jobs
 from alignax.train.sharding import Mesh
-from tests.tiny_model import model_directory, write_pairs
+from tests.tiny_model import model_directory, write_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -17,7 +17,8 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 def test_a_config_loads_and_runs_two_steps(path, tmp_path):
     experiment = config.load(path)
     config.check(experiment)
-    pairs = str(write_pairs(tmp_path / "pairs.jsonl", 8))
+    record = experiment.method.needs().record
+    rows = str(write_rows(tmp_path / "rows.jsonl", 8, record))
     small = dataclasses.replace(
         experiment,
         model=dataclasses.replace(
@@ -25,8 +26,10 @@ def test_a_config_loads_and_runs_two_steps(path, tmp_path):
         ),
         data=dataclasses.replace(
             experiment.data,
-            train=pairs,
-            eval=pairs,
+            train=rows,
+            eval=rows,
+            pairing="best-worst",
+            strength=(),
             limits=dataclasses.replace(experiment.data.limits, max_length=256),
             cache_dir=str(tmp_path / "cache"),
         ),

@@ -6,6 +6,15 @@ import pathlib
 import jax
 
 from alignax.config import Data, Evaluation, Experiment, Model
+from alignax.core.records import (
+    Attributed,
+    Demonstration,
+    Labelled,
+    Preference,
+    Ranking,
+    Record,
+    Scored,
+)
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.sampler import Sampler
 from alignax.methods import DPO
@@ -40,6 +49,27 @@ def write_pairs(path: pathlib.Path, count: int) -> pathlib.Path:
                 "rejected": "Well, " * (i % 5) + "no",
             }
             file.write(json.dumps(row) + "\n")
+    return path
+
+
+def write_rows(path: pathlib.Path, count: int, record: type[Record]) -> pathlib.Path:
+    """Rows of any type of record, about answers that end in "yes" (good) or "no"."""
+    good = {"wit": 4.0, "depth": 1.0}
+    with path.open("w") as file:
+        for i in range(count):
+            prompt = f"Is {i} a number?" + " Really?" * (i % 4)
+            yes, no = "It is, " * (i % 3) + "yes", "Well, " * (i % 5) + "no"
+            one = {"prompt": prompt, "completion": yes if i % 2 else no}
+            rows = {
+                Demonstration: {"prompt": prompt, "completion": yes},
+                Preference: {"prompt": prompt, "chosen": yes, "rejected": no, "margin": i % 3 + 1},
+                Ranking: {"prompt": prompt, "completions": [no, yes, "maybe"][: 2 + i % 2],
+                          "scores": [0.0, 1.0, 0.5][: 2 + i % 2]},
+                Scored: one | {"score": float(i % 2)},
+                Labelled: one | {"label": i % 2 == 1},
+                Attributed: one | {"attributes": good if i % 2 else {"wit": 0.5}},
+            }  # fmt: skip
+            file.write(json.dumps(rows[record]) + "\n")
     return path
 
 

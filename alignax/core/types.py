@@ -88,8 +88,12 @@ class Outputs(NamedTuple):
         logprobs: log-probability in nats of `responses[..., i]`; 0 off the mask; float32.
         entropy: of the next-token distribution, in nats; only where a method declares it.
         values: of the value head, where declared.
-        rewards: of the reward head's first output, where declared.
-        attributes: of all its outputs (axis `c`), where declared.
+        rewards: of the scalar head, where the model has one: its first output for each response,
+            float32; 0 for responses that are not valid.
+        attributes: the same, all c outputs of the head.
+
+    A model with a scalar head in place of a vocabulary says nothing of tokens: its `logprobs` are
+    zeros.
     """
 
     logprobs: Float[Array, "b k r"]

@@ -6,9 +6,10 @@ Names are this library's; `families` maps the keys of Hugging Face's config.json
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class DecoderConfig:
         tied: the output matrix is the embedding.
         attention_bias: biases on query, key, value and output. mlp_bias: on all three of the MLP.
         window: a token attends to this many last tokens, itself included; None for all.
-        num_scores: outputs of the `score` head of a reward model, which takes the place of the
-            vocabulary's; 0 for a language model.
+        num_scores: outputs of the `score` head of a reward model; 0 for a language model, which
+            has a vocabulary head instead.
     """
 
     vocab_size: int
@@ -78,9 +79,19 @@ class DecoderConfig:
         if self.attention_bias:
             attention += (self.heads + 2 * self.kv_heads) * self.head_dim + self.width
         mlp = 3 * self.width * self.mlp_width + self.mlp_bias * (2 * self.mlp_width + self.width)
-        heads = 1 if self.tied or self.num_scores else 2
-        vocabulary = (self.vocab_size * heads + self.num_scores) * self.width
-        return vocabulary + self.layers * (attention + mlp + 2 * self.width) + self.width
+        tables = self.vocab_size * (1 if self.tied or self.num_scores else 2) + self.num_scores
+        blocks = self.layers * (attention + mlp + 2 * self.width)
+        return tables * self.width + blocks + self.width
+
+
+def draw_score(key: PRNGKeyArray, config: DecoderConfig) -> Float[Array, "c d"]:
+    """A new `score` head, float32: normal with a deviation of 1 / sqrt(width + 1).
+
+    As Huang et al. 2024 (arXiv:2403.17031) begin their reward models: a state after the final
+    norm has entries of the order of 1, so that the first rewards are of the order of 1 too.
+    """
+    shape = (config.num_scores, config.width)
+    return jax.random.normal(key, shape) / math.sqrt(config.width + 1)
 
 
 def rotary_frequencies(config: DecoderConfig) -> np.ndarray:

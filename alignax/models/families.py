@@ -7,13 +7,12 @@ a config.json asks for that the decoder does not compute is refused by name, nev
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from alignax.core.errors import BadInput
 from alignax.models.config import DecoderConfig, LinearScaling, Llama3Scaling
 
-CLASSIFIER = "ForSequenceClassification"
 ROPE_TYPES = ("default", "linear", "llama3")
 _COMPARE = "Compare config.json with the one that the weights were published with."
 
@@ -23,13 +22,13 @@ class Family:
     """What sets one `model_type` apart from the next.
 
     Fields:
-        architecture: transformers' class, as config.json names it.
+        name: of transformers' classes, such as Llama in LlamaForCausalLM.
         defaults: what a key that config.json leaves out means. An explicit null is a value.
         biases: whether the layout has biases at all.
         window: whether the layout has a sliding window at all.
     """
 
-    architecture: str
+    name: str
     defaults: Mapping[str, Any]
     biases: bool
     window: bool
@@ -47,13 +46,13 @@ _DEFAULTS = {
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(
-        architecture="LlamaForCausalLM",
+        name="Llama",
         defaults=_DEFAULTS | {"max_position_embeddings": 2048},
         biases=True,
         window=False,
     ),
     "mistral": Family(
-        architecture="MistralForCausalLM",
+        name="Mistral",
         defaults=_DEFAULTS
         | {"max_position_embeddings": 131_072, "num_key_value_heads": 8, "sliding_window": 4096},
         biases=False,
@@ -112,25 +111,19 @@ def from_hugging_face(config: Mapping[str, Any], where: str) -> DecoderConfig:
         mlp_bias=bool(keys.values["mlp_bias"]),
         window=keys.integer("sliding_window", 0) or None if family.window else None,
         init_scale=keys.number("initializer_range"),
-        num_scores=_num_scores(config),
+        num_scores=_num_labels(keys),
     )
-
-
-def _num_scores(config: Mapping[str, Any]) -> int:
-    """Outputs of a sequence classifier's head, 0 for other models; 2 where none are named."""
-    if not any(x.endswith(CLASSIFIER) for x in config.get("architectures") or ()):
-        return 0
-    return config.get("num_labels") or len(config.get("id2label") or "12")
 
 
 def to_hugging_face(
     config: DecoderConfig,
     family: str,
     source_config: Mapping[str, Any] | None = None,
-    *,
-    labels: Sequence[str] = (),
+    labels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The config.json of a decoder, without its dtype.
+
+    A decoder with a `score` head is a sequence classifier there, whose labels are its outputs.
 
     Rotary settings are written in the old keys, `rope_theta` and `rope_scaling`: transformers 5
     reads them, and transformers 4 would pass over `rope_parameters` without a word.
@@ -139,10 +132,11 @@ def to_hugging_face(
         family: one of `FAMILIES`.
         source_config: the config.json that the weights came with. What the decoder does not know
             of (token ids, the vendor's notes) is kept.
-        labels: names of a reward model's outputs.
+        labels: names of the head's outputs; LABEL_0 and so on where there are none.
 
     Raises:
-        BadInput: the family's layout has no place for what the decoder does.
+        BadInput: the family's layout has no place for what the decoder does, or the labels are
+            not those of its outputs.
     """
     layout = _family(family, "family")
     for name, wanted, has in (
@@ -157,20 +151,18 @@ def to_hugging_face(
                 "Save it as mistral for a window, or as llama for biases.",
                 where=f"config.{name}",
             )
-    replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "num_labels",
-                "id2label", "label2id", "problem_type")  # fmt: skip
+    replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "problem_type",
+                "id2label", "label2id", "num_labels")  # fmt: skip
     kept = {k: v for k, v in (source_config or {}).items() if k not in replaced}
     # Without these transformers supplies its own ids, which may mean anything in this vocabulary.
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    task = "SequenceClassification" if config.num_scores else "CausalLM"
     return (
         ids
         | kept
+        | _classifier(config, labels, kept)
         | {
-            "architectures": [
-                layout.architecture.replace("ForCausalLM", CLASSIFIER)
-                if config.num_scores
-                else layout.architecture
-            ],
+            "architectures": [f"{layout.name}For{task}"],
             "model_type": family,
             "vocab_size": config.vocab_size,
             "hidden_size": config.width,
@@ -193,18 +185,7 @@ def to_hugging_face(
             else {}
         )
         | ({"sliding_window": config.window} if layout.window else {})
-        | (_classifier(config, labels) if config.num_scores else {})
     )
-
-
-def _classifier(config: DecoderConfig, labels: Sequence[str]) -> dict[str, Any]:
-    """What transformers reads of a sequence classifier: its labels, of which it counts those."""
-    names = labels or [f"LABEL_{i}" for i in range(config.num_scores)]
-    return {
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
-        "problem_type": "regression",
-    }
 
 
 def _family(name: Any, where: str) -> Family:
@@ -274,6 +255,48 @@ class _Keys(NamedTuple):
     def _wrong(self, key: str, expected: str, value: Any) -> BadInput:
         got = repr(value) if key in self.values else "no such key"
         return BadInput(f"{key}, {expected}", got, _COMPARE, where=self.where)
+
+
+def _num_labels(keys: _Keys) -> int:
+    """Outputs of the head, where config.json is a sequence classifier's; 0 where it is not."""
+    classes = keys.values.get("architectures") or ()
+    if not any(str(name).endswith("ForSequenceClassification") for name in classes):
+        return 0
+    named = keys.values.get("id2label")
+    if named is None:
+        return keys.integer("num_labels", 2)  # transformers' own default, which it leaves out
+    number = len(named) if isinstance(named, Mapping) else 0
+    if not number or keys.values.get("num_labels", number) not in (number, None):
+        got = f"{named!r} and num_labels {keys.values.get('num_labels')}"
+        expected = "id2label, a name for each of num_labels outputs"
+        raise BadInput(expected, got, _COMPARE, where=keys.where)
+    return number
+
+
+def _classifier(
+    config: DecoderConfig, labels: tuple[str, ...], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The keys of a sequence classifier. transformers counts the outputs by `id2label`."""
+    if labels and not len(labels) == len(set(labels)) == config.num_scores:
+        raise BadInput(
+            f"{config.num_scores} labels, all different: one for each output of the score head",
+            f"{len(labels)}: {', '.join(labels)}",
+            "Name every output once, or none of them.",
+            where="labels",
+        )
+    if not config.num_scores:
+        return {}
+    names = labels or tuple(f"LABEL_{i}" for i in range(config.num_scores))
+    # It reads the last token that is not this one, and in batches must be told which that is.
+    pad, eos = source.get("pad_token_id"), source.get("eos_token_id")
+    if pad is None:
+        pad = next(iter(eos), None) if isinstance(eos, list) else eos
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": "regression",
+        "pad_token_id": pad,
+    }
 
 
 def _rope(config: Mapping[str, Any], keys: _Keys, max_positions: int, where: str):

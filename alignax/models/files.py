@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -81,6 +82,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path, opened: Mapping[str, Any]):
         self.directory, self._opened = directory, opened
+        self._added: dict[str, np.ndarray] = {}
         self.tensors: dict[str, Tensor] = {}
         for file, handle in opened.items():
             for name in handle.keys():  # noqa: SIM118, a handle is not a mapping
@@ -89,7 +91,14 @@ class Checkpoint:
 
     def fetch(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Part of a tensor. Only its bytes are read."""
+        if name in self._added:
+            return self._added[name][index]
         return self._opened[self.tensors[name].file].get_slice(name)[index]
+
+    def add(self, name: str, tensor: Float[np.ndarray, "..."]) -> None:
+        """Holds a further tensor, float32 and in no file, to be fetched as the others are."""
+        self._added[name] = tensor
+        self.tensors[name] = Tensor("added", tensor.shape, "F32")
 
     @property
     def dtype(self) -> str:

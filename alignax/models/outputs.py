@@ -1,7 +1,8 @@
 """What a model says of a batch: (params, batch, layout) -> Outputs.
 
 The one place where hidden states meet targets: the shift by one is made by `layout.source`, and
-only scored tokens meet the vocabulary.
+only scored tokens meet the vocabulary. A model with a `score` head has no vocabulary to meet: it
+gives its rewards for whole responses, read where each one ends.
 """
 
 import jax.numpy as jnp
@@ -23,8 +24,9 @@ def outputs(
 ) -> Outputs:
     """Log-probabilities of the scored response tokens of a batch, through its packed rows.
 
-    A reward model has no vocabulary head: its log-probabilities are 0, and `rewards` and
-    `attributes` are its head's outputs at the last token of each response, scored or not.
+    Where the model has a `score` head instead of a vocabulary, log-probabilities are zeros and
+    `rewards` and `attributes` are the head's outputs at the last token of each response, scored
+    or not; 0 for a response that is not valid or has no tokens.
 
     Args:
         reach: how far back each block of a row looks, where the plan knows it.
@@ -32,9 +34,9 @@ def outputs(
     """
     hidden = model.packed(params, layout, reach=reach)
     if model.config.num_scores:
-        found = _at_last_tokens(model.scores(params, hidden), batch, layout)
-        logprobs = jnp.zeros(batch.mask.shape, jnp.float32)
-        return Outputs(logprobs=logprobs, rewards=found[..., 0], attributes=found)
+        attributes = _at_ends(model.scores(params, hidden), batch, layout)
+        nothing = jnp.zeros(batch.mask.shape, jnp.float32)
+        return Outputs(logprobs=nothing, rewards=attributes[..., 0], attributes=attributes)
     hidden = hidden.reshape(layout.source.shape[0], -1, hidden.shape[-1])
     hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
     logprobs = token_logprobs(hidden, model.head(params), layout.target, chunk_bytes=chunk_bytes)
@@ -44,19 +46,20 @@ def outputs(
     return Outputs(logprobs=flat.reshape(batch.mask.shape))
 
 
-def _at_last_tokens(
-    scores: Float[Array, "n t c"], batch: Batch, layout: Layout
-) -> Float[Array, "b k c"]:
-    """Of every token's scores those at the last token of each response; 0 where there is none.
+def _at_ends(scores: Float[Array, "n t c"], batch: Batch, layout: Layout) -> Float[Array, "b k c"]:
+    """The scores at the last token of each response; 0 where there is none.
 
-    They are moved to their places by adding, so that a device needs no other device's rows.
+    All tokens are scored, which costs little, and each row adds its own ends to the whole: where
+    rows lie on several devices, a few numbers a response are summed and no states are moved.
     """
+    segment = jnp.stack([layout.group, layout.response])
+    goes_on = (segment[:, :, 1:] == segment[:, :, :-1]).all(axis=0)
+    ends = jnp.pad(~goes_on, ((0, 0), (0, 1)), constant_values=True)
+    ends &= (layout.group >= 0) & (layout.response > 0)
     b, k = batch.valid.shape
-    place = jnp.where(layout.response > 0, layout.group * k + layout.response - 1, b * k)
-    after = jnp.pad(place[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
-    place = jnp.where(place != after, place, b * k)  # beyond the end: dropped
-    zeros = jnp.zeros((b * k, scores.shape[-1]), jnp.float32)
-    return zeros.at[place].add(scores, mode="drop").reshape(b, k, -1)
+    place = jnp.where(ends, layout.group * k + layout.response - 1, b * k)  # beyond: dropped
+    flat = jnp.zeros((b * k, scores.shape[-1]), scores.dtype).at[place].add(scores, mode="drop")
+    return jnp.where(batch.valid[..., None], flat.reshape(b, k, -1), 0.0)
 
 
 def score_responses(

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,10 @@ from jax.experimental import multihost_utils
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.models import files
-from alignax.models.config import DecoderConfig
+from alignax.models.config import DecoderConfig, draw_score
 from alignax.models.families import from_hugging_face, to_hugging_face
-from alignax.models.settings import write_settings
-from alignax.models.stored import SCORE_NAME, SCORE_PATH, Stored, stored
-from alignax.models.transformer import Decoder
+from alignax.models.settings import tokenizer_id, write_settings
+from alignax.models.stored import SCORE, Stored, stored
 
 MAX_SHARD_BYTES = 5 * 10**9  # as the hub's own tools cut them
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt"]
@@ -65,46 +64,38 @@ def load(
         dtype: of the parameters. float32 holds bfloat16 and float16 weights exactly.
         shardings: a `jax.sharding.Sharding` for every parameter, in their structure; the default
             device where None.
-        num_scores: outputs of the score head, 0 for a language model; None for what is there.
-            A reward model made of a language model's weights has its head drawn.
-        seed: of that draw.
+        num_scores: outputs of the `score` head, 0 for a language model; as the directory has it
+            where None. A language model is given a new head in place of its vocabulary's.
+        seed: draws that new head.
 
     Raises:
-        BadInput: something is missing, mis-shaped or unreadable, or not computed by the decoder.
+        BadInput: something is missing, mis-shaped or unreadable, or not computed by the decoder,
+            or the directory has another head.
     """
     directory = locate(directory)
-    raw, config = _read_config(directory), read_config(directory, num_scores)
+    raw = _read_config(directory)
+    config, is_new = _with_head(raw, directory, num_scores)
     params: dict[str, Any] = {}
     with files.open_checkpoint(directory) as checkpoint:
+        if is_new and SCORE not in checkpoint.tensors:
+            log.info("%s: a new score head, outputs: %d, seed: %d", directory, num_scores, seed)
+            checkpoint.add(SCORE, np.asarray(draw_score(jax.random.key(seed), config)))
         places = stored(config)
-        _check(checkpoint, [p for p in places if not _drawn(p, checkpoint)], config)
+        _check(checkpoint, places, config)
         for place in places:
             sharding = None if shardings is None else _at(shardings, place.path)
             inside = params
             for name in place.path[:-1]:
                 inside = inside.setdefault(name, {})
-            if _drawn(place, checkpoint):
-                part = _draw_head(config, seed, files.DTYPES[dtype], sharding)
-            else:
-                part = _read(place, checkpoint, files.DTYPES[dtype], sharding)
+            part = _read(place, checkpoint, files.DTYPES[dtype], sharding)
             inside[place.path[-1]] = part
         return Pretrained(config, params, raw["model_type"], checkpoint.dtype, directory)
 
 
 def read_config(directory: str | Path, num_scores: int | None = None) -> DecoderConfig:
-    """The shape of a model, without its weights; with another head than it has, where asked."""
+    """The shape of a model, without its weights; `num_scores` as in `load`."""
     directory = locate(directory)
-    config = from_hugging_face(_read_config(directory), str(directory / "config.json"))
-    if num_scores is None or num_scores == config.num_scores:
-        return config
-    if config.num_scores and (num_scores or not config.tied):
-        raise BadInput(
-            f"a score head of {num_scores} outputs" if num_scores else "a vocabulary head",
-            f"a reward model with a score head of {config.num_scores} outputs",
-            "Begin with a language model, or with a reward model of as many outputs.",
-            where=str(directory / "config.json"),
-        )
-    return dataclasses.replace(config, num_scores=num_scores)
+    return _with_head(_read_config(directory), directory, num_scores)[0]
 
 
 def save(
@@ -129,7 +120,7 @@ def save(
         family: the layout; the source's where None, or else the plainest that fits.
         dtype: of the numbers in the files; the source's where None, or else float32.
         eos: ids that end a response, beside those that the source names.
-        labels: names of a reward model's outputs.
+        labels: names of the `score` head's outputs; LABEL_0 and so on where there are none.
 
     Raises:
         BadInput: the directory holds something else, cannot be written, or the disk is full.
@@ -141,7 +132,9 @@ def save(
     if dtype not in files.DTYPES:
         known = ", ".join(files.DTYPES)
         raise BadInput(f"a dtype: {known}", repr(dtype), "Choose one of these.", where="dtype")
-    described = to_hugging_face(config, family, raw, labels=labels) | {"torch_dtype": dtype}
+    if source is not None and raw.get("pad_token_id") is None and config.num_scores:
+        raw["pad_token_id"] = tokenizer_id(source, "pad_token")
+    described = to_hugging_face(config, family, raw, labels) | {"torch_dtype": dtype}
     places = stored(config)
     if jax.process_index() == 0:
         shapes = {name: place.stored_shape for place in places for name in place.names}
@@ -201,19 +194,29 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return raw
 
 
-def _drawn(place: Stored, checkpoint: files.Checkpoint) -> bool:
-    """Whether this is a reward model's head that a language model's weights do not have."""
-    return place.path == SCORE_PATH and SCORE_NAME not in checkpoint.tensors
+def _with_head(
+    raw: dict[str, Any], directory: Path, num_scores: int | None
+) -> tuple[DecoderConfig, bool]:
+    """The config with the head asked for, and whether a language model is to be given it."""
+    where = str(directory / "config.json")
+    config = from_hugging_face(raw, where)
+    found = config.num_scores
+    if num_scores is None or num_scores == found:
+        return config, False
+    if found and num_scores:
+        remedy = f"Ask for {found}, or begin from a language model: its head is made anew."
+        raise BadInput(f"a score head of {num_scores} outputs", str(found), remedy, where=where)
+    if found and not config.tied:
+        raise BadInput(
+            "a language model",
+            "a sequence classifier, which has no vocabulary head",
+            "Choose the language model that it was made from, or use its scores.",
+            where=where,
+        )
+    return dataclasses.replace(config, num_scores=num_scores), not found
 
 
-def _draw_head(
-    config: DecoderConfig, seed: int, dtype: np.dtype, sharding: jax.sharding.Sharding | None
-) -> jax.Array:
-    head = Decoder(config=config).init_score(jax.random.key(seed)).astype(dtype)
-    return head if sharding is None else jax.device_put(head, sharding)
-
-
-def _check(checkpoint: files.Checkpoint, places: Sequence[Stored], config: DecoderConfig) -> None:
+def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: DecoderConfig) -> None:
     expected = {name: place.stored_shape for place in places for name in place.names}
     missing = [name for name in expected if name not in checkpoint.tensors]
     if missing:
@@ -230,8 +233,8 @@ def _check(checkpoint: files.Checkpoint, places: Sequence[Stored], config: Decod
         for name in checkpoint.tensors
         if name not in expected
         and not name.endswith("rotary_emb.inv_freq")
-        and not (name == "lm_head.weight" and config.num_scores)
         and not (config.tied and name == "lm_head.weight" and _is_embedding(checkpoint, name))
+        and not (config.num_scores and name == "lm_head.weight")
     ]
     if extra:
         shown = ", ".join(extra[:3])

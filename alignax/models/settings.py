@@ -31,12 +31,12 @@ def write_settings(
     ids: list[int] = []
     for found in (generation.get("eos_token_id"), config.get("eos_token_id"), *eos):
         ids += [] if found is None else found if isinstance(found, list) else [found]
-    ids += _tokenizer_eos(directory)
-    ids = list(dict.fromkeys(ids))
+    end = tokenizer_id(directory, "eos_token")
+    ids = list(dict.fromkeys(ids if end is None else [*ids, end]))
     if ids:
         config = config | {"eos_token_id": ids if len(ids) > 1 else ids[0]}
-    if "label2id" in config:
-        config = config | {"pad_token_id": _padding(directory, config.get("pad_token_id"), ids)}
+    if "id2label" in config:
+        config = config | {"pad_token_id": _padding(directory, config["pad_token_id"], ids)}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if config.get(name) is not None and (name == "eos_token_id" or name not in generation):
             generation[name] = config[name]
@@ -61,9 +61,9 @@ def _padding(directory: Path, pad: int | None, ends: list[int]) -> int | None:
     free = [name for name in order if special[name] not in ends]
     free = [name for name in free if name != settings.get("bos_token")] or free
     if not free:
-        log.warning("%s: no special token is free for padding; rewards of padded batches "
-                    "are read one token early by transformers", directory)  # fmt: skip
-        return pad
+        log.warning("%s: no special token is free for padding, and the end of a text pads: "
+                    "transformers reads padded batches one token early", directory)  # fmt: skip
+        return ends[0] if pad is None and ends else pad
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         found = files.read_json(directory / name)
         if found:
@@ -71,19 +71,16 @@ def _padding(directory: Path, pad: int | None, ends: list[int]) -> int | None:
     return special[free[0]]
 
 
-def _tokenizer_eos(directory: Path) -> list[int]:
-    """The id of the tokenizer's own end token, where it names one."""
+def tokenizer_id(directory: Path, name: str) -> int | None:
+    """The id of the tokenizer's own token of that name, such as eos_token, where it has one."""
     settings = files.read_json(directory / "tokenizer_config.json")
-    token = settings.get("eos_token") or files.read_json(directory / "special_tokens_map.json").get(
-        "eos_token"
-    )
+    token = settings.get(name) or files.read_json(directory / "special_tokens_map.json").get(name)
     token = token.get("content") if isinstance(token, dict) else token
     if token is None:
-        return []
+        return None
     tokenizer = files.read_json(directory / "tokenizer.json")
     ids = {t["content"]: t["id"] for t in tokenizer.get("added_tokens") or ()}
     vocab = (tokenizer.get("model") or {}).get("vocab") or {}
     for i, t in (settings.get("added_tokens_decoder") or {}).items():
         ids.setdefault(t["content"], int(i))
-    found = ids.get(token, vocab.get(token) if isinstance(vocab, dict) else None)
-    return [] if found is None else [found]
+    return ids.get(token, vocab.get(token) if isinstance(vocab, dict) else None)

@@ -13,7 +13,8 @@ import numpy as np
 
 from alignax.models.config import DecoderConfig
 
-SCORE_PATH, SCORE_NAME = ("score",), "score.weight"
+SCORE = "score.weight"  # the head of what transformers calls a sequence classifier
+
 # (tensor's name, one slice an axis) -> that part of it
 Fetch = Callable[[str, tuple[slice, ...]], np.ndarray]
 
@@ -91,8 +92,7 @@ def stored(config: DecoderConfig) -> tuple[Stored, ...]:
         Stored(("norm", "scale"), ("model.norm.weight",), (width,), ((0,),)),
     ]
     if config.num_scores:
-        shape = (config.num_scores, width)
-        found.append(Stored(SCORE_PATH, (SCORE_NAME,), shape, matrix))
+        found.append(Stored(("score",), (SCORE,), (config.num_scores, width), matrix))
     elif not config.tied:
         found.append(Stored(("head",), ("lm_head.weight",), (config.vocab_size, width), matrix))
 

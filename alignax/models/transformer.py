@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from alignax.core.axes import split_rows, whole
 from alignax.core.types import Layout, Params
 from alignax.models.attention import cached_attention, packed_attention
-from alignax.models.config import DecoderConfig, rotary_angles
+from alignax.models.config import DecoderConfig, draw_score, rotary_angles
 
 # (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -139,7 +139,7 @@ class Block(nnx.Module):
 
 
 class Network(nnx.Module):
-    """Embedding, stacked blocks, final norm; an output matrix, or a score head in its place."""
+    """Embedding, stacked blocks, final norm, and a matrix to the vocabulary or to scores."""
 
     def __init__(self, config, rngs):
         shape, axes = (config.vocab_size, config.width), ("vocab", "embed")
@@ -149,16 +149,10 @@ class Network(nnx.Module):
         self.layers = jax.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
         self.norm = RMSNorm(config)
         if config.num_scores:
-            shape, axes = (config.num_scores, config.width), ("scores", "embed")
-            self.score = nnx.Param(_score_draw(rngs.params(), shape), axes=axes)
+            self.score = nnx.Param(draw_score(rngs.params(), config), axes=("scores", "embed"))
         elif not config.tied:
             draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
             self.head = nnx.Param(config.init_scale * draw, axes=axes)
-
-
-def _score_draw(key, shape):
-    """Normal of deviation 1 / sqrt(d + 1), after Huang et al. 2024, arXiv:2403.17031."""
-    return jax.random.normal(key, shape) * (shape[1] + 1) ** -0.5
 
 
 class Cache(NamedTuple):
@@ -194,10 +188,6 @@ class Decoder:
     def init(self, key: PRNGKeyArray) -> Params:
         """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
         return nnx.to_pure_dict(nnx.state(Network(self.config, nnx.Rngs(params=key))))
-
-    def init_score(self, key: PRNGKeyArray) -> Float[Array, "c d"]:
-        """A random score head alone, for weights that come without one; float32."""
-        return _score_draw(key, (self.config.num_scores, self.config.width))
 
     @functools.cached_property
     def _abstract(self) -> tuple[Any, Any]:
@@ -335,9 +325,9 @@ class Decoder:
         return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
     def scores(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
-        """The outputs of the score head of a reward model, float32."""
-        head = params["score"].astype(hidden.dtype)
-        return jnp.einsum("...d,cd->...c", hidden, head, preferred_element_type=jnp.float32)
+        """Outputs of the `score` head, in float32 whatever dtype the hidden states have."""
+        score = whole(params["score"])  # small: it goes to the states, and not they to it
+        return jnp.einsum("...d,cd->...c", hidden.astype(jnp.float32), score)
 
     def _run(self, params, tokens, position, attend: Attend):
         angles = rotary_angles(self.config, position)

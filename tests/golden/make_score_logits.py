@@ -1,67 +1,70 @@
-"""Makes score_logits.json: what transformers' sequence classifiers compute for tiny models.
+"""Makes score_logits.npz: what transformers' own sequence classifiers say of padded batches.
 
-    python -m tests.golden.make_score_logits DIRECTORY
+    python -m tests.golden.make_score_logits
 
-Needs torch and transformers, which nothing else here does; their versions are stored inside. With
-DIRECTORY, a reward model that `alignax.models.pretrained.save` wrote, it also says whether
-transformers finds every tensor that it wants there and no other. Weights are made by
-`make_llama_logits.weights` from the name of each tensor.
+Needs torch and transformers, which nothing else here does; their versions are stored inside.
+Weights are not stored: both sides make them by `make_llama_logits.weights`, from the name of each
+tensor. For every case, a batch of all prompts with all their responses, padded on the right:
 
-For every case: `logits` [2, labels] of two sequences in one batch, the second one 10 tokens
-shorter and padded on the right; the score is read at the last token that is not padding.
+    {case}/logits  [prompts * responses, labels], float32
+    {case}/names   of the model's tensors
+    configs        as transformers wrote them
 """
 
 import json
-import sys
 from pathlib import Path
 
-from tests.golden.make_llama_logits import _BASE, LENGTH, tokens, weights
+import numpy as np
 
-PAD, SHORTER = 0, 10
+from tests.golden.make_llama_logits import CASES as LANGUAGE_MODELS
+from tests.golden.make_llama_logits import VOCAB, weights
+
+PAD = 0
+PROMPTS = (7, 12)
+RESPONSES = ((9, 4), (1, 15))  # tokens of the two responses to each prompt
 CASES = {
-    "one_score": _BASE | {"pad_token_id": PAD, "num_labels": 1, "tie_word_embeddings": True},
-    "three_scores": _BASE | {"pad_token_id": PAD, "num_labels": 3},
-    "mistral": _BASE
-    | {"pad_token_id": PAD, "num_labels": 2, "model_type": "mistral", "sliding_window": 9},
+    "one": LANGUAGE_MODELS["untied"] | {"num_labels": 1},
+    "two_tied": LANGUAGE_MODELS["grouped_tied"] | {"num_labels": 2},
+    "five_window": LANGUAGE_MODELS["window"] | {"num_labels": 5},
 }
 
 
-def sequences():
-    """The two sequences, without the padding's id inside."""
-    ids = tokens()
-    ids[ids == PAD] = 1
-    return [ids[0], ids[1, : LENGTH - SHORTER]]
+def groups() -> list[tuple[list[int], list[list[int]]]]:
+    """Prompts of token ids and the responses to each; the padding's id is nowhere in them."""
+    draw = np.random.default_rng(0)
+
+    def some(length: int) -> list[int]:
+        return draw.integers(PAD + 1, VOCAB, length).tolist()
+
+    return [(some(p), [some(r) for r in rs]) for p, rs in zip(PROMPTS, RESPONSES, strict=True)]
 
 
 def main() -> None:
     import torch
     import transformers
 
+    sequences = [prompt + response for prompt, responses in groups() for response in responses]
+    batch = np.full((len(sequences), max(map(len, sequences))), PAD)
+    for row, sequence in zip(batch, sequences, strict=True):
+        row[: len(sequence)] = sequence
     stored = {"versions": f"torch {torch.__version__}, transformers {transformers.__version__}"}
+    configs = {}
     for case, settings in CASES.items():
-        settings = dict(settings)
+        settings = settings | {"pad_token_id": PAD}
         config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-        model = transformers.AutoModelForSequenceClassification.from_config(
-            config, attn_implementation="eager"
-        )
+        make = transformers.AutoModelForSequenceClassification.from_config
+        model = make(config, attn_implementation="eager")
+        config.architectures = [type(model).__name__]
+        configs[case] = config.to_dict()
         for name, parameter in model.named_parameters():
             parameter.data = torch.tensor(weights(name, tuple(parameter.shape)))
-        batch = torch.full((2, LENGTH), PAD)
-        for row, ids in zip(batch, sequences(), strict=True):
-            row[: len(ids)] = torch.tensor(ids)
         with torch.no_grad():
-            logits = model(batch, attention_mask=batch != PAD).logits
-        settings = config.to_dict() | {"architectures": [type(model).__name__]}
-        stored[case] = {"config": settings, "logits": logits.tolist()}
-    path = Path(__file__).with_name("score_logits.json")
-    path.write_text(json.dumps(stored, indent=1) + "\n")
-    for directory in sys.argv[1:]:
-        model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
-            directory, output_loading_info=True
-        )
-        ids = torch.tensor([[5, 9, 20, 2]])
-        print({k: v for k, v in found.items() if v}, model.config.id2label)
-        print(model(ids).logits.tolist())
+            tokens = torch.tensor(batch)
+            logits = model(tokens, attention_mask=(tokens != PAD).int()).logits
+        stored[f"{case}/logits"] = logits.numpy()
+        stored[f"{case}/names"] = sorted(model.state_dict())
+    stored["configs"] = json.dumps(configs)
+    np.savez_compressed(Path(__file__).with_name("score_logits.npz"), **stored)
 
 
 if __name__ == "__main__":

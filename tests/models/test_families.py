@@ -166,9 +166,59 @@ def test_a_layout_without_a_place_for_a_setting_is_refused():
         to_hugging_face(from_hugging_face(CASES["biases"], "c"), "mistral")
 
 
+CLASSIFIER = SMALL | {"architectures": ["LlamaForSequenceClassification"]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "number"),
+    [
+        ({"num_labels": 1}, 1),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, 3),
+        ({"id2label": {"0": "a"}, "num_labels": 1}, 1),
+        ({}, 2),  # transformers' default, which it does not write
+        ({"id2label": None, "num_labels": None}, 2),
+    ],
+    ids=str,
+)
+def test_a_sequence_classifier_has_a_score_for_each_label(keys, number):
+    assert from_hugging_face(CLASSIFIER | keys, "c").num_scores == number
+    assert from_hugging_face(SMALL | keys, "c").num_scores == 0
+    assert from_hugging_face(LLAMA_3_2 | keys, "c").num_scores == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"num_labels": 0}, "num_labels, a positive whole number; got 0"),
+        ({"id2label": {}}, "a name for each of num_labels outputs; got {} and num_labels None"),
+        ({"id2label": {"0": "a"}, "num_labels": 3}, "got {'0': 'a'} and num_labels 3"),
+    ],
+    ids=str,
+)
+def test_labels_that_contradict_each_other_are_refused(keys, message):
+    with pytest.raises(BadInput) as raised:
+        from_hugging_face(CLASSIFIER | keys, "some/config.json")
+    assert message in str(raised.value)
+
+
+def test_labels_of_a_language_model_are_refused():
+    with pytest.raises(BadInput, match=r"0 labels, all different.*; got 1: reward"):
+        to_hugging_face(from_hugging_face(SMALL, "c"), "llama", labels=("reward",))
+
+
+def test_a_classifier_pads_with_the_sources_token_or_else_its_first_end():
+    config = from_hugging_face(CLASSIFIER | {"num_labels": 1}, "c")
+    ends = {"eos_token_id": [128001, 128008, 128009], "pad_token_id": None}
+    assert to_hugging_face(config, "llama", ends)["pad_token_id"] == 128001
+    assert to_hugging_face(config, "llama", ends | {"pad_token_id": 0})["pad_token_id"] == 0
+    assert to_hugging_face(config, "llama", {"eos_token_id": 0})["pad_token_id"] == 0
+    assert to_hugging_face(config, "llama")["pad_token_id"] is None
+
+
+@pytest.mark.parametrize("num_scores", [0, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_every_parameter_has_one_place_in_the_checkpoint(case):
-    config = from_hugging_face(CASES[case], "c")
+def test_every_parameter_has_one_place_in_the_checkpoint(case, num_scores):
+    config = dataclasses.replace(from_hugging_face(CASES[case], "c"), num_scores=num_scores)
     places = {place.path: place.full_shape for place in stored(config)}
     params = Decoder(config=config).abstract()
 

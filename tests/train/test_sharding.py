@@ -88,6 +88,15 @@ def test_logical_axes_go_to_their_mesh_axes(caplog):
     assert caplog.text == ""
 
 
+def test_a_score_head_is_split_over_its_inputs_alone(caplog):
+    mesh, model = make_mesh(Mesh(fsdp=2, tensor=2)), decoder(num_scores=3)
+    with caplog.at_level(logging.WARNING, logger="alignax"):
+        lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    assert lie["score"].spec == PartitionSpec(None, "fsdp")
+    assert "head" not in lie
+    assert caplog.text == ""
+
+
 def test_an_axis_that_does_not_divide_is_held_whole_and_the_log_says_so(caplog):
     # 3 key-value heads and 41 tokens over two tensor parts.
     mesh = make_mesh(Mesh(fsdp=2, tensor=2))
