@@ -1,10 +1,12 @@
 """Every notebook in colab/ runs from top to bottom, on a tiny model, and says what it claims."""
 
 import ast
+import inspect
 import json
 import math
 import os
 import pathlib
+import re
 
 import jax
 import nbformat
@@ -12,7 +14,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
-from alignax import jobs
+from alignax import jobs, losses
 from alignax.config import load
 from alignax.methods import DPO
 from alignax.models import pretrained
@@ -48,12 +50,29 @@ def settings(notebook: nbformat.NotebookNode) -> dict[str, ast.expr]:
     return {node.targets[0].id: node.value for node in body if isinstance(node, ast.Assign)}
 
 
-def execute(path: pathlib.Path, folder: pathlib.Path, values: dict, probe: str) -> str:
-    """Runs a notebook in `folder` with these parameters; returns what `probe` prints at its end."""
+def imported(notebook: nbformat.NotebookNode) -> set[str]:
+    """The dotted names that its cells import, at any depth."""
+    names = set()
+    for node in (node for cell in code_cells(notebook) for node in ast.walk(as_python(cell))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def execute(
+    path: pathlib.Path, folder: pathlib.Path, probe: str, values: dict | None = None
+) -> str:
+    """Runs a notebook in `folder`; returns what `probe` prints at its end.
+
+    With `values` for its parameters, all of them; without, on its own.
+    """
     notebook = nbformat.read(path, as_version=4)
-    names = settings(notebook)
-    assert not set(names) - set(values), "a parameter without a tiny value; add it to TINY"
-    parameters(notebook).source = "\n".join(f"{name} = {values[name]!r}" for name in names)
+    if values is not None:
+        names = settings(notebook)
+        assert not set(names) - set(values), "a parameter without a tiny value; add it to TINY"
+        parameters(notebook).source = "\n".join(f"{name} = {values[name]!r}" for name in names)
     notebook.cells.append(nbformat.v4.new_code_cell(probe))
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
     # The notebook finds this checkout, and where it does not, it fails rather than fetch another.
@@ -74,16 +93,11 @@ def test_is_valid_and_kept_without_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_is_flat_and_short(path):
     """The machinery is not imported: neither by its own name nor from the top of the package."""
-    cells = code_cells(nbformat.read(path, as_version=4))
-    rooms = set()
-    for node in (node for cell in cells for node in ast.walk(as_python(cell))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        rooms |= {f"{name}.".split(".")[1] for name in names if name.split(".")[0] == "alignax"}
+    notebook = nbformat.read(path, as_version=4)
+    parts = [name.split(".") for name in imported(notebook)]
+    rooms = {"".join(part[1:2]) for part in parts if part[0] == "alignax"}
     assert rooms <= {"losses", "core", "methods", "models", "data", "generate", "evaluate"}
+    cells = code_cells(notebook)
     lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
     assert len(lines) <= MOST_LINES
     assert max(map(len, lines)) <= 100
@@ -100,7 +114,7 @@ def quickstart(tmp_path_factory):
         "OUTPUT": "out",
     }
     probe = "import json\nprint(json.dumps(history))"
-    history = execute(COLAB / "quickstart.ipynb", folder, TINY | files, probe)
+    history = execute(COLAB / "quickstart.ipynb", folder, probe, TINY | files)
     return folder, json.loads(history)
 
 
@@ -163,3 +177,103 @@ def test_quickstart_is_the_same_run_as_the_full_machine(quickstart, tmp_path):
     assert [row["loss"] for row in rows] == pytest.approx(
         [row["loss"] for row in history], abs=1e-5
     )
+
+
+LOSSES_PROBE = """
+import json
+found = {
+    "table": {name: dict(zip(columns, row)) for name, row in table.items()},
+    "dpo": dpo_history,
+    "swept": swept[1][BETAS.index(BETA)],
+    "apart": jax.tree.map(lambda x, y: abs(x[BETAS.index(BETA)] - y).max(), swept[0], after_dpo),
+    "rewards": rewards,
+    "kls": kls,
+}
+found = jax.tree.map(lambda x: jnp.asarray(x).tolist(), found)
+print(json.dumps(found | {"paired": [*PAIRED], "ranked": [*RANKED], "betas": BETAS}))
+"""
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    """The numbers of losses.ipynb, executed as it stands."""
+    folder = tmp_path_factory.mktemp("losses")
+    return json.loads(execute(COLAB / "losses.ipynb", folder, LOSSES_PROBE))
+
+
+def test_losses_takes_nothing_but_losses_from_the_library():
+    names = imported(nbformat.read(COLAB / "losses.ipynb", as_version=4))
+    own = {name for name in names if name.split(".")[0] == "alignax"}
+    assert own
+    assert own <= {f"alignax.losses.{name}" for name in losses.__all__}
+
+
+def test_losses_begins_at_ln_2(composed):
+    assert composed["dpo"][0] == pytest.approx(math.log(2), abs=1e-6)
+    for beta in composed["betas"]:
+        first = composed["table"][f"beta {beta}"]["first"]
+        assert first == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_losses_learns_with_every_loss(composed):
+    table = composed["table"]
+    assert len(composed["paired"]) == 6
+    assert len(composed["ranked"]) == 2
+    for name in (*composed["paired"], *composed["ranked"]):
+        assert table[name]["last"] < table[name]["first"]
+        assert table[name]["won"] == 1.0
+        assert table[name]["margin"] > 1.0
+    for name in composed["ranked"]:
+        assert table["start"]["in_order"] < 0.5
+        assert table[name]["in_order"] > 0.95
+
+
+def test_losses_needs_a_likelihood_beside_dpo(composed):
+    """What its section 7 says of DPO, and what one added term does about it."""
+    dpo, with_nll = composed["table"]["dpo"], composed["table"]["dpo + nll"]
+    assert dpo["chosen"] < -1.0
+    assert dpo["margin"] > -dpo["chosen"]  # so the rejected answers fell further
+    assert dpo["counts_on"] < 0.1
+    assert with_nll["chosen"] > 0.0
+    assert with_nll["counts_on"] > 0.9
+
+
+def test_losses_sweeps_beta_as_single_runs_do(composed):
+    assert composed["swept"] == pytest.approx(composed["dpo"], abs=1e-5)
+    assert max(composed["apart"].values()) < 1e-5
+    assert composed["betas"] == sorted(composed["betas"])
+    margins = [composed["table"][f"beta {beta}"]["margin"] for beta in composed["betas"]]
+    assert margins == sorted(margins, reverse=True)
+
+
+def test_losses_raises_the_reward_of_its_own_answers(composed):
+    rewards, kls = composed["rewards"], composed["kls"]
+    assert kls[0] == pytest.approx(0.0, abs=1e-5)
+    assert kls[-1] > 0.5
+    assert sum(rewards[-20:]) / 20 > 3 * rewards[0]
+
+
+def test_losses_table_is_what_the_docstrings_say():
+    """Its last cell, row by row, and that no loss of log-probabilities or rewards is left out."""
+    cell = nbformat.read(COLAB / "losses.ipynb", as_version=4).cells[-1].source
+    rows = [line.strip("| ").split("|") for line in cell.splitlines() if line.startswith("| `")]
+    rows = {name.strip(" `"): [x.strip() for x in rest] for name, *rest in rows}
+    for name, (reads, shape, reduced, reference) in rows.items():
+        function = getattr(losses, name)
+        doc = " ".join(function.__doc__.split())
+        first, *others = inspect.signature(function).parameters.values()
+        described = doc.split("Args: ")[1].split(" Returns:")[0]
+        for other in others:
+            described = described.split(f" {other.name}: ")[0]
+        assert first.name == ("rewards" if reads.startswith("rewards") else "logprobs")
+        assert first.annotation.dim_str == shape.strip("`[]").replace(",", "")
+        assert ("chosen response comes first" in described) == ("chosen first" in reads)
+        assert ("In any order" in described) == ("any order" in reads)
+        found = {kind for kind in ("summed", "averaged") if f"{kind} over its tokens" in described}
+        found |= {"averaged"} if "or averaged as its authors advise" in described else set()
+        assert set(re.findall("summed|averaged", reduced)) == found
+        assert ("ref_logprobs" in {x.name for x in others}) == (reference == "yes")
+    elsewhere = {"kl_estimate", "clipped_policy_gradient", "sequence_clipped_policy_gradient"}
+    signatures = {name: inspect.signature(getattr(losses, name)) for name in losses.__all__}
+    taking = {name for name, found in signatures.items() if "logprobs" in found.parameters}
+    assert set(rows) == (taking - elsewhere) | {"bradley_terry", "plackett_luce"}
