@@ -239,6 +239,7 @@ def _score(path: str, arguments: list[str]) -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=None)
+    parser.add_argument("--template", choices=("chat", "none"), default="chat")
     parser.add_argument("--whole-numbers", action="store_true")
     options = parser.parse_args(arguments)
     score.score(
@@ -248,6 +249,7 @@ def _score(path: str, arguments: list[str]) -> None:
         split=options.split,
         batch_size=options.batch_size,
         max_length=options.max_length,
+        template=options.template,
         whole_numbers=options.whole_numbers,
     )
 

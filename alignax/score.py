@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -54,6 +54,7 @@ def score(
     split: str = "train",
     batch_size: int = 16,
     max_length: int | None = None,
+    template: Literal["chat", "none"] = "chat",
     whole_numbers: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -68,6 +69,7 @@ def score(
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet.
         max_length: of prompt and response, in tokens; the model's where None.
+        template: as in `config.Data`.
         whole_numbers: round, as SteerLM's attributes are.
 
     Raises:
@@ -100,7 +102,11 @@ def score(
             where=source,
         )
     directory = pretrained.locate(directory)
-    renderer = Renderer(tokenizer=load_tokenizer(directory), extra_end_ids=end_ids(directory))
+    renderer = Renderer(
+        tokenizer=load_tokenizer(directory),
+        template=template,
+        extra_end_ids=end_ids(directory),
+    )
     limits = TokenLimits(max_length=max_length or config.max_positions)
     examples, report = tokenise(groups, renderer, limits)
     if not quiet:

@@ -31,7 +31,7 @@ def score_request(score: float) -> str:
     """A score as a Decision Transformer is asked for it, with two decimals.
 
     Example:
-        >>> score_request(-0.304), score_request(5), score_request(-0.001)
+        >>> score_request(-0.304), score_request(5.0), score_request(-0.001)
         ('<rm_score>: -0.30', '<rm_score>: 5.00', '<rm_score>: 0.00')
     """
     return f"{SCORE_MARK} {round(score, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"

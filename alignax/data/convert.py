@@ -66,7 +66,7 @@ def pairs(ranking: Ranking, pairing: Pairing, strength: Sequence[str] = ()) -> l
         'b>a:2 c>a:1 b>c:1 b>d:2 c>d:1'
     """
     if pairing == "strength":
-        place = {name: i for i, name in enumerate(strength)}
+        place = {name: float(i) for i, name in enumerate(strength)}
         worth = [place.get(name) for name in ranking.sources or ("",) * len(ranking.responses)]
         named = [i for i, x in enumerate(worth) if x is not None]
         reason = "fewer than two responses of the sources named"

@@ -323,7 +323,12 @@ def _wrong_columns(found: tuple[str, ...], record_type: type[Record], origin: st
         if other is not record_type
         and any(all(name in found for name in columns) for columns in sets)
     ]
-    if near:
+    whole = [
+        other for other in fitting if any(set(columns) == set(found) for columns in COLUMNS[other])
+    ]
+    if whole:
+        remedy = USE_INSTEAD[whole[0]]
+    elif near:
         remedy = f"Did you mean {near[0][1]} by {near[0][0]}? Rename the column."
     elif fitting:
         remedy = USE_INSTEAD[fitting[0]]
