@@ -7,10 +7,12 @@
 
 The model is stories260k (260,032 parameters, some 2 letters a token). Prompts are their last turn,
 of which it reads the last 64 tokens; of responses it reads the first 80; of the twelve responses of
-alpaca_eval_ranked, those of four models. Needs ../shared/data. Each row of the table is the method's own held-out metric; "before" is the
-model as it comes (for methods with a reference all pairs are ties then, which count one half).
-Intervals are Student's over the seeds (95%, 2 degrees of freedom): they say how much the seed
-matters, the prompts being the same. Results go to runs/learns/table.md.
+alpaca_eval_ranked, those of four models. Needs ../shared/data.
+
+Each row of the table is the method's own held-out metric; "before" is the model as it comes (for
+methods with a reference all pairs are ties then, which count one half). Intervals are Student's
+over the seeds (95%, 2 degrees of freedom): they say how much the seed matters, the held-out prompts
+being the same. Results go to runs/learns/table.md.
 """
 
 import dataclasses
@@ -209,7 +211,7 @@ def ask(name: str, row: Row, seed: int, target: dict, settings: Settings, count:
 def control(settings: Settings) -> list[str]:
     """What is asked for, and what a judge that was trained on other seeds' data gives it."""
     judge_row = Row(methods.AttributeRewardModel(), "movie_attributes", "loss", 3e-3)
-    judge = experiment("judge", judge_row, 100, dataclasses.replace(settings, steps=400))
+    judge = experiment("judge", judge_row, 100, dataclasses.replace(settings, steps=250))
     jobs.train(judge, quiet=True)
     log = (Path(judge.output_dir) / "metrics.jsonl").read_text().splitlines()
     errors = [json.loads(x) for x in log if "eval_loss" in x]
@@ -232,7 +234,7 @@ def control(settings: Settings) -> list[str]:
             "length 4, praise 4": {"target": (4.0, 4.0)},
         },
     }
-    long = dataclasses.replace(settings, steps=400)
+    long = dataclasses.replace(settings, steps=250)
     for name, targets in asked.items():
         row = ROWS[name]
         found: dict[str, list] = {label: [] for label in targets}

@@ -106,10 +106,11 @@ class KTO(Method):
             undesirable_weight=self.undesirable_weight,
         )
         rewards = self.beta * jax.lax.stop_gradient(ratio)
+        signed = jnp.where(desirable, rewards, -rewards)  # a tie counts as not won
         logps = jax.lax.stop_gradient(masked_sum(outputs.logprobs, batch.mask)[:, 0])
         return loss, {
             "kl": jnp.broadcast_to(kl, loss.shape),
-            "rewards/accuracies": ((rewards > 0) == desirable).astype(jnp.float32),
-            "rewards/signed": jnp.where(desirable, rewards, -rewards),
+            "rewards/accuracies": (signed > 0).astype(jnp.float32),
+            "rewards/signed": signed,
             "logps/mean": logps,
         }

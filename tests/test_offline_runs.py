@@ -1,0 +1,154 @@
+"""Whole runs of methods that ask more of the machine than pairs do.
+
+Statistics of the data, an order of its groups, another prompt once trained, another head, means
+over the step.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from alignax import jobs
+from alignax.config import Data
+from alignax.core.records import Attributed, Labelled, Preference, Scored
+from alignax.data.tokenise import TokenLimits
+from alignax.methods import KTO, Curriculum, DecisionTransformer, RewardModel, SteerLM
+from alignax.run import Run
+from alignax.train.loop import Loop
+from alignax.train.sharding import Mesh
+from tests.test_run import held_out, lines, updates
+from tests.tiny_model import experiment as tiny
+from tests.tiny_model import write_rows
+
+
+def setup(folder, method, record, **changes):
+    """The tiny experiment with rows of another type."""
+    made = tiny(folder, method=method, mesh=Mesh(data=1), **changes)
+    for path, count in ((made.data.train, 24), (made.data.eval, 8)):
+        write_rows(pathlib.Path(path), count, record)
+    return made
+
+
+def checkpoints(output):
+    return sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+
+
+@pytest.fixture(scope="module")
+def decision(tmp_path_factory):
+    made = setup(tmp_path_factory.mktemp("decision"), DecisionTransformer(target=1.5), Scored)
+    jobs.train(made, quiet=True)
+    return made, pathlib.Path(made.output_dir)
+
+
+def test_a_decision_transformers_scale_is_kept_with_every_checkpoint(decision):
+    _, output = decision
+    # 24 scores, half 0 and half 1: mean 1/2, deviation sqrt(24 / 4 / 23).
+    state = json.loads((checkpoints(output)[-1] / "alignax.json").read_text())
+    method = state["experiment"]["method"]
+    assert method["mean"] == 0.5
+    assert method["deviation"] == pytest.approx((6 / 23) ** 0.5)
+
+
+def test_it_learns_from_the_responses_own_scores_and_is_asked_for_its_target(decision):
+    made, output = decision
+    run = Run(made, quiet=True)
+    learnt = {run.decode(run.train_data[i].prompt)[-40:] for i in range(24)}
+    assert all("<rm_score>: 0.98" in x or "<rm_score>: -0.98" in x for x in learnt)
+    for step in (0, 6):
+        asked = [row["prompt"] for row in lines(output / f"samples-{step}.jsonl")]
+        assert all("<rm_score>: 1.50" in prompt for prompt in asked)
+
+
+def test_another_target_needs_no_other_data_and_no_other_run(decision):
+    made, output = decision
+    other = dataclasses.replace(made, method=dataclasses.replace(made.method, target=-1.0))
+    one, two = Run(made, quiet=True), Run(other, quiet=True)
+    assert one.train_data.fingerprint == two.train_data.fingerprint
+    assert "<rm_score>: -1.00" in two.decode(two.prepared("eval", asked=True)[0].prompt)
+    found = jobs.evaluate(other, quiet=True)
+    assert found["eval_loss"].mean == pytest.approx(held_out(output)[6]["eval_loss"], abs=1e-5)
+
+
+def test_steerlm_is_asked_for_the_best_that_it_has_seen(tmp_path):
+    made = setup(tmp_path, SteerLM(), Attributed)
+    jobs.train(made, quiet=True)
+    asked = [row["prompt"] for row in lines(tmp_path / "run" / "samples-6.jsonl")]
+    assert all("<attributes>: depth:1,wit:4" in prompt for prompt in asked)
+
+
+@pytest.fixture(scope="module")
+def curriculum(tmp_path_factory):
+    """Gaps of 1, 2 and 3, eight pairs of each; 1 is hard. Six steps of 4."""
+    folder = tmp_path_factory.mktemp("curriculum")
+    loop = Loop(batch_size=4, max_steps=6, save_steps=2, keep=5)
+    made = setup(folder, Curriculum(hard_gap=1.0), Preference, loop=loop)
+    jobs.train(made, quiet=True)
+    return made, folder
+
+
+def test_a_curriculum_goes_from_easy_pairs_to_hard_ones(curriculum):
+    made, folder = curriculum
+    plan, gaps = Run(made, quiet=True).plan, Run(made, quiet=True).train_data.gaps
+    hard = [int((gaps[plan.step(i).group.ravel()] == 1.0).sum()) for i in range(6)]
+    # Shares 0, 0.2, ..., 1 of 4 pairs: sums 0, 0.8, 2.4, 4.8, 8, 12, rounded down.
+    assert hard == [0, 0, 2, 2, 4, 4]
+    seen = [line["gap"] for line in updates(folder / "run")]
+    assert seen[0] > 2.0
+    assert seen[-1] == 1.0
+
+
+def test_a_curriculum_that_is_resumed_goes_on_where_it_was(curriculum):
+    made, folder = curriculum
+    again = folder / "again"
+    shutil.copytree(folder / "run", again)
+    for path in checkpoints(again)[1:]:
+        shutil.rmtree(path)
+    shutil.rmtree(again / "export")
+    jobs.train(dataclasses.replace(made, output_dir=str(again)), quiet=True)
+    for name in ("metrics.jsonl", "export/model.safetensors"):
+        assert (again / name).read_bytes() == (folder / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "record"), [(KTO(beta=0.5), Labelled), (RewardModel(), Preference)], ids=repr
+)
+def test_devices_and_micro_batches_change_nothing_but_rounding(method, record, tmp_path):
+    one = setup(tmp_path, method, record)
+    jobs.train(one, quiet=True)
+    many = dataclasses.replace(
+        one,
+        mesh=Mesh(data=2, fsdp=2, tensor=2),
+        loop=dataclasses.replace(one.loop, gradient_accumulation_steps=2),
+        output_dir=str(tmp_path / "many"),
+    )
+    jobs.train(many, quiet=True)
+    found, expected = (updates(tmp_path / name) for name in ("many", "run"))
+    names = {"loss", "kl"} & expected[0].keys()
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose([a[n] for n in names], [b[n] for n in names], atol=2e-3)
+    assert expected[-1]["loss"] < expected[0]["loss"]
+
+
+def test_a_reward_model_is_asked_for_no_answers(tmp_path):
+    made = setup(tmp_path, RewardModel(), Preference)
+    assert Run(made, quiet=True).sampled() is None
+    jobs.train(made, quiet=True)
+    assert not list((tmp_path / "run").glob("samples-*"))
+    assert held_out(tmp_path / "run")[6]["eval_rewards/accuracies"] >= 7 / 8
+
+
+def test_kto_with_one_prompt_is_refused_before_the_weights_are_read(tmp_path):
+    from alignax.core.errors import BadInput
+
+    made = setup(tmp_path, KTO(), Labelled)
+    row = {"prompt": "p", "completion": "a", "label": True}
+    rows = [row, row | {"completion": "b", "label": False}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(x) + "\n" for x in rows))
+    data = Data(train=str(tmp_path / "train.jsonl"), limits=TokenLimits(max_length=256),
+                cache_dir=str(tmp_path / "cache"))  # fmt: skip
+    with pytest.raises(BadInput, match="at least two different prompts"):
+        jobs.train(dataclasses.replace(made, data=data), quiet=True)
