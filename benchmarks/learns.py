@@ -85,7 +85,7 @@ ROWS = {
     "pro on qa_feedback": Row(methods.PRO(sft_weight=0.001), "qa_feedback_ranked", ACCURACY),
     "filtering": Row(methods.Filtering(keep=0.5), "alpaca_eval_ranked", "loss"),
     "reward_weighted": Row(methods.RewardWeighted(), "alpaca_eval_ranked", "logps/weighted"),
-    "decision_transformer": Row(methods.DecisionTransformer(), "movie_sentences", "loss"),
+    "decision_transformer": Row(methods.DecisionTransformer(), "movie_lengths", "loss"),
     "steerlm": Row(methods.SteerLM(), "movie_attributes", "loss"),
     "reward_model": Row(methods.RewardModel(), "hh_helpful", ACCURACY),
     "attribute_reward_model": Row(
@@ -107,15 +107,17 @@ class Settings:
 
 def rows_of(name: str, split: str) -> list[dict]:
     """A set of ../shared/data with prompts as strings: the last turn of each."""
-    source = {"movie_attributes": "movie_sentences"}.get(name, name)
+    source = "movie_sentences" if name.startswith("movie_") else name
     with gzip.open(SHARED / source / f"{split}.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
     made = []
     for row in rows:
         if "text" in row:  # of a film, good or bad
             row = {"prompt": SENTIMENT, "completion": row["text"], "score": float(row["label"])}
+            words = len(row["completion"].split())
+            if name == "movie_lengths":
+                row["score"] = float(words)
             if name == "movie_attributes":
-                words = len(row["completion"].split())
                 row["attributes"] = {"praise": 4 * row.pop("score"), "length": min(4, words // 8)}
         if "models" in row:
             kept = [i for i, model in enumerate(row["models"]) if model in MODELS]
@@ -224,8 +226,8 @@ def control(settings: Settings) -> list[str]:
     ]
     asked = {
         "decision_transformer": {
-            "score -1 (a bad review)": {"target": -1.0},
-            "score +1 (a good review)": {"target": 1.0},
+            "score -1.5 (few words)": {"target": -1.5},
+            "score +1.5 (many words)": {"target": 1.5},
         },
         "steerlm": {
             "length 0, praise 0": {"target": (0.0, 0.0)},
