@@ -118,7 +118,9 @@ def load_records(
     if form is None or not records:
         raise BadInput(
             "at least one usable row",
-            f"{rows} rows, dropped: {dropped}; left out: {left_out}" if rows else "no rows",
+            f"{rows} rows, dropped: {dropped}" + (f"; left out: {left_out}" if left_out else "")
+            if rows
+            else "no rows",
             "Give a source with data, or another split.",
             where=f"{source} ({split})",
         )
