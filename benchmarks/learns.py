@@ -211,7 +211,7 @@ def ask(name: str, row: Row, seed: int, target: dict, settings: Settings, count:
 
 
 def control(settings: Settings) -> list[str]:
-    """What is asked for, and what a judge that was trained on other seeds' data gives it."""
+    """What is asked for, and what a judge trained on the same sentences gives what is written."""
     judge_row = Row(methods.AttributeRewardModel(), "movie_attributes", "loss", 3e-3)
     judge = experiment("judge", judge_row, 100, dataclasses.replace(settings, steps=250))
     jobs.train(judge, quiet=True)

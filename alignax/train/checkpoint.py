@@ -7,6 +7,9 @@
 
 Orbax reads a flipped bit in an array's data without a word, and a shape that is not the one asked
 for only late; so what was written is recorded here, and checked before Orbax is asked to read.
+
+The file is long on purpose: it is the one module that touches Orbax, and writing, checking and
+restoring share the layout on disk, which is private to it.
 """
 
 import concurrent.futures
