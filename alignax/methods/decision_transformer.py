@@ -12,7 +12,7 @@ from typing import cast
 from jaxtyping import Array, Float
 
 from alignax.core.conditioning import score_request, with_request
-from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.likelihood import imitation
 from alignax.core.method import Method, Needs
 from alignax.core.records import Group, Record, Scored, Text
 from alignax.core.scores import mean_and_deviation
@@ -62,5 +62,4 @@ class DecisionTransformer(Method):
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """The summed negative log-likelihood of each response."""
-        loss = -masked_sum(outputs.logprobs, batch.mask)[:, 0]
-        return loss, {"logps/mean_token": masked_mean(outputs.logprobs, batch.mask)[:, 0]}
+        return imitation(outputs, batch)

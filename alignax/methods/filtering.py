@@ -11,7 +11,7 @@ from typing import cast
 from jaxtyping import Array, Float
 
 from alignax.core.errors import BadInput
-from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.likelihood import imitation
 from alignax.core.method import Method, Needs
 from alignax.core.records import Group, LeftOut, Record, Scored
 from alignax.core.scores import threshold
@@ -63,5 +63,4 @@ class Filtering(Method):
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """The summed negative log-likelihood of each response."""
-        loss = -masked_sum(outputs.logprobs, batch.mask)[:, 0]
-        return loss, {"logps/mean_token": masked_mean(outputs.logprobs, batch.mask)[:, 0]}
+        return imitation(outputs, batch)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from alignax.core.attributes import known_attributes
 from alignax.core.conditioning import attributes_request, with_request
-from alignax.core.masked import masked_mean, masked_sum
+from alignax.core.likelihood import imitation
 from alignax.core.method import Method, Needs
 from alignax.core.records import Attributed, Group, Record, Text
 from alignax.core.types import Batch, Metrics, Outputs
@@ -68,5 +68,4 @@ class SteerLM(Method):
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """The summed negative log-likelihood of each response."""
-        loss = -masked_sum(outputs.logprobs, batch.mask)[:, 0]
-        return loss, {"logps/mean_token": masked_mean(outputs.logprobs, batch.mask)[:, 0]}
+        return imitation(outputs, batch)
