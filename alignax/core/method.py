@@ -24,22 +24,26 @@ class Sampling:
     """How a method that learns from samples wants them drawn.
 
     Fields:
-        num_samples: responses drawn for each prompt.
+        num_samples: responses drawn for each prompt, the greedy one included.
         temperature: divides the logits.
         top_p: keep the smallest set of tokens with at least this probability, in (0, 1].
+        top_k: keep this many tokens; 0 keeps all.
         source: whose samples: the policy being trained, or the reference.
         greedy_first: make the first response the greedy one.
         refresh: updates between two drawings.
         epochs: passes over what was drawn.
+        fill: draw further prompts in place of those of which `select` keeps nothing.
     """
 
     num_samples: int
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
     source: Literal["policy", "reference"] = "policy"
     greedy_first: bool = False
     refresh: int = 1
     epochs: int = 1
+    fill: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,13 @@ class Method(abc.ABC):
         return prompt
 
     def select(self, key: PRNGKeyArray, batch: Batch) -> Batch:
-        """What of a sampled and scored batch is kept, paired or re-scored. Shapes are static."""
+        """What of a sampled and scored batch is kept, paired or re-scored. Shapes are static.
+
+        Called once after each drawing, on all of its prompts, before anything is cut into steps.
+        What it keeps may have other b and k; a prompt of which it keeps nothing has no response
+        that is valid. The step sees a prompt's responses together, so what is computed from one
+        prompt's scores alone can be left to the loss.
+        """
         del key
         return batch
 

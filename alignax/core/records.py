@@ -6,7 +6,7 @@ response holds what comes after the prompt: usually one assistant message, somet
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -91,9 +91,12 @@ class Labelled(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt(Record):
-    """A prompt alone, perhaps with the answer that a verifier checks."""
+    """A prompt alone, with what the reward of its responses is computed from.
 
-    answer: str | None = None
+    `columns` holds all other columns of its row, such as the answer that a verifier checks.
+    """
+
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

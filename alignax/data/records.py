@@ -28,7 +28,6 @@ from alignax.data.fields import (
     as_label,
     as_list,
     as_number,
-    as_string,
     as_text,
     as_turns,
     brief,
@@ -66,7 +65,7 @@ COLUMNS: dict[type[Record], tuple[tuple[str, ...], ...]] = {
         ("prompt", "response"),
         ("prompt", "chosen"),
     ),
-    Prompt: (("prompt", "answer"), ("prompt",)),
+    Prompt: (("prompt",),),
 }
 OPTIONAL: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     Preference: (("margin",), ("score_chosen", "score_rejected")),
@@ -293,10 +292,8 @@ def _attributed(row: Mapping[str, Any], form: Form, origin: str) -> Attributed:
 def _prompt(row: Mapping[str, Any], form: Form, origin: str) -> Prompt:
     prompt = as_text(row["prompt"], "prompt", origin)
     check_prompt(prompt, origin)
-    answer = row["answer"] if "answer" in form.columns else None
-    if answer is not None:
-        answer = as_string(answer, "answer", origin)
-    return Prompt(prompt=prompt, answer=answer, origin=origin)
+    columns = {name: value for name, value in row.items() if name != "prompt"}
+    return Prompt(prompt=prompt, columns=columns, origin=origin)
 
 
 _PARSERS: dict[type[Record], Callable[[Mapping[str, Any], Form, str], Record]] = {

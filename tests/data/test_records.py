@@ -98,8 +98,8 @@ def test_the_chosen_response_of_a_pair_can_be_imitated():
 
 
 def test_a_prompt_keeps_its_answer():
-    assert read({"prompt": "6 * 7?", "answer": "42"}, Prompt).answer == "42"
-    assert read({"prompt": "6 * 7?"}, Prompt).answer is None
+    assert read({"prompt": "6 * 7?", "answer": "42"}, Prompt).columns == {"answer": "42"}
+    assert read({"prompt": "6 * 7?"}, Prompt).columns == {}
 
 
 @pytest.mark.parametrize(
