@@ -1,4 +1,4 @@
-"""Attention over packed rows, and over a cache whose prompt is shared by its responses.
+"""Attention over packed rows.
 
 A row holds groups: a prompt, then its responses, one after the other. A token attends to its own
 segment up to itself, and a response also to all of its group's prompt. Everything is static but
@@ -74,53 +74,3 @@ def _attend(
     scores = jnp.einsum("ngaqe,ngse->ngaqs", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
     return jnp.einsum("ngaqs,ngse->ngaqe", weights.astype(value.dtype), value)
-
-
-def cached_attention(
-    query: Float[Array, "b k s h e"],
-    prompt_key: Float[Array, "b p g e"],
-    prompt_value: Float[Array, "b p g e"],
-    prompt_lengths: Int[Array, " b"],
-    key: Float[Array, "b k r g e"],
-    value: Float[Array, "b k r g e"],
-    filled: Int[Array, ""],
-    *,
-    window: int | None = None,
-) -> Float[Array, "b k s h e"]:
-    """Attention of s new tokens of each response to its prompt and to its own past.
-
-    The prompt's keys and values are held once and serve all k responses.
-
-    Args:
-        key, value: the responses' cache, the new tokens already written at `filled`.
-        filled: tokens of each response before the new ones.
-    """
-    b, k, s, heads, head_dim = query.shape
-    grouped = query.reshape(b, k, s, key.shape[3], -1, head_dim) * head_dim**-0.5
-    to_prompt = jnp.einsum(
-        "bksgae,bpge->bkgasp", grouped, prompt_key, preferred_element_type=jnp.float32
-    )
-    to_self = jnp.einsum("bksgae,bkrge->bkgasr", grouped, key, preferred_element_type=jnp.float32)
-    past = jnp.arange(prompt_key.shape[1])
-    new = filled + jnp.arange(s)
-    own = jnp.arange(key.shape[2])
-    see_prompt = jnp.broadcast_to(
-        past[None, None] < prompt_lengths[:, None, None], (b, s, past.size)
-    )
-    see_self = own[None] <= new[:, None]
-    if window is not None:
-        query_position = prompt_lengths[:, None, None] + new[None, :, None]
-        see_prompt &= query_position - past[None, None] < window
-        see_self &= new[:, None] - own[None] < window
-    scores = jnp.concatenate(
-        [
-            jnp.where(see_prompt[:, None, None, None], to_prompt, MASKED),
-            jnp.where(see_self[None, None, None, None], to_self, MASKED),
-        ],
-        axis=-1,
-    )
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    on_prompt, on_self = jnp.split(weights, [past.size], axis=-1)
-    out = jnp.einsum("bkgasp,bpge->bksgae", on_prompt, prompt_value)
-    out += jnp.einsum("bkgasr,bkrge->bksgae", on_self, value)
-    return out.reshape(b, k, s, heads, head_dim)

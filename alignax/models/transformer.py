@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from alignax.core.axes import split_rows, whole
 from alignax.core.types import Layout, Params
-from alignax.models.attention import cached_attention, packed_attention
+from alignax.models.attention import packed_attention
+from alignax.models.caching import (
+    Cache,
+    cached_attention,
+    empty_cache,
+    moved_on,
+    visible,
+    write,
+)
 from alignax.models.config import DecoderConfig, draw_score, rotary_angles
 
 # (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
@@ -155,20 +163,6 @@ class Network(nnx.Module):
             self.head = nnx.Param(config.init_scale * draw, axes=axes)
 
 
-class Cache(NamedTuple):
-    """Keys and values of a batch of prompts, each once, and of the k responses to each.
-
-    `filled` counts the tokens of each response that are in the cache.
-    """
-
-    prompt_key: Float[Array, "layers b p g e"]
-    prompt_value: Float[Array, "layers b p g e"]
-    prompt_lengths: Int[Array, " b"]
-    key: Float[Array, "layers b k r g e"]
-    value: Float[Array, "layers b k r g e"]
-    filled: Int[Array, ""]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoder:
     """A decoder as pure functions of its parameters.
@@ -260,64 +254,63 @@ class Decoder:
 
         def attend(query, key, value):
             out = packed_attention(
-                query,
-                key,
-                value,
-                group,
-                segment,
-                index,
-                window=self.config.window,
+                query, key, value, group, segment, index, window=self.config.window
             )
             return out, (key, value)
 
         hidden, (key, value) = self._run(params, prompts, index, attend)
-        layers, b, _, heads, dim = key.shape
-        room = jnp.zeros((layers, b, num_responses, max_response, heads, dim), key.dtype)
         last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
-        return last, Cache(key, value, lengths, room, room, jnp.int32(0))
+        cache = empty_cache(key, value, lengths, num_responses, max_response)
+        return last, cache
 
     def extend(
         self, params: Params, cache: Cache, tokens: Int[Array, "b k s"]
     ) -> tuple[Float[Array, "b k s d"], Cache]:
-        """Hidden states of s further tokens of every response, and the cache that holds them."""
-        new = cache.filled + jnp.arange(tokens.shape[2])
-        position = jnp.broadcast_to(
-            cache.prompt_lengths[:, None, None] + new[None, None, :], tokens.shape
-        )
-        angles = rotary_angles(self.config, position)
-        network = nnx.merge(self._abstract[0], params)
-        x = network.embed[...].astype(self.dtype)[tokens]
+        """Hidden states of s further tokens of every response, and the cache that holds them.
 
-        # The responses' cache rides in the carry and is written in place, one slice a layer;
-        # as a scanned output it would be copied whole for every token.
-        def layer(carry, inputs):
-            x, past_key, past_value = carry
-            block, prompt_key, prompt_value, index = inputs
+        Layers are written out and not scanned: a scan takes its slice of the stacked weights and
+        of the cache by copying it, for every token anew.
 
-            def attend(query, key, value):
-                at = (index, 0, 0, cache.filled, 0, 0)
-                keys = jax.lax.dynamic_update_slice(past_key, key[None], at)
-                values = jax.lax.dynamic_update_slice(past_value, value[None], at)
+        Args:
+            params: as `unstack` gives them, where this is called more than once.
+        """
+        position = (cache.prompt_lengths[:, None] + cache.filled)[..., None]
+        angles = rotary_angles(self.config, position + jnp.arange(tokens.shape[2])[None, None])
+        x = params["embed"].astype(self.dtype)[tokens]
+        seen = visible(cache, tokens.shape[2], self.config.window)
+        keys, values = [], []
+        for i, weights in enumerate(self.unstack(params)["layers"]):
+
+            def attend(query, key, value, i=i):
+                key, value = write(cache, i, key, value)
                 out = cached_attention(
-                    query,
-                    prompt_key,
-                    prompt_value,
-                    cache.prompt_lengths,
-                    jax.lax.dynamic_index_in_dim(keys, index, keepdims=False),
-                    jax.lax.dynamic_index_in_dim(values, index, keepdims=False),
-                    cache.filled,
-                    window=self.config.window,
+                    query, cache.prompt_key[i], cache.prompt_value[i], key, value, *seen
                 )
-                return out, (keys, values)
+                return out, (key, value)
 
-            x, (past_key, past_value) = block(x, angles, attend)
-            return (x, past_key, past_value), None
+            x, (key, value) = nnx.merge(self._abstract_block, weights)(x, angles, attend)
+            keys.append(key)
+            values.append(value)
+        norm = nnx.merge(self._abstract_norm, params["norm"])
+        return norm(x), moved_on(cache, tuple(keys), tuple(values), tokens.shape[2])
 
-        inputs = (network.layers, cache.prompt_key, cache.prompt_value,
-                  jnp.arange(self.config.layers))  # fmt: skip
-        (x, key, value), _ = jax.lax.scan(layer, (x, cache.key, cache.value), inputs)
-        cache = cache._replace(key=key, value=value, filled=cache.filled + tokens.shape[2])
-        return network.norm(x), cache
+    def unstack(self, params: Params) -> Params:
+        """The parameters with a tuple of layers in place of stacked ones, in the compute dtype."""
+        if isinstance(params["layers"], tuple):
+            return params
+        cast = jax.tree.map(lambda x: x.astype(self.dtype), params)
+        layers = tuple(
+            jax.tree.map(lambda x, i=i: x[i], cast["layers"]) for i in range(self.config.layers)
+        )
+        return cast | {"layers": layers, "norm": params["norm"]}
+
+    @functools.cached_property
+    def _abstract_block(self) -> Any:
+        return nnx.split(jax.eval_shape(lambda: Block(self.config, nnx.Rngs(0))))[0]
+
+    @functools.cached_property
+    def _abstract_norm(self) -> Any:
+        return nnx.split(jax.eval_shape(lambda: RMSNorm(self.config)))[0]
 
     def logits(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
         """Unnormalised log-probabilities over the vocabulary, float32."""

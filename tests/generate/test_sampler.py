@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax.generate.sampler import Sampler, choose, sample, truncate
+from alignax.core.errors import BadInput
+from alignax.generate.sampler import Sampler, choose, sample
 from alignax.models.outputs import score_responses
 from alignax.models.transformer import Decoder
 from tests.models import plain
@@ -127,6 +128,14 @@ def test_decoding_stops_as_soon_as_all_have_ended():
 LOGITS = jnp.log(jnp.array([0.3, 0.05, 0.5, 0.15]))
 
 
+def draws(sampler, logits=LOGITS, count=4000):
+    """How often each token is drawn."""
+    keys = jax.random.split(jax.random.key(0), (100, count // 100))
+    logits = jnp.broadcast_to(logits, (100, count // 100, logits.size))
+    run = jax.jit(functools.partial(choose, sampler=sampler))
+    return np.bincount(np.asarray(run(keys, logits)[0]).ravel(), minlength=logits.shape[-1])
+
+
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
@@ -138,48 +147,39 @@ LOGITS = jnp.log(jnp.array([0.3, 0.05, 0.5, 0.15]))
         ({"top_p": 1e-6}, [2]),
         ({"top_k": 3}, [0, 2, 3]),
         ({"top_k": 1}, [2]),
+        ({"top_k": 4}, [0, 1, 2, 3]),
+        ({"top_k": 100}, [0, 1, 2, 3]),
         # After top_k the two left have 0.625 and 0.375 of what is left.
         ({"top_k": 2, "top_p": 0.6}, [2]),
         ({"top_k": 2, "top_p": 0.7}, [0, 2]),
+        # Of the likeliest's 0.5: 0.1 is 0.05, 0.31 is 0.155.
+        ({"min_p": 0.09}, [0, 1, 2, 3]),
+        ({"min_p": 0.11}, [0, 2, 3]),
+        ({"min_p": 0.31}, [0, 2]),
+        ({"min_p": 1.0}, [2]),
+        # top_p is a share of all, what min_p leaves out included: 0.8 of 1 is not 0.9.
+        ({"min_p": 0.31, "top_p": 0.9}, [0, 2]),
+        ({"min_p": 0.31, "top_p": 0.4}, [2]),
     ],
 )
 def test_truncation_keeps_the_tokens_it_should(settings, kept):
-    found = truncate(LOGITS, **settings)
-    assert np.flatnonzero(np.isfinite(found)).tolist() == kept
-
-
-def test_what_is_kept_keeps_its_logits():
-    np.testing.assert_array_equal(truncate(LOGITS), LOGITS)
-    found = truncate(LOGITS, top_k=2, top_p=0.99)
-    np.testing.assert_array_equal(found[jnp.array([0, 2])], LOGITS[jnp.array([0, 2])])
-    np.testing.assert_array_equal(found[jnp.array([1, 3])], -np.inf)
+    assert np.flatnonzero(draws(Sampler(**settings))).tolist() == kept
 
 
 def test_each_distribution_is_truncated_by_itself():
-    rows = jnp.stack([LOGITS, LOGITS[::-1], jnp.zeros(4)]).reshape(3, 1, 4)
-    found = np.isfinite(truncate(rows, top_p=0.7))
-    # 0.5 + 0.3; the same turned round; of four equal ones no three are likelier than the fourth.
-    expected = [[[1, 0, 1, 0]], [[0, 1, 0, 1]], [[1, 1, 1, 1]]]
-    np.testing.assert_array_equal(found, np.array(expected, bool))
+    rows = jnp.stack([LOGITS, LOGITS[::-1], jnp.zeros(4)])
+    keys = jax.random.split(jax.random.key(0), (3, 400))
+    logits = jnp.broadcast_to(rows[:, None], (3, 400, 4))
+    found = choose(keys, logits, sampler=Sampler(top_p=0.7))[0]
+    # 0.5 + 0.3; the same turned round; of four equal ones none is likelier than another.
+    assert [sorted(set(x.tolist())) for x in found] == [[0, 2], [1, 3], [0, 1, 2, 3]]
 
 
 def test_equally_likely_tokens_are_kept_together():
-    found = truncate(jnp.log(jnp.array([0.4, 0.3, 0.3])), top_p=0.5)
-    assert np.isfinite(found).tolist() == [True, True, True]
-    found = truncate(jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2])), top_k=2)
-    assert np.isfinite(found).all()
-
-
-def test_a_large_top_k_keeps_everything():
-    for top_k in (0, 4, 100):
-        np.testing.assert_array_equal(truncate(LOGITS, top_k=top_k), LOGITS)
-
-
-def draws(sampler, count=4000):
-    """How often each of the four tokens is drawn."""
-    keys = jax.random.split(jax.random.key(0), (100, count // 100))
-    logits = jnp.broadcast_to(LOGITS, (100, count // 100, 4))
-    return np.bincount(np.asarray(choose(keys, logits, sampler=sampler)).ravel(), minlength=4)
+    found = draws(Sampler(top_p=0.5), jnp.log(jnp.array([0.4, 0.3, 0.3])))
+    assert (found > 0).tolist() == [True, True, True]
+    found = draws(Sampler(top_k=2), jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2])))
+    assert (found > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,15 @@ def draws(sampler, count=4000):
         # 0.3 and 0.5 are left of 0.8.
         ({"top_p": 0.7}, [0.375, 0.0, 0.625, 0.0]),
         ({"top_k": 2}, [0.375, 0.0, 0.625, 0.0]),
+        # Of 0.95: three are kept, and one token in twenty is drawn again.
+        ({"top_p": 0.9}, [0.31579, 0.0, 0.52632, 0.15789]),
+        # Roots, cut: 0.5477 and 0.7071 over 1.2548.
+        ({"temperature": 2.0, "top_p": 0.6}, [0.43649, 0.0, 0.56351, 0.0]),
     ],
 )
 def test_draws_follow_the_distribution(settings, expected):
-    count, share = 4000, np.array(expected)
-    found = draws(Sampler(**settings), count) / count
+    count, share = 20_000, np.array(expected)
+    found = draws(Sampler(**settings), count=count) / count
     # Four standard deviations of a binomial share.
     assert (np.abs(found - share) <= 4 * np.sqrt(share * (1 - share) / count)).all()
 
@@ -203,3 +207,45 @@ def test_draws_follow_the_distribution(settings, expected):
 def test_a_low_temperature_is_the_greedy_limit():
     assert draws(Sampler(temperature=0.01)).tolist() == [0, 0, 4000, 0]
     assert draws(Sampler(temperature=0.0)).tolist() == [0, 0, 4000, 0]
+
+
+def test_a_large_vocabulary_is_drawn_from_in_proportion():
+    # 1,000 tokens, no multiple of a block; the last as likely as all others together.
+    logits = jnp.zeros(1000).at[999].set(jnp.log(999.0))
+    found = draws(Sampler(), logits, count=20_000)
+    assert abs(found[999] / 20_000 - 0.5) <= 4 * np.sqrt(0.25 / 20_000)
+    assert (found[:999] > 0).sum() > 950  # each is drawn 10 times on average
+    # Cut to two tokens out of 1,000: drawn again until it is one of them.
+    sharp = jnp.zeros(1000).at[jnp.array([17, 500])].set(jnp.array([0.2, 0.1]))
+    found = draws(Sampler(top_k=2), sharp)
+    assert np.flatnonzero(found).tolist() == [17, 500]
+    share = 1 / (1 + np.exp(-0.1))
+    assert abs(found[17] / 4000 - share) <= 4 * np.sqrt(share * (1 - share) / 4000)
+
+
+def test_the_log_prob_of_a_token_is_that_of_the_whole_distribution():
+    keys = jax.random.split(jax.random.key(0), (1, 50))
+    logits = jnp.broadcast_to(LOGITS + 300.0, (1, 50, 4))
+    token, logprob = choose(keys, logits, sampler=Sampler(temperature=0.5, top_p=0.7))
+    np.testing.assert_allclose(logprob, LOGITS[token], rtol=1e-4)  # float32 at 300
+
+
+def test_the_first_sample_is_greedy_where_asked_and_the_others_are_not():
+    found, _, _ = draw(Sampler(num_samples=3, max_new_tokens=8, greedy_first=True))
+    greedy, _, _ = draw(Sampler(max_new_tokens=8, temperature=0.0))
+    free, _, _ = draw(Sampler(num_samples=3, max_new_tokens=8))
+    np.testing.assert_array_equal(found.tokens[:, 0], greedy.tokens[:, 0])
+    np.testing.assert_array_equal(found.tokens[:, 1:], free.tokens[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_p": 0.0}, r"sampler.top_p: expected a number above 0 and at most 1; got 0.0"),
+        ({"temperature": -1.0}, r"sampler.temperature: expected a number of at least 0"),
+        ({"max_new_tokens": 0}, r"sampler.max_new_tokens: expected a number of at least 1"),
+    ],
+)
+def test_settings_that_draw_nothing_are_refused(settings, message):
+    with pytest.raises(BadInput, match=message):
+        Sampler(**settings).check()

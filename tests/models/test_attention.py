@@ -125,7 +125,7 @@ def test_cached_decoding_equals_the_uncached_rows(window, steps):
         )
         found.append(states)
     found = np.concatenate(found, axis=2)
-    assert int(cache.filled) == 6
+    np.testing.assert_array_equal(cache.filled, 6)
     for b, prompt in enumerate(prompts):
         row = hidden(window, [[(prompt, responses[b].tolist())]], 24)[0]
         np.testing.assert_allclose(last[b], row[len(prompt) - 1], atol=1e-5)

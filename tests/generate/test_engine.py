@@ -1,0 +1,99 @@
+"""The engine draws what the sampler draws, however it fills its slots."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from alignax.core.errors import BadInput
+from alignax.generate.engine import Engine
+from alignax.generate.sampler import Sampler, sample
+from alignax.generate.slots import rung
+from tests.tiny_batch import CONFIG, decoder, params
+
+DRAW = np.random.default_rng(0)
+PROMPTS = [DRAW.integers(0, CONFIG.vocab_size, n) for n in (3, 17, 1, 8, 5, 11, 2, 9, 4)]
+SAMPLER = Sampler(num_samples=4, max_new_tokens=24)
+ENDS = (3, 17, 30)  # three of 40 tokens: lengths differ widely
+
+
+@functools.cache
+def expected(sampler=SAMPLER):
+    """One whole batch, each prompt padded to the longest."""
+    padded = np.zeros((len(PROMPTS), 17), np.int32)
+    for row, prompt in zip(padded, PROMPTS, strict=True):
+        row[: len(prompt)] = prompt
+    lengths = np.array([len(p) for p in PROMPTS], np.int32)
+    run = jax.jit(functools.partial(sample, decoder(), sampler=sampler))
+    ids = np.arange(len(PROMPTS), dtype=np.int32)
+    return run(params(), jax.random.key(5), padded, lengths, ids, np.array(ENDS, np.int32))
+
+
+def engine(sampler=SAMPLER, **settings):
+    settings = {"places": 8, "align": 4} | settings
+    return Engine(model=decoder(), sampler=sampler, end_ids=ENDS, **settings)
+
+
+def assert_same(found, expected, chosen=slice(None)):
+    for name in ("tokens", "lengths", "ended"):
+        np.testing.assert_array_equal(
+            getattr(found, name), np.asarray(getattr(expected, name))[chosen]
+        )
+    np.testing.assert_allclose(found.logprobs, np.asarray(expected.logprobs)[chosen], atol=1e-5)
+
+
+def test_the_lengths_of_this_case_differ():
+    lengths = np.asarray(expected().lengths)
+    assert lengths.min() <= 3
+    assert lengths.max() == 24  # longer than the eight places at first: the ring must grow
+    assert not np.asarray(expected().ended).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"slots": 64},  # all at once, and moved together as they end
+        {"slots": 8},  # two prompts at a time: slots are refilled
+        {"slots": 8, "width": 1},
+        {"slots": 12, "width": 2},
+        {"slots": 4, "places": 24},  # one prompt at a time, room for all from the start
+    ],
+    ids=str,
+)
+def test_draws_the_same_however_slots_are_filled(settings):
+    found = engine(**settings)(params(), jax.random.key(5), PROMPTS, range(len(PROMPTS)))
+    assert_same(found, expected())
+
+
+def test_a_prompt_is_known_by_its_number_alone():
+    chosen = [6, 1, 3]
+    prompts = [PROMPTS[i] for i in chosen]
+    found = engine(slots=8)(params(), jax.random.key(5), prompts, chosen)
+    assert_same(found, expected(), chosen)
+
+
+def test_the_first_of_each_prompts_samples_is_greedy_where_asked_wherever_it_lies():
+    sampler = Sampler(num_samples=4, max_new_tokens=24, greedy_first=True)
+    for width in (1, 4):
+        found = engine(sampler, slots=8, width=width)(
+            params(), jax.random.key(5), PROMPTS, range(len(PROMPTS))
+        )
+        assert_same(found, expected(sampler))
+    greedy = expected(Sampler(max_new_tokens=24, temperature=0.0))
+    np.testing.assert_array_equal(found.tokens[:, :1], greedy.tokens)
+
+
+def test_a_prompt_that_leaves_no_room_to_answer_is_refused():
+    prompts = [PROMPTS[0], np.zeros(CONFIG.max_positions, np.int64)]
+    with pytest.raises(BadInput, match=r"prompt 1: expected prompts of 1 to \d+ tokens"):
+        engine()(params(), jax.random.key(0), prompts, [0, 1])
+
+
+def test_a_width_that_does_not_divide_the_samples_is_refused():
+    with pytest.raises(BadInput, match="expected a width that divides 4 samples"):
+        engine(width=3)(params(), jax.random.key(0), PROMPTS, range(len(PROMPTS)))
+
+
+def test_rungs():
+    assert [rung(n) for n in range(1, 18)] == [1, 2, 3, 4, 6, 6, 8, 8, *[12] * 4, *[16] * 4, 24]
