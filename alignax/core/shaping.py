@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from alignax.core.constant import constant
 from alignax.core.masked import masked_sum
-from alignax.core.types import Batch, Number, Scalar
+from alignax.core.types import Batch, Number
 
 # How much of a response's log-ratio a token answers for.
 Span = Literal["one-step", "full-step", "sequence"]
@@ -90,7 +90,7 @@ def sampled_divergence(batch: Batch) -> Float[Array, "b k"]:
     return jnp.where(batch.valid, masked_sum(sampled_log_ratios(batch), batch.mask), 0.0)
 
 
-def is_zero(weight: Scalar) -> bool:
+def is_zero(weight: Number) -> bool:
     """Whether a weight is the number 0, so that what it weighs need not be there at all.
 
     A traced weight, and one in an array, counts as not 0.
