@@ -15,22 +15,20 @@ def batch_of(scores, lengths, *, valid=None, tokens=None, **logprobs) -> Batch:
         lengths: of each response in tokens, [b, k].
         valid: [b, k]; all where it is not given.
         tokens: how wide the arrays are; as the longest response where it is not given.
-        logprobs: old_logprobs, ref_logprobs or old_values, [b, k, r], for less than all tokens.
+        logprobs: old_logprobs (0 where not given), ref_logprobs or old_values, [b, k, r].
     """
     scores, lengths = jnp.asarray(scores, jnp.float32), np.asarray(lengths)
     mask = jnp.asarray(np.arange(tokens or lengths.max()) < lengths[..., None])
-    arrays = {"old_logprobs": jnp.zeros(mask.shape)} | {
-        name: jnp.asarray(x, jnp.float32) for name, x in logprobs.items()
-    }
-    return Batch(
+    batch = Batch(
         prompts=jnp.ones((len(scores), 2), jnp.int32),
         prompt_lengths=jnp.full(len(scores), 2, jnp.int32),
         responses=mask.astype(jnp.int32),
         mask=mask,
         scores=scores,
         valid=jnp.ones(scores.shape, bool) if valid is None else jnp.asarray(valid),
-        **arrays,
+        old_logprobs=jnp.zeros(mask.shape),
     )
+    return batch._replace(**{name: jnp.asarray(x, jnp.float32) for name, x in logprobs.items()})
 
 
 def outputs_of(logprobs, values=None, entropy=None) -> Outputs:
