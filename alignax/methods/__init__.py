@@ -3,16 +3,24 @@
 from alignax.methods.attribute_reward_model import AttributeRewardModel
 from alignax.methods.cpo import CPO
 from alignax.methods.curriculum import Curriculum
+from alignax.methods.dapo import DAPO
 from alignax.methods.decision_transformer import DecisionTransformer
 from alignax.methods.dpo import DPO, RobustDPO
+from alignax.methods.dr_grpo import DrGRPO
 from alignax.methods.filtering import Filtering
+from alignax.methods.grpo import GRPO
+from alignax.methods.gspo import GSPO
 from alignax.methods.ipo import IPO
 from alignax.methods.kto import KTO
 from alignax.methods.orpo import ORPO
 from alignax.methods.plackett_luce import PlackettLuceDPO
+from alignax.methods.ppo import PPO
 from alignax.methods.pro import PRO
+from alignax.methods.reinforce import REINFORCE
+from alignax.methods.remax import ReMax
 from alignax.methods.reward_model import RewardModel
 from alignax.methods.reward_weighted import RewardWeighted
+from alignax.methods.rloo import RLOO
 from alignax.methods.rrhf import RRHF
 from alignax.methods.sft import SFT
 from alignax.methods.simpo import SimPO
@@ -23,16 +31,24 @@ ALL = (
     AttributeRewardModel,
     CPO,
     Curriculum,
+    DAPO,
     DPO,
     DecisionTransformer,
+    DrGRPO,
     Filtering,
+    GRPO,
+    GSPO,
     Hinge,
     IPO,
     KTO,
     ORPO,
+    PPO,
     PRO,
     PlackettLuceDPO,
+    REINFORCE,
+    RLOO,
     RRHF,
+    ReMax,
     RewardModel,
     RewardWeighted,
     RobustDPO,
