@@ -55,8 +55,8 @@ class Function(Reward):
         *,
         completion_ids: Sequence[Sequence[int]] = (),
         **columns: Sequence[Any],
-    ) -> Sequence[float | None]:
-        """What the function gives.
+    ) -> Any:
+        """What the function gives; whether that is a list of numbers, `Rewards` looks.
 
         Raises:
             BadInput: the function is not there, or asks for an argument that is no column.
@@ -122,7 +122,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, bool] | None:
     }
 
 
-def _load(place: str, where: str) -> Callable[..., Any]:
+def _load(place: str, where: str) -> Any:
     """What stands at "package.module:name" or "path/to/file.py:name"."""
     module_name, _, name = place.rpartition(":")
     if not module_name or not name:
