@@ -15,7 +15,7 @@ import numpy as np
 from alignax.core.advantages import overlong_penalty
 from alignax.core.errors import BadInput
 from alignax.core.records import Text
-from alignax.generate.answers import as_fraction, final_number
+from alignax.generate.numbers_in_text import as_fraction, final_number
 from alignax.generate.rewards import Reward
 
 # A thought, then an answer, each in one pair of tags and not empty, and nothing around them.

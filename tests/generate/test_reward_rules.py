@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
-from alignax.generate.answers import as_fraction, final_number
+from alignax.generate.numbers_in_text import as_fraction, final_number
 from alignax.generate.reward_rules import Format, Length, Match, NumberAnswer, Overlong
 from alignax.generate.rewards import Rewards
 
