@@ -257,7 +257,7 @@ def _check_name(experiment: Experiment, name: str) -> None:
     inside: Any = experiment
     done: list[str] = []
     for part in name.removeprefix("no_").split("."):
-        known = [f.name for f in dataclasses.fields(inside)] if _is_settings(inside) else []
+        known = _known(inside)
         known_parts = {*known, *(f"no_{k}" for k in known)}
         if part not in known_parts:
             parent = type(inside).__name__
@@ -273,7 +273,19 @@ def _check_name(experiment: Experiment, name: str) -> None:
                 where="command line",
             )
         done.append(part)
-        inside = getattr(inside, part.removeprefix("no_") if part not in known else part)
+        if isinstance(inside, tuple):
+            inside = inside[int(part)]
+        else:
+            inside = getattr(inside, part.removeprefix("no_") if part not in known else part)
+
+
+def _known(inside: Any) -> list[str]:
+    """The names in a dotted name that may come next: fields, or numbers from 0 of a tuple."""
+    if _is_settings(inside):
+        return [field.name for field in dataclasses.fields(inside)]
+    if isinstance(inside, tuple) and all(map(_is_settings, inside)):
+        return [str(i) for i in range(len(inside))]
+    return []
 
 
 def _is_settings(value: Any) -> bool:
@@ -298,12 +310,15 @@ def names(settings: Any, prefix: str = "") -> list[str]:
 
 
 def to_json(settings: Any) -> Any:
-    """Settings as JSON; a dataclass carries its class's name under `type`."""
+    """Settings as JSON; a dataclass carries its class's name under `type`, a function its own."""
     if _is_settings(settings):
         fields = {f.name: to_json(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
         return {"type": type(settings).__name__, **fields}
     if isinstance(settings, tuple | list):
         return [to_json(x) for x in settings]
+    if callable(settings):
+        name = getattr(settings, "__qualname__", type(settings).__qualname__)
+        return f"{settings.__module__}:{name}"
     return settings
 
 

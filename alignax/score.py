@@ -3,47 +3,22 @@
 It is how responses get the scores that offline methods learn from, and SteerLM's second step.
 """
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
+from jaxtyping import Float32
 from rich.progress import track
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Group, Preference, Ranking, Record
-from alignax.data.builder import token_counts
-from alignax.data.chat import Renderer
-from alignax.data.pipeline import Batches
-from alignax.data.plan import Lengths, make_plan
 from alignax.data.records import detect, parse
 from alignax.data.sources import read_rows
 from alignax.data.tokenise import Example, TokenLimits, tokenise
-from alignax.data.tokenizers import end_ids, load_tokenizer
-from alignax.models import files, pretrained
-from alignax.models.outputs import outputs
-from alignax.models.transformer import Decoder
+from alignax.generate.scoring import Scorer, Tokens, classifier, load_scorer
 from alignax.run import console
-
-
-@dataclasses.dataclass(frozen=True)
-class _Held:
-    """Groups in memory."""
-
-    examples: Sequence[Example]
-
-    @property
-    def lengths(self) -> Lengths:
-        return token_counts(self.examples)
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
 
 
 def score(
@@ -68,6 +43,7 @@ def score(
         directory: a sequence classifier, ours or another of a family that alignax computes.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet.
+        batch_size: rows of tokens at a time; a row holds a prompt and its responses.
         max_length: of prompt and response, in tokens; the model's where None.
         template: as in `config.Data`.
         whole_numbers: round, as SteerLM's attributes are.
@@ -75,14 +51,7 @@ def score(
     Raises:
         BadInput: no reward model, rows that hold no responses, or a file that is there already.
     """
-    config = pretrained.read_config(directory)
-    if not config.num_scores:
-        raise BadInput(
-            "a reward model (a sequence classifier with a score head)",
-            "a language model",
-            "Train one with `alignax train --method reward_model`.",
-            where=str(directory),
-        )
+    config = classifier(directory)
     target = Path(target)
     if target.exists():
         raise BadInput(
@@ -101,34 +70,25 @@ def score(
             "Give rows with prompt and completion.",
             where=source,
         )
-    directory = pretrained.locate(directory)
-    renderer = Renderer(
-        tokenizer=load_tokenizer(directory),
-        template=template,
-        extra_end_ids=end_ids(directory),
-    )
+    scorer = load_scorer(directory, template=template)
     limits = TokenLimits(max_length=max_length or config.max_positions)
-    examples, report = tokenise(groups, renderer, limits)
+    examples, report = tokenise(groups, scorer.renderer, limits)
     if not quiet:
         console.print(f"[bold]{source}[/] ({split}), {form}: {report}")
     if not examples:
         raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
                        where=source)  # fmt: skip
-    found = _scores(directory, _Held(examples), batch_size, quiet)
-    names = list(files.read_json(directory / "config.json").get("id2label", {}).values())
+    found = _scores(scorer, examples, batch_size, quiet)
     draft = target.with_name(f".{target.name}.tmp")
     with draft.open("w") as file:
         for example, numbers in zip(examples, found, strict=True):
             numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
-            added = _columns(rows[example.origin], numbers[: len(example.response_lengths)], names)
-            row = rows[example.origin] | added
+            row = rows[example.origin]
+            row |= _columns(row, numbers, scorer.names)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     draft.replace(target)
-    flat = np.concatenate(
-        [x[: len(e.response_lengths)] for x, e in zip(found, examples, strict=True)]
-    )
     if not quiet:
-        for name, x in zip(names, flat.T, strict=False):
+        for name, x in zip(scorer.names, np.concatenate(found).T, strict=True):
             console.print(f"{name}: mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}")
         console.print(f"[bold]written[/]: {target}, {len(examples):,} rows")
     return target
@@ -170,26 +130,19 @@ def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> 
     return {"score": scores[0]}
 
 
-def _scores(directory: Path, held: _Held, batch_size: int, quiet: bool) -> list[np.ndarray]:
-    """[k, c] for each example, in order."""
-    model = pretrained.load(directory)
-    decoder = Decoder(config=model.config)
-    plan = make_plan(held.lengths, batch_size=min(batch_size, len(held)))
-
-    @jax.jit
-    def run(params: Any, batch: Any, layout: Any) -> jax.Array:
-        batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
-        found = outputs(decoder, params, batch, layout, reach=plan.shape.reach).attributes
-        assert found is not None, "a reward model gives attributes"
-        return found
-
-    made: dict[int, np.ndarray] = {}
-    steps = Batches(held, plan)
+def _scores(
+    scorer: Scorer, examples: Sequence[Example], batch_size: int, quiet: bool
+) -> list[Float32[np.ndarray, "k c"]]:
+    """The outputs for each example, in order."""
+    groups = [
+        Tokens(example.prompt.tolist(), [ids.tolist() for ids, _ in example.split()])
+        for example in examples
+    ]
+    made = [np.zeros((len(group.responses), len(scorer.names)), np.float32) for group in groups]
+    steps = scorer(groups, batch_size=batch_size)
     if not quiet:
-        steps = track(steps, total=len(plan), description="score", console=console)
-    for index, (batch, layout) in enumerate(steps):
-        found = np.asarray(run(model.params, batch, layout))
-        for row, group in zip(found, plan.step(index).group[0].tolist(), strict=True):
-            if group >= 0:
-                made[group] = row
-    return [made[i] for i in range(len(held))]
+        total = sum(len(group.responses) for group in groups)
+        steps = track(steps, total=total, description="score", console=console)
+    for index, response, numbers in steps:
+        made[index][response] = numbers
+    return made

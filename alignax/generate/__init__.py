@@ -1,1 +1,1 @@
-"""Sampling from a decoder."""
+"""Sampling from a decoder, and rewards of what it says."""

@@ -1,0 +1,109 @@
+"""Numbers as people and models write them, read exactly.
+
+A text is read as a `fractions.Fraction`, so that 0.1 + 0.2 is no trouble and 1/3 is itself.
+"""
+
+import decimal
+import numbers
+import re
+from fractions import Fraction
+from typing import Any
+
+LONGEST = 100  # characters of a number; a longer one is none, and costs nothing to pass over
+
+# Digits with or without thousands separators, and what comes after the point. What holds the
+# parts apart from one another is that a group of three is not followed by a further digit.
+_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)(?:\.\d+)?|\.\d+"
+# A minus after a digit, a letter or a bracket is taken away from something: 5-3, x-3, (2)-3.
+_SIGN = r"(?:(?<![\w)\]])[-+])?"
+_NUMBER = re.compile(
+    rf"(?P<sign>{_SIGN})[$€£]?(?P<second>{_SIGN})"
+    rf"(?:(?P<whole>\d+)[ ](?=\d+/\d+))?"
+    rf"(?P<top>{_PLAIN})(?:\s?/\s?[$€£]?(?P<bottom>{_PLAIN}))?"
+)
+_MARK = re.compile(r"####[\s*_]*")
+_BOXED = r"\boxed{"
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")
+
+
+def final_number(text: str) -> Fraction | None:
+    """The number that a text gives as its answer; None where it holds none.
+
+    It is the number right after the last `####` that has one, or else the last number in the last
+    `\\boxed{}`, or else the last number of all.
+
+    Known points: "3 + 4 = 7." gives 7; "$1,234.50" 2469/2; "50%" 50; "-3/4" and
+    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3.
+    """
+    text = _plain(text)
+    for mark in reversed(list(_MARK.finditer(text))):
+        match = _NUMBER.match(text, mark.end())
+        if match and (value := _value(match)) is not None:
+            return value
+    value = _last(_boxed(text))
+    return _last(text) if value is None else value
+
+
+def as_fraction(reference: Any) -> Fraction:
+    """A reference's value: of a number the number, of a text its `final_number`.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    value = None
+    if isinstance(reference, str):
+        value = final_number(reference)
+    elif isinstance(reference, decimal.Decimal | float):
+        # By its digits: 0.1 means a tenth, and not the binary fraction next to it.
+        value = Fraction(str(reference)) if abs(reference) < float("inf") else None
+    elif isinstance(reference, numbers.Rational):  # whole numbers too, and NumPy's
+        value = Fraction(int(reference.numerator), int(reference.denominator))
+    elif isinstance(reference, numbers.Real):  # NumPy's floats
+        return as_fraction(float(str(reference)))
+    if value is None:
+        raise ValueError(f"the reference {reference!r} holds no number")
+    return value
+
+
+def _plain(text: str) -> str:
+    """Without what LaTeX and typography put around numbers."""
+    text = text.replace("\u2212", "-").replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
+    text = re.sub(r"(\d)(\\[dt]?frac)", r"\1 \2", text)  # 2\frac{1}{2} is two and a half
+    return _FRACTION.sub(r"\1/\2", text)
+
+
+def _boxed(text: str) -> str:
+    """What stands in the last `\\boxed{}`, braces inside it included; empty where there is none."""
+    _, box, after = text.rpartition(_BOXED)
+    depth = 1 if box else 0
+    for end, character in enumerate(after if box else ""):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if not depth:
+            return after[:end]
+    return after if box else ""
+
+
+def _last(text: str) -> Fraction | None:
+    value = None
+    for match in _NUMBER.finditer(text):
+        found = _value(match)
+        value = value if found is None else found
+    return value
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    if len(match.group()) > LONGEST:
+        return None
+    whole, top, bottom = match["whole"], match["top"], match["bottom"]
+    value = _digits(top)
+    if bottom is not None:
+        if not (below := _digits(bottom)):
+            return None
+        value /= below
+    if whole:
+        value += _digits(whole)
+    return -value if "-" in match["sign"] + match["second"] else value
+
+
+def _digits(text: str) -> Fraction:
+    return Fraction(text.replace(",", ""))

@@ -1,0 +1,170 @@
+"""A reward that is any Python function, called as TRL calls its reward functions."""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alignax.core.errors import BadInput
+from alignax.core.records import Text
+from alignax.generate.rewards import Reward
+
+REMEDY = 'Give "package.module:name" or "path/to/file.py:name".'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Function(Reward):
+    """A function (prompts, completions, **columns) -> one number or None for each completion.
+
+    It is called with keyword arguments: `prompts`, `completions`, `completion_ids` and the
+    columns of the prompts' rows, each a list with one entry a completion. A function without
+    `**kwargs` gets those that it names. Where a prompt is a conversation it comes as a list of
+    `{"role": ..., "content": ...}`, and its completion as `[{"role": "assistant", "content":
+    text}]`; else both are strings. So a reward function written for TRL's online trainers serves
+    as it is.
+
+    Fields:
+        function: the function, or where it is: "package.module:name" or "path/to/file.py:name".
+            A name can be written on the command line, and a run that is resumed finds it again.
+    """
+
+    function: str | Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """The function's own name."""
+        if isinstance(self.function, str):
+            return self.function.rpartition(":")[2].rpartition(".")[2]
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def check(self) -> None:
+        """Refuses what is not there, cannot be called, or needs what it will not be given."""
+        self._callable()
+
+    def __call__(
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] = (),
+        **columns: Sequence[Any],
+    ) -> Any:
+        """What the function gives; whether that is a list of numbers, `Rewards` looks.
+
+        Raises:
+            BadInput: the function is not there, or asks for an argument that is no column.
+        """
+        function = self._callable()
+        arguments = {
+            **columns,
+            "prompts": [_as_rows(prompt) for prompt in prompts],
+            "completions": [
+                text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+                for prompt, text in zip(prompts, completions, strict=True)
+            ],
+            "completion_ids": [list(ids) for ids in completion_ids],
+        }
+        named = _parameters(function)
+        if named is not None:
+            missing = [name for name, needed in named.items() if needed and name not in arguments]
+            if missing:
+                raise BadInput(
+                    f"columns for the arguments of {self.name}: {', '.join(missing)}",
+                    f"prompts, completions, completion_ids and the columns "
+                    f"{', '.join(sorted(columns)) or '(none)'}",
+                    "Add the column to the data, or give the argument a default.",
+                    where=f"rewards: {self.name}",
+                )
+            arguments = {name: x for name, x in arguments.items() if name in named}
+        return function(**arguments)
+
+    def _callable(self) -> Callable[..., Any]:
+        found = self.function
+        if isinstance(found, str):
+            found = _load(found, self._where)
+        if inspect.iscoroutinefunction(found) or not callable(found):
+            raise BadInput(
+                "a function that returns a list of numbers",
+                "an async function" if callable(found) else f"{found!r}",
+                "Give a plain function.",
+                where=self._where,
+            )
+        return found
+
+    @property
+    def _where(self) -> str:
+        return f"rewards: {self.function if isinstance(self.function, str) else self.name}"
+
+
+def _as_rows(prompt: Text) -> str | list[dict[str, str]]:
+    return prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, bool] | None:
+    """The names that can be given, and whether they must be; None where any can be."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some that are written in C do not say
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {
+        p.name: p.default is p.empty
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
+def _load(place: str, where: str) -> Any:
+    """What stands at "package.module:name" or "path/to/file.py:name"."""
+    module_name, _, name = place.rpartition(":")
+    if not module_name or not name:
+        raise BadInput("a module and a name in it", repr(place), REMEDY, where=where)
+    if module_name.endswith(".py"):
+        path = Path(module_name).expanduser().resolve()
+        if not path.is_file():
+            raise BadInput("a Python file", f"no such file: {module_name}", REMEDY, where=where)
+        module = _guarded(lambda: _run_file(path, path.stat().st_mtime_ns), where)
+    else:
+        module = _guarded(lambda: importlib.import_module(module_name), where)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [word for word in vars(found) if not word.startswith("_")]
+            near = difflib.get_close_matches(part, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else REMEDY
+            raise BadInput(f"a function {name} in {module_name}", "none", hint, where=where)
+        found = getattr(found, part)
+    return found
+
+
+def _guarded(load: Callable[[], ModuleType], where: str) -> ModuleType:
+    try:
+        return load()
+    except Exception as error:  # of whatever the module does when it is imported
+        raise BadInput(
+            "a module that can be imported",
+            f"{type(error).__name__}: {error}",
+            "Mend the module, or check its name. " + REMEDY,
+            where=where,
+        ) from error
+
+
+@functools.lru_cache(maxsize=16)
+def _run_file(path: Path, changed: int) -> ModuleType:
+    """The module of a file; it is run again once it has changed."""
+    del changed
+    spec = importlib.util.spec_from_file_location(f"alignax_reward_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses of the file look themselves up here
+    spec.loader.exec_module(module)
+    return module

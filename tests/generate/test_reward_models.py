@@ -1,0 +1,344 @@
+"""Rewards of a sequence classifier: transformers' numbers, whatever the batch, tokenizer, mesh."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from alignax.core.errors import BadInput
+from alignax.core.records import Message
+from alignax.data.bad_rows import BadRow
+from alignax.data.chat import Renderer
+from alignax.generate import scoring
+from alignax.generate.reward_models import Model
+from alignax.generate.rewards import Rewards
+from alignax.generate.scoring import Scorer, Tokens
+from alignax.models import pretrained
+from alignax.models.families import from_hugging_face
+from alignax.models.stored import stored
+from alignax.models.transformer import Decoder
+from alignax.score import score
+from alignax.train import sharding
+from tests.golden.make_llama_logits import weights
+from tests.golden.make_score_logits import CASES, groups
+from tests.models import plain
+from tests.tiny import chatml_tokenizer, llama3_tokenizer, space_tokenizer
+from tests.tiny_batch import CONFIG
+from tests.tiny_model import model_directory
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "score_logits.npz")
+PROMPTS = ["Q1", "Q1", "Q22", "Q1", "Q22"]
+TEXTS = ["A", "B and B", "A", "", "CCC"]
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+
+def reward_model(path, tokenizer, *, outputs=1, labels=()) -> str:
+    """A random classifier in a directory of its own, with a tokenizer."""
+    config = dataclasses.replace(CONFIG, vocab_size=320, num_scores=outputs, max_positions=128)
+    params = Decoder(config=config).init(jax.random.key(3))
+    pretrained.save(path, params, config, labels=labels, eos=(tokenizer.eos_token_id,))
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return reward_model(tmp_path_factory.mktemp("rewards") / "one", chatml_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rewards") / "two"
+    return reward_model(folder, llama3_tokenizer(), outputs=2, labels=("wit", "depth"))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """With a tokenizer in the manner of SentencePiece, and no chat template."""
+    return reward_model(tmp_path_factory.mktemp("rewards") / "bare", space_tokenizer())
+
+
+@functools.cache
+def loaded(directory):
+    return pretrained.load(directory)
+
+
+def alone(directory, ids, monkeypatch):
+    """The outputs after these ids, by the plain decoder."""
+    found = loaded(directory)
+    monkeypatch.setattr(plain, "LENGTH", 160)
+    return np.asarray(
+        plain.after(found.config, found.params | {"head": found.params["score"]}, ids)
+    )
+
+
+def give(model, prompts=PROMPTS, texts=TEXTS):
+    return model(prompts, texts, completion_ids=[[0]] * len(texts))
+
+
+def golden_scorer(case, folder) -> Scorer:
+    config = json.loads(str(GOLDEN["configs"]))[case]
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    decoder = Decoder(config=from_hugging_face(config, case))
+    shapes = {name: place.stored_shape for place in stored(decoder.config) for name in place.names}
+    save_file({n: weights(n, s) for n, s in shapes.items()}, folder / "model.safetensors")
+    renderer = Renderer(tokenizer=chatml_tokenizer())
+    names = scoring.output_names(folder)
+    return Scorer(directory=folder, decoder=decoder, renderer=renderer, names=names)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_outputs_are_transformers_logits_whatever_the_batch(case, batch_size, tmp_path):
+    scorer = golden_scorer(case, tmp_path / "model")
+    assert len(scorer.names) == CASES[case]["num_labels"]
+    expected = GOLDEN[f"{case}/logits"].reshape(2, 2, -1)
+    shared = [Tokens(prompt, responses) for prompt, responses in groups()]
+    apart = [Tokens(p, [r]) for p, responses in groups() for r in responses]
+    for asked, order in ((shared, lambda i, j: (i, j)), (apart, lambda i, _: divmod(i, 2))):
+        found = np.full_like(expected, np.nan)
+        for i, j, outputs in scorer(asked, batch_size=batch_size):
+            found[order(i, j)] = outputs
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_more_responses_than_a_row_holds_go_on_in_another(tmp_path, monkeypatch):
+    # Rows of 30 tokens: the first prompt has 7 tokens and responses of 9 and 4, twice: three fit
+    # (7 + 9 + 4 + 9), the fourth goes on. Of the second three fit too (12 + 1 + 15 + 1).
+    monkeypatch.setattr(scoring, "ROW", 30)
+    scorer = golden_scorer("two_tied", tmp_path / "model")
+    twice = [Tokens(prompt, [*responses, *responses]) for prompt, responses in groups()]
+    rows = list(scoring._rows(twice))
+    assert [(row.group, row.responses) for row in rows] == [
+        (0, (0, 1, 2)), (0, (3,)), (1, (0, 1, 2)), (1, (3,))
+    ]  # fmt: skip
+    expected = GOLDEN["two_tied/logits"].reshape(2, 2, -1)
+    for i, j, outputs in scorer(twice, batch_size=4):
+        np.testing.assert_allclose(outputs, expected[i, j % 2], atol=1e-5, rtol=0)
+
+
+def test_a_chat_is_read_as_its_template_writes_it_up_to_the_end_of_the_turn(one, monkeypatch):
+    tokenizer = chatml_tokenizer()
+    found = give(Model(directory=one))
+    for prompt, text, reward in zip(PROMPTS, TEXTS, found, strict=True):
+        before = (
+            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n"
+            "<|im_start|>assistant\n"
+        )
+        ids = [*tokenizer(before).input_ids, *tokenizer(f"{text}<|im_end|>").input_ids]
+        assert reward == pytest.approx(float(alone(one, ids, monkeypatch)[0]), abs=1e-5)
+
+
+def test_a_conversation_is_rendered_turn_by_turn(one, monkeypatch):
+    prompt = (Message("system", "S"), Message("user", "U"))
+    text = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    ids = chatml_tokenizer()(text + "A<|im_end|>").input_ids
+    (found,) = give(Model(directory=one), [prompt], ["A"])
+    assert found == pytest.approx(float(alone(one, ids, monkeypatch)[0]), abs=1e-5)
+
+
+def test_another_tokenizer_than_the_policys_gets_the_text_and_not_the_ids(two, monkeypatch):
+    model = Model(directory=two, head=1)
+    policy_ids = [chatml_tokenizer()(text).input_ids for text in TEXTS]
+    found = model(PROMPTS, TEXTS, completion_ids=policy_ids)
+    tokenizer = llama3_tokenizer()
+    for prompt, text, reward in zip(PROMPTS, TEXTS, found, strict=True):
+        before = (
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+            f"{prompt}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        )
+        encode = functools.partial(tokenizer, add_special_tokens=False)
+        ids = [*encode(before).input_ids, *encode(f"{text}<|eot_id|>").input_ids]
+        assert reward == pytest.approx(float(alone(two, ids, monkeypatch)[1]), abs=1e-5)
+
+
+def test_without_a_template_strings_stand_as_they_are_and_an_empty_one_has_its_end(
+    bare, monkeypatch
+):
+    # "a b" is ▁a ▁b, ids 3 + 256 + 1 + 26 = 286 and 287; BOS 1 before; "c" is 3 + 256 + 1 + 2 =
+    # 262, with no space before it; EOS 2 after.
+    found = give(Model(directory=bare, template="none"), ["a b", "a b"], ["c", ""])
+    for ids, reward in zip([[1, 286, 287, 262, 2], [1, 286, 287, 2]], found, strict=True):
+        assert reward == pytest.approx(float(alone(bare, ids, monkeypatch)[0]), abs=1e-5)
+
+
+def test_rewards_do_not_depend_on_what_else_is_asked_for(one):
+    together = give(Model(directory=one))
+    for size in (1, 2):
+        np.testing.assert_allclose(give(Model(directory=one, batch_size=size)), together, atol=1e-5)
+    backwards = give(Model(directory=one), PROMPTS[::-1], TEXTS[::-1])[::-1]
+    np.testing.assert_allclose(backwards, together, atol=1e-5)
+    apart = [give(Model(directory=one), [p], [t])[0] for p, t in zip(PROMPTS, TEXTS, strict=True)]
+    np.testing.assert_allclose(apart, together, atol=1e-5)
+    assert np.ptp(together) > 0.01
+    assert give(Model(directory=one), [], []) == []
+
+
+def test_rewards_are_those_of_alignax_score(one, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    rows = [{"prompt": p, "completion": t or "D"} for p, t in zip(PROMPTS, TEXTS, strict=True)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score(one, str(source), tmp_path / "out.jsonl", quiet=True)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    written = [json.loads(line)["score"] for line in lines]
+    found = give(Model(directory=one), PROMPTS, [row["completion"] for row in rows])
+    np.testing.assert_allclose(found, written, atol=2e-6)  # written with six decimals
+
+
+def test_all_outputs_are_given_by_name(two):
+    model = Model(directory=two, head=0)
+    found = model.attributes(PROMPTS, TEXTS)
+    assert (found.shape, found.dtype, model.names) == ((5, 2), np.float32, ("wit", "depth"))
+    np.testing.assert_array_equal(found[:, 0], np.float32(give(model)))
+    other = give(dataclasses.replace(model, head=1))
+    np.testing.assert_array_equal(found[:, 1], np.float32(other))
+
+
+def test_a_mesh_changes_nothing_but_rounding(one):
+    prompts, texts = PROMPTS * 5, [f"{text} {i}" for i, text in enumerate(TEXTS * 5)]
+    expected = give(Model(directory=one, batch_size=4), prompts, texts)
+    for mesh in (sharding.Mesh(), sharding.Mesh(data=2, fsdp=2, tensor=2)):
+        made = sharding.make_mesh(mesh)
+        scorer = scoring.load_scorer(one)
+        with jax.set_mesh(made):
+            found = give(Model(directory=one, batch_size=4), prompts, texts)
+            embed = scorer._params(made)["embed"]
+        assert embed.sharding.is_fully_replicated
+        assert len(embed.sharding.device_set) == 8
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_other_texts_of_like_lengths_meet_programs_that_are_there(one):
+    model = Model(directory=one, batch_size=4)
+    draw = np.random.default_rng(0)
+
+    def texts():
+        return ["".join(draw.choice(list("ABC"), draw.integers(1, 30))) for _ in range(24)]
+
+    prompts = [f"Q{i // 4}" for i in range(24)]
+    # Six prompts: four rows, then two. A row has a prompt of 84 tokens and four responses of 2 to
+    # 30, so of 92 to 204 tokens: of the ladder only 96, 128, 192 and 256 can come.
+    before = scoring._run._cache_size()
+    for _ in range(12):
+        give(model, prompts, texts())
+    assert scoring._run._cache_size() - before <= 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rung"),
+    [(1, 64), (64, 64), (65, 96), (96, 96), (97, 128), (129, 192), (193, 256), (2049, 3072)],
+)
+def test_rows_are_as_long_as_a_rung_of_the_ladder(tokens, rung):
+    assert scoring._rung(tokens) == rung
+
+
+def test_weights_are_read_once_for_all_heads_and_again_once_they_have_changed(tmp_path):
+    directory = reward_model(tmp_path / "model", chatml_tokenizer(), outputs=2)
+    assert scoring.load_scorer(directory) is scoring.load_scorer(directory)
+    before = give(Model(directory=directory, head=0))
+    found = loaded(directory)
+    params = found.params | {"score": found.params["score"] * 2.0}
+    pretrained.save(directory, params, found.config, source=directory)
+    np.testing.assert_allclose(
+        give(Model(directory=directory, head=0)), 2.0 * np.array(before), rtol=1e-5
+    )
+
+
+def test_a_text_that_is_too_long_is_bad_alone_and_is_not_cut(one):
+    # The template's own part and "Q1" and "A" are far below 100 tokens; 100 letters are not.
+    model = Model(directory=one, max_length=100)
+    texts = ["A", "B" * 100, "C"]
+    with pytest.raises(BadRow, match="expected prompt and completion within 100 tokens of the"):
+        give(model, ["Q1"] * 3, texts)
+    found = Rewards(parts=(model,), on_bad="mask").score(
+        ["Q1"] * 3, texts, completion_ids=[[0]] * 3, columns={}
+    )
+    np.testing.assert_array_equal(found.good, [True, False, True])
+    np.testing.assert_allclose(found.total[[0, 2]], give(model, ["Q1"] * 2, ["A", "C"]), atol=1e-5)
+
+
+def test_a_text_with_a_special_token_of_the_reward_models_is_bad(two):
+    with pytest.raises(
+        BadRow, match=r"text without the tokenizer's special tokens; got <\|eot_id\|>"
+    ):
+        give(Model(directory=two, head=0), ["Q"], ["A<|eot_id|>B"])
+
+
+def refusal(model, use=Model.check) -> str:
+    with pytest.raises(BadInput) as error:
+        use(model)
+    return str(error.value)
+
+
+def test_a_directory_that_holds_no_reward_model_is_refused(tmp_path):
+    language_model = model_directory(tmp_path / "model")
+    assert refusal(Model(directory=str(language_model))) == (
+        f"{language_model}: expected a reward model (a sequence classifier with a score head); "
+        "got a language model.\n    Train one with `alignax train --method reward_model`."
+    )
+    assert "expected a model directory or a hub id (owner/name); got no such directory" in refusal(
+        Model(directory=str(tmp_path / "nowhere"))
+    )
+    (tmp_path / "other").mkdir()
+    config = {"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    assert "expected a model_type that alignax computes: llama, mistral; got 'gpt2'" in refusal(
+        Model(directory=str(tmp_path / "other"))
+    )
+
+
+def test_several_outputs_need_a_head_that_names_one(two, one):
+    for head, got in ((None, "None"), (2, "2"), (-1, "-1")):
+        assert refusal(Model(directory=two, head=head)) == (
+            f"rewards: model.head ({two}): expected head to name one of the model's 2 outputs: "
+            f"0 wit, 1 depth; got {got}.\n"
+            "    Set head to the number of the output that is the reward."
+        )
+    assert "one of the model's 1 outputs: 0 LABEL_0; got 1" in refusal(Model(directory=one, head=1))
+    Model(directory=two, head=1).check()
+    Model(directory=one).check()
+
+
+def test_a_chat_template_that_is_not_there_is_refused(bare):
+    assert refusal(Model(directory=bare)) == (
+        f"{bare}: expected a reward model whose tokenizer has a chat template; got none.\n"
+        '    Set template="none" if prompts are plain strings; conversations need the template '
+        "that the model was trained with, in tokenizer_config.json or chat_template.jinja."
+    )
+    plain_texts = Model(directory=bare, template="none")
+    plain_texts.check()
+    prompt = (Message("user", "Why?"),)
+    assert refusal(plain_texts, lambda model: give(model, [prompt], ["a"])) == (
+        f"rewards: model.template ({bare}): expected plain strings as prompts, because the reward "
+        'model has template="none"; got a conversation.\n'
+        '    Set template="chat", with a reward model that has a chat template.'
+    )
+
+
+def test_sizes_that_cannot_work_are_refused(one):
+    assert refusal(Model(directory=one, batch_size=0)) == (
+        "rewards: model.batch_size: expected a positive number; got 0.\n    Change the setting."
+    )
+    for length in (0, 129):
+        assert refusal(Model(directory=one, max_length=length)) == (
+            "rewards: model.max_length: expected a positive number, at most the model's 128; got "
+            f"{length}.\n    Change the setting."
+        )
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, vocab_size=40, num_scores=1)
+    pretrained.save(
+        tmp_path / "m", Decoder(config=config).init(jax.random.key(0)), config, eos=(2,)
+    )
+    chatml_tokenizer().save_pretrained(tmp_path / "m")
+    text = refusal(Model(directory=str(tmp_path / "m")), lambda model: give(model, ["Q"], ["A"]))
+    assert (
+        "expected a tokenizer whose ids are below the model's vocabulary of 40; got the id" in text
+    )
