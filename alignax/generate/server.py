@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import requests
 
@@ -203,10 +203,11 @@ def wait_until_ready(server: Server) -> None:
     if server.model in names:
         return
     near = difflib.get_close_matches(server.model, names, n=3, cutoff=0.5)
-    listed = ", ".join(repr(name) for name in (near or names)[:10]) or "none"
+    listed = ", ".join(repr(name) for name in (near or names)[:10])
+    others = f"other models, the nearest {listed}" if near else f"other models: {listed}"
     raise BadInput(
         f"a server of the model {server.model!r}",
-        f"{len(names)} other models" + (f"; the nearest: {listed}" if near else f": {listed}"),
+        others if names else "no model",
         "Give server.model a name that the server lists, or start the server with this model.",
         where=where,
     )
@@ -228,13 +229,23 @@ def _seed(seed: int, prompt_id: int) -> int:
 
 def _all_at_once(ask: Callable[..., T], tasks: Sequence[tuple[int, int]], parallel: int) -> list[T]:
     """Answers in the order of the tasks. The first failure ends all: nothing further is sent."""
-    stopped = threading.Event()
+    stopped, failures = threading.Event(), []
+
+    def one(task: tuple[int, int]) -> T | None:
+        try:
+            return None if stopped.is_set() else ask(*task, stopped)
+        except BaseException as failure:
+            failures.append(failure)
+            stopped.set()
+            raise
+
     pool = concurrent.futures.ThreadPoolExecutor(parallel)
     try:
-        futures = [pool.submit(ask, *task, stopped) for task in tasks]
-        for future in concurrent.futures.as_completed(futures):
-            future.result()
-        return [future.result() for future in futures]
+        futures = [pool.submit(one, task) for task in tasks]
+        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        if failures:
+            raise failures[0]  # those after it may only have been cut short
+        return [cast(T, future.result()) for future in futures]
     finally:
         # Requests that are under way end by themselves; to wait for them would hide the failure.
         stopped.set()
