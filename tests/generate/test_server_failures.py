@@ -141,10 +141,11 @@ def test_a_server_that_comes_back_is_gone_on_with():
 )  # fmt: skip
 def test_a_refusal_is_final_and_given_in_the_servers_own_words(status, body, came, remedy):
     refuse = {"status": status, "body": json.dumps(body)}
-    with scripted(p1=[refuse], p2=[GOOD]) as running:
+    with scripted(p1=[refuse], p2=[GOOD], p3=[GOOD]) as running:
         with pytest.raises(BadInput) as error:
             ask(running, [(1, 5), (2, 5)], prompt_ids=[41, 42], server={"parallel": 1})
-        assert [body["prompt"] for body in running.bodies()] == [[1, 5]]  # nothing after it
+        ask(running, [(3, 5)])  # by then a request that was still sent would have come
+        assert [body["prompt"] for body in running.bodies()] == [[1, 5], [3, 5]]
     assert not isinstance(error.value, ServerFailed)
     assert str(error.value) == (
         f"{running.url}/completions (prompt 41): expected a request that the server takes; "
