@@ -4,8 +4,8 @@ The position is the number of the next step: everything else follows from the pl
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -55,10 +55,28 @@ class TokenArrays:
         return self.values[self.starts[group] :]
 
 
+Numbers = Mapping[str, TokenArrays]  # by the name of a field of the batch
+NO_NUMBERS: Numbers = {}
+
+
+class Drawn(NamedTuple):
+    """What a feed says of a step for which responses were drawn. Empty for a data set.
+
+    Fields:
+        metrics: of the drawing, such as the mean reward.
+        samples: prompts, completions and their rewards, to be kept and shown.
+    """
+
+    metrics: Mapping[str, float] = {}
+    samples: Sequence[Mapping[str, Any]] = ()
+
+
 def build_step(
-    groups: Groups, plan: Plan, index: int, ref_logprobs: TokenArrays | None = None
+    groups: Groups, plan: Plan, index: int, numbers: Numbers = NO_NUMBERS
 ) -> tuple[Batch, Layout]:
     """The arrays of one step; every one has a leading axis of micro-batches.
+
+    A response without tokens is not valid. `numbers` become the batch's fields of their names.
 
     Example: one group, prompt `p q`, responses `a b` and `c`, in a row of 8. The log-probability
     of each response token comes from the position before it, and both first tokens from `q`:
@@ -72,7 +90,7 @@ def build_step(
     """
     placement = plan.step(index)
     micro = [
-        _micro_batch(groups, plan.shape, Placement(*(x[i] for x in placement)), ref_logprobs)
+        _micro_batch(groups, plan.shape, Placement(*(x[i] for x in placement)), numbers)
         for i in range(plan.accumulation)
     ]
     batches, layouts = zip(*micro, strict=True)
@@ -85,7 +103,7 @@ def _stack(parts: Sequence[Any]) -> Any:
 
 
 def _micro_batch(
-    groups: Groups, shape: Shape, placement: Placement, ref_logprobs: TokenArrays | None
+    groups: Groups, shape: Shape, placement: Placement, numbers: Numbers
 ) -> tuple[Batch, Layout]:
     b, k, r = shape.groups, shape.responses, shape.response
     # Dictionaries first: the types say JAX arrays, and these are NumPy's until they are put.
@@ -96,10 +114,10 @@ def _micro_batch(
         "mask": np.zeros((b, k, r), bool),
         "scores": np.zeros((b, k), np.float32),
         "valid": np.zeros((b, k), bool),
-        "ref_logprobs": None if ref_logprobs is None else np.zeros((b, k, r), np.float32),
+        **{name: np.zeros((b, k, r), np.float32) for name in numbers},
     }
-    if (numbers := groups[0].attributes) is not None:  # all groups have as many, or none has any
-        fields["attributes"] = np.full((b, k, numbers.shape[1]), np.nan, np.float32)
+    if (given := groups[0].attributes) is not None:  # all groups have as many, or none has any
+        fields["attributes"] = np.full((b, k, given.shape[1]), np.nan, np.float32)
     rows, scored_room = (shape.rows, shape.row_length), (shape.shards, shape.scored)
     lie: dict[str, Any] = {
         "tokens": np.zeros(rows, np.int32),
@@ -131,11 +149,11 @@ def _micro_batch(
             batch.responses[i, j, :length] = tokens
             batch.mask[i, j, :length] = mask
             batch.scores[i, j] = example.scores[j]
-            batch.valid[i, j] = True
+            batch.valid[i, j] = length > 0
             if batch.attributes is not None and example.attributes is not None:
                 batch.attributes[i, j] = example.attributes[j]
-            if batch.ref_logprobs is not None and ref_logprobs is not None:
-                batch.ref_logprobs[i, j, :length] = ref_logprobs[group][part]
+            for name, values in numbers.items():
+                fields[name][i, j, :length] = values[group][part]
             _lay(layout, row, offset + at, tokens, i, j + 1, p)
             places = np.flatnonzero(mask)
             into = slice(scored[shard], scored[shard] + len(places))
@@ -165,11 +183,11 @@ class Batches:
         groups: Groups,
         plan: Plan,
         *,
-        ref_logprobs: TokenArrays | None = None,
+        numbers: Numbers = NO_NUMBERS,
         transform: Callable[[tuple[Batch, Layout]], Any] | None = None,
     ):
         steps = grain.MapDataset.range(len(plan)).map(
-            lambda index: build_step(groups, plan, int(index), ref_logprobs)
+            lambda index: build_step(groups, plan, int(index), numbers)
         )
         if transform is not None:
             steps = steps.map(transform)
@@ -181,6 +199,11 @@ class Batches:
 
     def __next__(self) -> Any:
         return next(self._iterator)
+
+    def draw(self, params: Any) -> "tuple[Any, Drawn]":
+        """The next step, as a feed gives it: it does not depend on the policy."""
+        del params
+        return next(self), Drawn()
 
     def position(self) -> dict[str, Any]:
         """Where the next step is, as JSON."""

@@ -1,0 +1,231 @@
+"""What of a drawing is learnt from: by a method's own choice, or through its type of record."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from alignax.core.errors import BadInput
+from alignax.core.method import Method
+from alignax.core.records import (
+    Attributed,
+    Group,
+    Labelled,
+    LeftOut,
+    Ranking,
+    Record,
+    Text,
+)
+from alignax.core.types import Batch
+from alignax.data.bad_rows import Tally
+from alignax.data.chat import Renderer
+from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
+from alignax.data.pipeline import TokenArrays
+from alignax.data.prompts import Prompts
+from alignax.data.tokenise import Example
+from alignax.generate.rollout import Drawing
+
+# Numbers a token of a batch that are kept with its responses.
+PER_TOKEN = ("old_logprobs", "ref_logprobs", "old_values")
+
+
+class Kept(NamedTuple):
+    """Groups to learn from, and numbers for each of their tokens, in lists of one entry a group.
+
+    Fields:
+        numbers: by the name of a field of the batch; responses end to end.
+        dropped: what is not learnt from, by reason.
+    """
+
+    examples: list[Example]
+    numbers: dict[str, list[np.ndarray]]
+    dropped: Tally
+
+    def __add__(self, other: "Kept") -> "Kept":  # type: ignore[override]
+        numbers = {n: [*x, *other.numbers[n]] for n, x in self.numbers.items()}
+        dropped = Tally.from_json(dataclasses.asdict(self.dropped))
+        for reason, places in other.dropped.places.items():
+            for place in places:
+                dropped.add(reason, place)
+            dropped.counts[reason] += other.dropped.counts[reason] - len(places)
+        return Kept([*self.examples, *other.examples], numbers, dropped)
+
+    def take(self, chosen: Sequence[int]) -> "Kept":
+        """Some of the groups."""
+        numbers = {n: [x[i] for i in chosen] for n, x in self.numbers.items()}
+        return Kept([self.examples[i] for i in chosen], numbers, self.dropped)
+
+    def arrays(self) -> dict[str, TokenArrays]:
+        """The numbers as the pipeline reads them."""
+        counts = np.array([len(e.responses) for e in self.examples])
+        starts = np.cumsum(counts) - counts
+        return {
+            name: TokenArrays(np.concatenate([*x, np.zeros(0, np.float32)]), starts)
+            for name, x in self.numbers.items()
+        }
+
+
+def as_batch(drawing: Drawing, prompts: Prompts, numbers: dict[str, np.ndarray]) -> Batch:
+    """A drawing as arrays, padded to one shape for all drawings of a run."""
+    answered = drawing.answered
+    ids = [prompts.ids[i] for i in drawing.numbers]
+    padded = np.zeros((len(ids), prompts.longest), np.int32)
+    for row, one in zip(padded, ids, strict=True):
+        row[: len(one)] = one
+    mask = np.arange(answered.tokens.shape[2]) < answered.lengths[..., None]
+    given: dict[str, Any] = {"old_logprobs": answered.logprobs, **numbers}
+    fields: dict[str, Any] = {
+        "prompts": padded,
+        "prompt_lengths": np.array([len(one) for one in ids], np.int32),
+        "responses": answered.tokens,
+        "mask": mask,
+        "scores": drawing.scores,
+        "valid": drawing.valid,
+        **given,
+    }
+    return Batch(**fields)
+
+
+def selected(
+    method: Method, key: PRNGKeyArray, batch: Batch, origins: Sequence[str]
+) -> tuple[Kept, int]:
+    """What `Method.select` keeps of a batch, and how many groups it can make of a prompt."""
+    found = jax.device_get(_select(method)(key, batch))
+    examples, lists, dropped = [], {n: [] for n in PER_TOKEN if getattr(found, n) is not None}, Tally()
+    per_prompt = max(1, len(found.valid) // len(batch.valid))
+    for i in range(len(found.valid)):
+        if not found.valid[i].any():
+            origin = origins[min(i // per_prompt, len(origins) - 1)]
+            dropped.add("nothing to learn: rewards alike, or none", origin)
+            continue
+        # A response is its tokens on the mask, and one that is not valid has none.
+        rows = [np.flatnonzero(m) if v else np.zeros(0, int)
+                for m, v in zip(found.mask[i], found.valid[i], strict=True)]  # fmt: skip
+        joined = lambda x, rows=rows: np.concatenate([y[r] for y, r in zip(x, rows, strict=True)])  # noqa: E731
+        tokens = joined(found.responses[i])
+        examples.append(
+            Example(
+                prompt=found.prompts[i, : found.prompt_lengths[i]],
+                responses=tokens,
+                response_lengths=np.array([len(r) for r in rows], np.int32),
+                mask=np.ones(len(tokens), bool),
+                scores=found.scores[i].astype(np.float32),
+                origin="",
+            )
+        )
+        for name, column in lists.items():
+            column.append(joined(getattr(found, name)[i]).astype(np.float32))
+    return Kept(examples, lists, dropped), per_prompt
+
+
+@functools.lru_cache(maxsize=8)
+def _select(method: Method) -> Callable[[PRNGKeyArray, Batch], Batch]:
+    return jax.jit(method.select)
+
+
+def recorded(
+    method: Method,
+    drawing: Drawing,
+    prompts: Prompts,
+    renderer: Renderer,
+    *,
+    pairing: Pairing = "best-worst",
+    attributes: Callable[[Sequence[Text], Sequence[str]], list[dict[str, float]]] | None = None,
+) -> Kept:
+    """A drawing as the records that a method learns from: its samples a ranking, made into them.
+
+    Args:
+        attributes: of responses, for methods that learn from those.
+    """
+    wanted, dropped = method.needs().record, Tally()
+    records: list[Record] = []
+    tokens: dict[tuple[Text, str], list[int]] = {}
+    answered = drawing.answered
+    for i, number in enumerate(drawing.numbers):
+        prompt, origin = prompts.texts[number], prompts.origins[number]
+        good = np.flatnonzero(drawing.valid[i]).tolist()
+        for j in good:
+            ids = answered.tokens[i, j, : answered.lengths[i, j]].tolist()
+            tokens[origin, drawing.texts[i][j]] = ids
+        responses = tuple(drawing.texts[i][j] for j in good)
+        scores = tuple(float(drawing.scores[i, j]) for j in good)
+        try:
+            records += _records(wanted, prompt, responses, scores, origin, pairing, attributes)
+        except LeftOut as useless:
+            dropped.add(useless.reason, origin)
+    if wanted is Labelled and records:
+        records = list(with_unrelated(records, "the samples of a round"))  # type: ignore[arg-type]
+    if records:
+        method = method.fit(records)
+    groups = []
+    for record in records:
+        try:
+            groups.append(method.group(record))
+        except LeftOut as useless:
+            dropped.add(useless.reason, record.origin)
+    rendered = [renderer.prompt(group.prompt, group.origin) for group in groups]
+    every = {text: ids for (_, text), ids in tokens.items()}
+    examples = [
+        _example(group, np.array(ids, np.int32), tokens, every)
+        for group, ids in zip(groups, renderer.prompt_ids(rendered), strict=True)
+    ]
+    return Kept(examples, {}, dropped)
+
+
+def _records(
+    wanted: type[Record],
+    prompt: Text,
+    responses: tuple[str, ...],
+    scores: tuple[float, ...],
+    origin: str,
+    pairing: Pairing,
+    attributes: Any,
+) -> Sequence[Record]:
+    if wanted is Attributed:
+        if attributes is None:
+            raise BadInput(
+                "a reward model of attributes among the rewards",
+                "none",
+                "Add Model(directory=...) of one to rollout.rewards.parts.",
+                where="rollout.rewards",
+            )
+        given = attributes([prompt] * len(responses), responses)
+        return [
+            Attributed(prompt=prompt, response=r, attributes=a, origin=origin)
+            for r, a in zip(responses, given, strict=True)
+        ]
+    if len(responses) < 2 and wanted is Ranking:
+        raise LeftOut("fewer than two responses that count")
+    if not responses:
+        raise LeftOut("no response that counts")
+    ranking = Ranking(prompt=prompt, responses=responses, scores=scores, origin=origin)
+    if wanted is Ranking:
+        if len(set(scores)) < 2:
+            raise LeftOut("all scores equal")
+        return [ranking]
+    return CONVERTERS[Ranking, wanted](ranking, pairing, ())
+
+
+def _example(
+    group: Group,
+    prompt: np.ndarray,
+    tokens: dict[tuple[Text, str], list[int]],
+    every: dict[str, list[int]],
+) -> Example:
+    texts = [r if isinstance(r, str) else r[-1].content for r in group.responses]
+    # The very tokens that were sampled: encoding the text again may give others.
+    ids = [tokens.get((group.origin, text)) or every[text] for text in texts]
+    flat = np.array([i for one in ids for i in one], np.int32)
+    return Example(
+        prompt=prompt,
+        responses=flat,
+        response_lengths=np.array([len(one) for one in ids], np.int32),
+        mask=np.ones(len(flat), bool),
+        scores=np.array(group.scores, np.float32),
+        origin=group.origin,
+        attributes=np.array(group.attributes, np.float32) if group.attributes else None,
+    )

@@ -1,0 +1,238 @@
+"""A drawing: prompts are answered by a policy, and the answers are given their rewards."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from alignax.core.errors import BadInput
+from alignax.core.method import Method, Sampling
+from alignax.core.records import Text
+from alignax.core.types import Params
+from alignax.data.prompts import Prompts
+from alignax.generate.rewards import Rewards
+from alignax.generate.sampler import Sampler
+from alignax.generate.server import Server
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Responses that are sampled while training, and what they are worth.
+
+    What is None is as the method says; a method that says nothing of sampling, such as one that
+    learns from pairs, draws 4 samples a prompt for every update.
+
+    Fields:
+        rewards: of a response. Without any, nothing is sampled.
+        max_new_tokens: a response is cut here.
+        num_samples, temperature, top_p, top_k: of the samples.
+        source: whose samples: the policy being trained, or the reference.
+        refresh: updates between two drawings.
+        epochs: passes over what was drawn.
+        replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
+            the "best".
+        truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
+        missing_end: taken off the reward of a response that was cut.
+        slots: responses decoded together.
+        server: draws the samples in place of the trained model, with weights of its own.
+        max_draws: drawings for one round, where prompts teach nothing and others are drawn.
+        kept: prompts of each drawing whose samples are kept in rollouts.jsonl.
+        show_every: drawings between two tables of samples; 0 for none.
+    """
+
+    rewards: Rewards = Rewards(parts=())
+    max_new_tokens: int = 128
+    num_samples: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    source: Literal["policy", "reference"] | None = None
+    refresh: int | None = None
+    epochs: int | None = None
+    replay: Literal["none", "all", "best"] | None = None
+    truncated: Literal["keep", "mask"] = "keep"
+    missing_end: float = 0.0
+    slots: int = 64
+    server: Server | None = None
+    max_draws: int = 10
+    kept: int = 8
+    show_every: int = 10
+
+    def __bool__(self) -> bool:
+        return bool(self.rewards.parts)
+
+    def sampling(self, method: Method) -> Sampling:
+        """How responses are drawn: the method's way, and what is set here."""
+        found = method.needs().sampling or Sampling(num_samples=4)
+        names = [field.name for field in dataclasses.fields(found)]
+        given = {name: getattr(self, name, None) for name in names}
+        return dataclasses.replace(found, **{n: x for n, x in given.items() if x is not None})
+
+    def sampler(self, method: Method) -> Sampler:
+        """The sampler of a method's responses."""
+        sampling = self.sampling(method)
+        return Sampler(
+            num_samples=sampling.num_samples,
+            max_new_tokens=self.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            greedy_first=sampling.greedy_first,
+        )
+
+    def check(self, method: Method) -> None:
+        """Refuses settings that cannot work, before anything is allocated."""
+        needs = method.needs()
+        if not self:
+            if needs.reward or needs.sampling is not None:
+                raise BadInput(
+                    f"a reward, for {type(method).__name__} learns from its own samples",
+                    "none",
+                    "Set rollout=Rollout(rewards=Rewards(parts=(...,))).",
+                    where="rollout.rewards",
+                )
+            return
+        self.rewards.check()
+        self.sampler(method).check("rollout")
+        sampling = self.sampling(method)
+        for name in ("refresh", "epochs"):
+            if getattr(sampling, name) < 1:
+                raise BadInput("a positive number", str(getattr(sampling, name)), "Change it.",
+                               where=f"rollout.{name}")  # fmt: skip
+        for name in ("slots", "max_draws"):
+            if getattr(self, name) < 1:
+                raise BadInput("a positive number", str(getattr(self, name)), "Change it.",
+                               where=f"rollout.{name}")  # fmt: skip
+
+
+class Answered(NamedTuple):
+    """n prompts, k responses to each, as a sampler gives them.
+
+    Fields:
+        logprobs: of the policy that drew them; None where an outside engine did.
+    """
+
+    tokens: Int32[np.ndarray, "n k r"]
+    lengths: Int32[np.ndarray, "n k"]
+    ended: Bool[np.ndarray, "n k"]
+    logprobs: Float32[np.ndarray, "n k r"] | None
+
+
+# (whose parameters, the prompts' ids, a number for each prompt) -> their responses
+Answer = Callable[[Params, Sequence[np.ndarray], Sequence[int]], Answered]
+
+
+class Drawing(NamedTuple):
+    """Prompts, their sampled responses, and what these are worth.
+
+    Fields:
+        numbers: of the prompts in the data set.
+        texts: of the responses, without special tokens.
+        scores: rewards. valid: which of them count.
+        metrics: of the whole drawing.
+        samples: some of it, for people.
+    """
+
+    numbers: list[int]
+    answered: Answered
+    texts: list[list[str]]
+    scores: Float32[np.ndarray, "n k"]
+    valid: Bool[np.ndarray, "n k"]
+    metrics: dict[str, float]
+    samples: list[dict[str, Any]]
+
+
+def draw(
+    prompts: Prompts,
+    numbers: Sequence[int],
+    answered: Answered,
+    settings: Rollout,
+    decode: Callable[[Sequence[Sequence[int]]], list[str]],
+) -> Drawing:
+    """Rewards of sampled responses.
+
+    Args:
+        numbers: which prompts were answered.
+        decode: token ids to texts, special tokens left out.
+    """
+    n, k = answered.lengths.shape
+    ids = [answered.tokens[i, j, : answered.lengths[i, j]].tolist()
+           for i in range(n) for j in range(k)]  # fmt: skip
+    texts = decode(ids)
+    repeated = [number for number in numbers for _ in range(k)]
+    scored = settings.rewards.score(
+        [prompts.texts[i] for i in repeated],
+        texts,
+        completion_ids=ids,
+        columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
+    )
+    ended = answered.ended
+    scores = scored.total.reshape(n, k) - settings.missing_end * ~ended
+    valid = scored.good.reshape(n, k)
+    if settings.truncated == "mask":
+        valid = valid & ended
+    parts = scored.parts.reshape(n, k, -1)
+    per_prompt = [texts[i * k : (i + 1) * k] for i in range(n)]
+    samples = [
+        {
+            "prompt": _last(prompts.texts[numbers[i]]),
+            "completions": per_prompt[i],
+            "rewards": [round(float(x), 6) for x in scores[i]],
+            "ended": ended[i].tolist(),
+        }
+        for i in range(min(settings.kept, n))
+    ]
+    return Drawing(
+        numbers=list(numbers),
+        answered=answered,
+        texts=per_prompt,
+        scores=scores.astype(np.float32),
+        valid=valid,
+        metrics=_metrics(answered, scores, valid, parts, scored.names, scored.bad.total),
+        samples=samples,
+    )
+
+
+def _last(text: Text) -> str:
+    return text if isinstance(text, str) else text[-1].content
+
+
+def _metrics(
+    answered: Answered,
+    scores: np.ndarray,
+    valid: np.ndarray,
+    parts: np.ndarray,
+    names: Sequence[str],
+    bad: int,
+) -> dict[str, float]:
+    """Means over a drawing, under TRL's names."""
+    found = {
+        "completions/mean_length": answered.lengths.mean(),
+        "completions/max_length": answered.lengths.max(),
+        "completions/clipped_ratio": 1.0 - answered.ended.mean(),
+        "num_generated_tokens": answered.lengths.sum(),
+        "rewards/bad": bad,
+    }
+    if valid.any():
+        found["reward"] = scores[valid].mean()
+        spread = np.where(valid, scores, np.nan)[valid.sum(axis=1) > 1]
+        if len(spread):
+            deviation = np.nanstd(spread, axis=1, ddof=1)
+            found["reward_std"] = deviation.mean()
+            found["frac_reward_zero_std"] = (deviation == 0).mean()
+    for i, name in enumerate(names):
+        there = ~np.isnan(parts[..., i])
+        if there.any():
+            found[f"rewards/{name}/mean"] = parts[..., i][there].mean()
+            found[f"rewards/{name}/std"] = parts[..., i][there].std()
+    return {name: float(x) for name, x in found.items()}
+
+
+def merged(drawings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of several drawings for one round: sums of counts, means of the rest."""
+    names = dict.fromkeys(name for metrics in drawings for name in metrics)
+    found = {name: [m[name] for m in drawings if name in m] for name in names}
+    counts = ("num_generated_tokens", "rewards/bad")
+    return {n: sum(x) / (1 if n in counts else len(x)) for n, x in found.items()}

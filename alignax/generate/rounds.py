@@ -1,0 +1,336 @@
+"""The feed of sampled responses: draw, score, select, learn for some updates, draw again.
+
+Everything is decided by (seed, round, parameters at its beginning). A run that is stopped within a
+round cannot draw it again, because the policy has moved on; so what a round learns from is written
+beside the checkpoint, and read when the run goes on.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from alignax.core.errors import BadInput
+from alignax.core.method import Method
+from alignax.core.selection import best_of_rounds
+from alignax.core.types import Params
+from alignax.data.bad_rows import Tally
+from alignax.data.chat import Renderer
+from alignax.data.convert import Pairing
+from alignax.data.pipeline import Drawn, build_step
+from alignax.data.plan import Lengths, generator, make_plan, widened
+from alignax.data.prompts import Prompts
+from alignax.data.tokenise import Example
+from alignax.generate.kept import PER_TOKEN, Kept, as_batch, recorded, selected
+from alignax.generate.rollout import Answer, Drawing, Rollout, draw, merged
+
+# (parameters, groups) -> for each group, numbers of its tokens by the name of a batch's field
+Look = Callable[[Params, Sequence[Example]], Mapping[str, list[np.ndarray]]]
+PROMPTS, ORDER = 2, 3  # what random numbers are for; the plan has 0 and 1
+
+
+class Groups:
+    """Groups in memory, as the pipeline reads them."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self._examples = examples
+        width = max(len(e.response_lengths) for e in examples)
+        response = np.zeros((len(examples), width), np.int64)
+        scored = np.zeros_like(response)
+        for i, e in enumerate(examples):
+            response[i, : len(e.response_lengths)] = e.response_lengths
+            scored[i, : len(e.response_lengths)] = [int(m.sum()) for _, m in e.split()]
+        prompt = np.array([len(e.prompt) for e in examples])
+        self._lengths = Lengths(prompt, response, scored)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Token counts of all groups."""
+        return self._lengths
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+
+class Rounds:
+    """Batches of sampled responses, in rounds of `refresh` updates.
+
+    Args:
+        answer: draws the responses to prompts.
+        look: numbers of drawn tokens that the method needs, such as the reference's
+            log-probabilities, by the functions that the update uses.
+        reference: the reference's parameters, where `source` says that they draw.
+        decode: token ids to texts, special tokens left out.
+        attributes: of responses, for methods that learn from those.
+        folder: where rounds are kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        settings: Rollout,
+        prompts: Prompts,
+        renderer: Renderer,
+        answer: Answer,
+        look: Look,
+        reference: Callable[[], Params],
+        decode: Callable[[Sequence[Sequence[int]]], list[str]],
+        attributes: Any = None,
+        pairing: Pairing = "best-worst",
+        batch_size: int,
+        accumulation: int = 1,
+        shards: int = 1,
+        seed: int,
+        folder: Path,
+    ):
+        self._method, self._settings, self._prompts = method, settings, prompts
+        self._renderer, self._answer, self._look = renderer, answer, look
+        self._reference, self._decode, self._attributes = reference, decode, attributes
+        self._pairing, self._seed, self._folder = pairing, seed, folder
+        self._size, self._accumulation, self._shards = batch_size, accumulation, shards
+        self.sampling = settings.sampling(method)
+        # Groups to a round: each is met `epochs` times in `refresh` updates.
+        self.groups = -(-batch_size * self.sampling.refresh // self.sampling.epochs)
+        self._round, self._step, self._cursor = 0, 0, 0
+        self._kept: Kept | None = None
+        self._pool: list[Kept] = []
+        self._drawn = Drawn()
+
+    def draw(self, params: Params) -> tuple[Any, Drawn]:
+        """The arrays of the next update, after a drawing where one is due.
+
+        Args:
+            params: of the policy as it is now.
+        """
+        drawn = Drawn()
+        if self._kept is None or self._step == self.sampling.refresh:
+            drawn = self._begin(params)
+        arrays = build_step(self._groups, self._plan, self._step, self._numbers)
+        self._step += 1
+        return arrays, drawn
+
+    # --- A round
+
+    def _begin(self, params: Params) -> Drawn:
+        if self._kept is not None:
+            self._round += 1
+            if self.sampling.replay != "none":
+                self._pool.append(self._kept)
+        fresh, drawings = self._fresh(params)
+        self._kept, self._step = fresh, 0
+        self._lay_out()
+        metrics = merged([x.metrics for x in drawings]) | {
+            "prompts_drawn": float(sum(len(x.numbers) for x in drawings)),
+            "groups_kept": float(len(fresh.examples)),
+            "groups_dropped": float(fresh.dropped.total),
+        }
+        samples = [row for x in drawings for row in x.samples][: self._settings.kept]
+        return Drawn(metrics, samples)
+
+    def _fresh(self, params: Params) -> tuple[Kept, list[Drawing]]:
+        """Draws until there are groups enough, or `max_draws` times."""
+        kept, drawings, per_prompt = None, [], 1
+        for attempt in range(self._settings.max_draws):
+            count = -(-self.groups // per_prompt)
+            drawing = self._drawing(params, count)
+            found, per_prompt = self._choose(params, drawing, attempt)
+            drawings.append(drawing)
+            kept = found if kept is None else kept + found
+            if len(kept.examples) >= self.groups or (kept.examples and not self.sampling.fill):
+                break
+        assert kept is not None
+        if not kept.examples:
+            raise BadInput(
+                "responses that teach something",
+                f"none in {len(drawings)} drawings of {count} prompts: {kept.dropped}",
+                "Give prompts that are sometimes answered well, more samples, or a finer reward.",
+                where=f"round {self._round}",
+            )
+        return kept.take(range(min(len(kept.examples), self.groups))), drawings
+
+    def _drawing(self, params: Params, count: int) -> Drawing:
+        """Answers to the next `count` prompts of the stream, and their rewards."""
+        place = np.arange(self._cursor, self._cursor + count)
+        self._cursor += count
+        size = len(self._prompts)
+        numbers = [int(self._epoch(i // size)[i % size]) for i in place.tolist()]
+        own = self._reference() if self.sampling.source == "reference" else params
+        answered = self._answer(own, [self._prompts.ids[i] for i in numbers], place.tolist())
+        return draw(self._prompts, numbers, answered, self._settings, self._decode)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        return generator(self._seed, PROMPTS, epoch).permutation(len(self._prompts))
+
+    def _choose(self, params: Params, drawing: Drawing, attempt: int) -> tuple[Kept, int]:
+        """What is learnt from, and how many groups a prompt can give."""
+        method, needs = self._method, self._method.needs()
+        if needs.sampling is None:
+            kept = recorded(
+                method, drawing, self._prompts, self._renderer,
+                pairing=self._pairing, attributes=self._attributes,
+            )  # fmt: skip
+            return self._looked_at(params, kept), 1
+        batch = as_batch(drawing, self._prompts, self._numbers_of(params, drawing))
+        key = jax.random.fold_in(jax.random.key(self._seed), self._round)
+        origins = [self._prompts.origins[i] for i in drawing.numbers]
+        return selected(method, jax.random.fold_in(key, attempt), batch, origins)
+
+    def _looked_at(self, params: Params, kept: Kept) -> Kept:
+        if not self._method.needs().reference or not kept.examples:
+            return kept
+        found = self._look(params, kept.examples)
+        return kept._replace(numbers={"ref_logprobs": found["ref_logprobs"]})
+
+    def _numbers_of(self, params: Params, drawing: Drawing) -> dict[str, np.ndarray]:
+        """Arrays [n, k, r] of what the method needs of the drawn tokens, beside what drew them."""
+        needs, answered = self._method.needs(), drawing.answered
+        found: dict[str, np.ndarray] = {}
+        if needs.reference and self.sampling.source == "reference" and answered.logprobs is not None:
+            found["ref_logprobs"] = answered.logprobs
+        wanted = (needs.reference and not found) or needs.head == "value"
+        if not wanted and answered.logprobs is not None:
+            return found
+        examples = [_as_example(drawing, self._prompts, i) for i in range(len(drawing.numbers))]
+        n, k, r = answered.tokens.shape
+        for name, rows in self._look(params, examples).items():
+            table = np.zeros((n, k, r), np.float32)
+            for i, row in enumerate(rows):
+                start = 0
+                for j, length in enumerate(answered.lengths[i].tolist()):
+                    table[i, j, :length] = row[start : start + length]
+                    start += length
+            found.setdefault(name, table)
+        return found
+
+    def _lay_out(self) -> None:
+        """The round's steps: its groups, with what is met again, in a new order each epoch."""
+        assert self._kept is not None
+        kept = self._kept
+        for earlier in self._pool:
+            kept = kept + earlier
+        if self.sampling.replay == "best":
+            scores = np.array([e.scores.max() for e in kept.examples], np.float32)
+            names: dict[bytes, int] = {}
+            ids = [names.setdefault(e.prompt.tobytes(), len(names)) for e in kept.examples]
+            kept = kept.take(best_of_rounds(scores, np.array(ids, np.int32)).tolist())
+        self._groups, self._numbers = Groups(kept.examples), kept.arrays()
+        count, refresh = len(kept.examples), self.sampling.refresh
+        wanted = refresh * self._size
+        # Of what is met again, each epoch takes another part; what is missing stays empty.
+        epochs = -(-wanted // self.groups)
+        each = [
+            generator(self._seed, ORDER, self._round * 1000 + epoch).permutation(count)
+            for epoch in range(epochs)
+        ]
+        order = np.concatenate([x[: self.groups] for x in each])[:wanted]
+        order = np.concatenate([order, np.full(wanted - len(order), -1)])
+        plan = make_plan(
+            self._groups.lengths, batch_size=self._size, accumulation=self._accumulation,
+            num_steps=refresh, shards=self._shards, order=order.reshape(refresh, self._size),
+        )  # fmt: skip
+        self._plan = widened(
+            plan, prompt=self._prompts.longest, response=self._settings.max_new_tokens
+        )
+
+    # --- Position
+
+    def position(self) -> dict[str, Any]:
+        """Where the next step is, as JSON; what cannot be drawn again goes to a file."""
+        found = {"round": self._round, "step": self._step, "cursor": self._cursor}
+        begun = self._kept is not None
+        if begun and (self._step < self.sampling.refresh or self.sampling.replay != "none"):
+            found["file"] = self._write()
+        return found | {"begun": begun}
+
+    def restore(self, position: Mapping[str, Any]) -> None:
+        """Goes on from `position`."""
+        self._round, self._step = position["round"], position["step"]
+        self._cursor = position["cursor"]
+        self._kept, self._pool = None, []
+        if not position["begun"]:
+            return
+        if "file" not in position:  # a round is over, and nothing of it is met again
+            self._round += 1
+            return
+        path = self._folder / position["file"]
+        parts = _read(path)
+        self._kept, self._pool = parts[0], parts[1:]
+        self._lay_out()
+
+    def _write(self) -> str:
+        assert self._kept is not None
+        arrays: dict[str, np.ndarray] = {}
+        for i, kept in enumerate([self._kept, *self._pool]):
+            arrays |= {f"{i}/{name}": x for name, x in _flat(kept).items()}
+        path = self._folder / f"round-{self._round:06}.npz"
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        draft.replace(path)  # whole or not at all
+        return path.name
+
+
+def _as_example(drawing: Drawing, prompts: Prompts, i: int) -> Example:
+    lengths = drawing.answered.lengths[i]
+    rows = [drawing.answered.tokens[i, j, :length] for j, length in enumerate(lengths.tolist())]
+    tokens = np.concatenate(rows)
+    return Example(
+        prompt=prompts.ids[drawing.numbers[i]],
+        responses=tokens,
+        response_lengths=lengths,
+        mask=np.ones(len(tokens), bool),
+        scores=drawing.scores[i],
+        origin="",
+    )
+
+
+def _flat(kept: Kept) -> dict[str, np.ndarray]:
+    examples = kept.examples
+    joined = lambda name: np.concatenate([getattr(e, name) for e in examples])  # noqa: E731
+    found = {
+        "prompt": joined("prompt"),
+        "prompt_lengths": np.array([len(e.prompt) for e in examples]),
+        "responses": joined("responses"),
+        "response_lengths": np.stack([e.response_lengths for e in examples]),
+        "scores": np.stack([e.scores for e in examples]),
+    }
+    if examples[0].attributes is not None:
+        found["attributes"] = np.stack([e.attributes for e in examples])  # type: ignore[arg-type]
+    return found | {name: np.concatenate(x) for name, x in kept.numbers.items()}
+
+
+def _read(path: Path) -> list[Kept]:
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(
+            "the samples of the round that the checkpoint is in the middle of",
+            f"{type(error).__name__}: {error}",
+            "Put the file back, or delete the newest checkpoint to go on from an earlier one.",
+            where=str(path),
+        ) from error
+    parts = []
+    while f"{len(parts)}/prompt" in arrays:
+        part = {n.split("/")[1]: x for n, x in arrays.items() if n.startswith(f"{len(parts)}/")}
+        lengths = part["response_lengths"]
+        prompts = np.split(part["prompt"], np.cumsum(part["prompt_lengths"])[:-1])
+        ends = np.cumsum(lengths.sum(axis=1))[:-1]
+        attributes = part.get("attributes", [None] * len(lengths))
+        examples = [
+            Example(p, r, n, np.ones(len(r), bool), s, "", a)
+            for p, r, n, s, a in zip(prompts, np.split(part["responses"], ends), lengths,
+                                     part["scores"], attributes, strict=True)
+        ]  # fmt: skip
+        numbers = {n: np.split(part[n], ends) for n in PER_TOKEN if n in part}
+        parts.append(Kept(examples, numbers, Tally()))
+    return parts
