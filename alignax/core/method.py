@@ -33,6 +33,8 @@ class Sampling:
         refresh: updates between two drawings.
         epochs: passes over what was drawn.
         fill: draw further prompts in place of those of which `select` keeps nothing.
+        replay: what of earlier drawings is learnt from again: nothing, all that was kept, or of
+            each prompt the best (`core.selection.best_of_rounds`).
     """
 
     num_samples: int
@@ -44,6 +46,7 @@ class Sampling:
     refresh: int = 1
     epochs: int = 1
     fill: bool = False
+    replay: Literal["none", "all", "best"] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,17 +2,28 @@
 
 Liu et al. 2023, arXiv:2309.06657. The policy with the best reward less beta times its divergence
 from the one that sampled is that one times exp(reward / beta); accepting its samples with
-probability proportional to exp(reward / beta) draws from it.
+probability proportional to exp(reward / beta) draws from it. Without replacement, and with the
+highest reward of those that are left in place of the highest there is, it does so nearly.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
 from alignax.core.constant import constant
-from alignax.core.types import Number
+from alignax.core.masked import masked_sum
+from alignax.core.method import Method, Needs, Sampling
+from alignax.core.pairs import pair_metrics
+from alignax.core.records import Group, Prompt, Record
+from alignax.core.rollouts import prompt_alone
+from alignax.core.selection import at_least, distinct, pairs, take, take_pairs
+from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
+from alignax.methods.dpo import DPO
+from alignax.methods.slic import Hinge, slic
 
 
 def rejection_sample(
@@ -86,3 +97,98 @@ def sweep_until(
     )
     # Each sweep accepts at least the best of those that are left, so this ends.
     return jax.lax.while_loop(lambda state: state[1] < wanted, sweep, start)[-1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RSO(Method):
+    """Pairs of the reference's samples, picked as if the optimal policy had drawn them.
+
+    The reference is the supervised model that is trained further. Of N samples a prompt,
+    repetitions are left out and n are accepted by `rejection_sample`; they are paired, and each
+    pair is ordered by the reward and becomes a prompt of its own.
+
+    Fields:
+        gamma: of the loss: how strongly the policy is held to the reference, or one over the
+            margin, in nats, that the hinge asks for. The losses of DPO and hinge call it beta.
+        objective: sigmoid-norm is DPO's loss, hinge-norm SLiC's hinge on log-ratios with the
+            reference, hinge the same on log-probabilities, without a reference.
+        beta: of the sampling: the temperature of the optimal policy, in units of the reward.
+        num_accepted: n, of each prompt, at least 2. Where fewer differ, there are fewer pairs.
+        ranking: first-round pairs the accepted at random, n // 2 pairs; tournament goes on with
+            the winners, n - 1 pairs.
+        num_samples: N, of each prompt, at least num_accepted.
+        temperature: of the samples.
+        top_k: samples are drawn from this many tokens; 0 for all.
+        refresh: updates between two drawings. The reference does not change, so that this only
+            says how much is drawn at once.
+        epochs: passes over what was drawn.
+    """
+
+    gamma: Scalar = 0.05
+    objective: Literal["sigmoid-norm", "hinge-norm", "hinge"] = "sigmoid-norm"
+    beta: float = 0.5
+    num_accepted: int = 8
+    ranking: Literal["first-round", "tournament"] = "first-round"
+    num_samples: int = 64
+    temperature: float = 0.7
+    top_k: int = 40
+    refresh: int = 16
+    epochs: int = 1
+
+    def needs(self) -> Needs:
+        """Prompts, a reward, and samples of the reference; its log-probabilities for most."""
+        return Needs(
+            record=Prompt,
+            reward=True,
+            reference=self.objective != "hinge",
+            sampling=Sampling(
+                num_samples=self.num_samples,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                source="reference",
+                refresh=self.refresh,
+                epochs=self.epochs,
+            ),
+        )
+
+    def fit(self, records: Sequence[Record]) -> "RSO":
+        """Refuses fewer samples than are to be accepted, or than make a pair."""
+        del records
+        at_least(2, self.num_accepted, where="method.num_accepted", remedy="A pair takes two.")
+        at_least(
+            self.num_accepted,
+            self.num_samples,
+            where="method.num_samples",
+            remedy="It cannot be below method.num_accepted.",
+        )
+        return self
+
+    def group(self, record: Record) -> Group:
+        """The prompt alone."""
+        return prompt_alone(record)
+
+    def select(self, key: PRNGKeyArray, batch: Batch) -> Batch:
+        """b n // 2 pairs, or b (n - 1). A tie is of no use, and neither is what too few leave."""
+        accept, shuffle = jax.random.split(key)
+        valid = distinct(batch)
+        index = jax.vmap(
+            lambda key, rewards: rejection_sample(
+                key, rewards, num_samples=self.num_accepted, beta=self.beta
+            )
+        )(jax.random.split(accept, len(valid)), jnp.where(valid, batch.scores, -jnp.inf))
+        there = jnp.take_along_axis(valid, index, axis=1)
+        # The better ones tend to be accepted first. What only fills goes last and meets its like.
+        place = jnp.where(there, jax.random.uniform(shuffle, index.shape), 1.0)
+        order = jnp.argsort(place, axis=1)
+        index, there = (jnp.take_along_axis(x, order, axis=1) for x in (index, there))
+        accepted = take(batch, index, there)
+        return take_pairs(accepted, *pairs(accepted.scores, there, self.ranking))
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
+        """The loss of each pair; rewards are gamma times log-ratios or log-probabilities."""
+        if self.objective == "sigmoid-norm":
+            return DPO(beta=self.gamma).loss(outputs, batch)
+        if self.objective == "hinge-norm":
+            return Hinge(beta=self.gamma).loss(outputs, batch)
+        logps = masked_sum(outputs.logprobs, batch.mask)
+        return slic(self.gamma * logps, delta=1.0), pair_metrics(logps, self.gamma * logps)

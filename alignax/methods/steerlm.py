@@ -4,16 +4,23 @@ Dong et al. 2023, arXiv:2310.05344. Step 1, a model that predicts attributes, is
 `AttributeRewardModel` (regression, as its authors do since HelpSteer, and not a language model);
 step 2, annotation with it, is `alignax score`; step 3, fine-tuning on responses whose prompts say
 what they were rated, is here. The request goes to the end of the last user turn.
+
+Step 4, bootstrapping, is a second run of steps 2 and 3 on the first policy's own responses: ask
+each prompt for one of the good combinations of attributes that people have written
+(`top_combinations`, `bootstrap_targets`), sample several responses (the paper: from the 50 most
+probable tokens), annotate them for what they are and not for what was asked, and train on them.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from alignax.core.attributes import known_attributes
 from alignax.core.conditioning import attributes_request, with_request
+from alignax.core.errors import BadInput
 from alignax.core.likelihood import imitation
 from alignax.core.method import Method, Needs
 from alignax.core.records import Attributed, Group, Record, Text
@@ -69,3 +76,49 @@ class SteerLM(Method):
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """The summed negative log-likelihood of each response."""
         return imitation(outputs, batch)
+
+
+def top_combinations(
+    attributes: Sequence[Mapping[str, float]], *, quality: str = "quality"
+) -> tuple[dict[str, int], ...]:
+    """The combinations of attributes that occur together with the highest quality.
+
+    Ratings are rounded first, as a request rounds them, so that no two ask for the same.
+
+    Args:
+        attributes: what each response of the data was rated. Those without quality do not count.
+        quality: the name of the attribute that is to be highest.
+
+    Returns:
+        Each combination once, in the order in which they first occur.
+
+    Raises:
+        BadInput: no response was rated for quality.
+
+    Example:
+        >>> top_combinations([{"quality": 4, "humor": 1}, {"quality": 3.8, "humor": 0},
+        ...                   {"quality": 2, "humor": 3}, {"quality": 4.1, "humor": 1}])
+        ({'quality': 4, 'humor': 1}, {'quality': 4, 'humor': 0})
+    """
+    rated = [{name: round(x) for name, x in each.items()} for each in attributes if quality in each]
+    if not rated:
+        known = sorted({name for each in attributes for name in each})
+        raise BadInput(
+            f"responses that were rated for {quality}",
+            ", ".join(known) or "no attributes",
+            "Name the attribute that is to be highest.",
+        )
+    highest = max(each[quality] for each in rated)
+    found: dict[frozenset, dict[str, int]] = {}
+    for each in rated:
+        if each[quality] == highest:
+            found.setdefault(frozenset(each.items()), each)
+    return tuple(found.values())
+
+
+def bootstrap_targets(
+    combinations: Sequence[Mapping[str, int]], *, num_prompts: int, seed: int
+) -> tuple[Mapping[str, int], ...]:
+    """What to ask of each prompt: one of the combinations, all with the same probability."""
+    drawn = np.random.default_rng(seed).integers(len(combinations), size=num_prompts)
+    return tuple(combinations[i] for i in drawn)

@@ -13,6 +13,7 @@ from alignax.core.records import Attributed, Message
 from alignax.core.types import Batch, Outputs
 from alignax.methods import AttributeRewardModel, SteerLM
 from alignax.methods.attribute_reward_model import attribute_regression
+from alignax.methods.steerlm import bootstrap_targets, top_combinations
 
 RECORDS = [
     Attributed(prompt="p", response="a", attributes={"wit": 4.0, "depth": 1.0}, origin="f:1"),
@@ -75,3 +76,38 @@ def test_the_attribute_model_tells_each_attributes_error():
     losses, metrics = method.loss(outputs, batch)
     np.testing.assert_array_equal(losses, [6.5])
     assert {n: float(x[0]) for n, x in metrics.items()} == {"mse/depth": 4.0, "mse/wit": 9.0}
+
+
+RATED = [
+    {"quality": 4.0, "humor": 1.0},
+    {"quality": 3.6, "humor": 0.0},  # rounds to 4
+    {"quality": 2.0, "humor": 3.0},
+    {"humor": 4.0},
+    {"quality": 4.2, "humor": 0.9},  # the first again, once it is rounded
+    {"quality": 4.0},
+]
+TOP = ({"quality": 4, "humor": 1}, {"quality": 4, "humor": 0}, {"quality": 4})
+
+
+def test_the_combinations_to_ask_for_are_those_that_occur_with_the_highest_quality():
+    assert top_combinations(RATED) == TOP
+    assert top_combinations(RATED, quality="humor") == ({"humor": 4},)
+
+
+def test_an_attribute_that_nothing_was_rated_for_is_refused():
+    with pytest.raises(BadInput) as refused:
+        top_combinations(RATED, quality="wit")
+    assert str(refused.value) == (
+        "expected responses that were rated for wit; got humor, quality.\n"
+        "    Name the attribute that is to be highest."
+    )
+
+
+def test_every_combination_is_asked_for_with_the_same_probability():
+    found = bootstrap_targets(TOP, num_prompts=3000, seed=0)
+    assert len(found) == 3000
+    shares = np.bincount([TOP.index(each) for each in found], minlength=3) / 3000
+    # Four standard deviations: 4 sqrt(2/9 / 3000) = 0.034.
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.034)
+    assert bootstrap_targets(TOP, num_prompts=50, seed=0) == found[:50]
+    assert bootstrap_targets(TOP, num_prompts=50, seed=1) != found[:50]
