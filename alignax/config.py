@@ -26,6 +26,7 @@ from alignax.data import convert
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.convert import Pairing
 from alignax.data.tokenise import TokenLimits
+from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
 from alignax.models.transformer import Remat
 from alignax.train.loop import Loop
@@ -39,12 +40,15 @@ class Model:
 
     Fields:
         model_name_or_path: a Hugging Face model directory or hub id. It is the reference too.
+        critic_name_or_path: what a critic begins from, such as a reward model; None for the
+            policy's own weights with a new head. Read by methods with a value head.
         dtype: of the arithmetic. Parameters and losses stay float32.
         remat: what the backward pass computes again to save memory: whole blocks, the attention
             weights, or nothing.
     """
 
     model_name_or_path: str
+    critic_name_or_path: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "block"
 
@@ -117,6 +121,7 @@ class Experiment:
     output_dir: str
     optim: Optim = Optim()
     loop: Loop = Loop()
+    rollout: Rollout = Rollout()
     mesh: Mesh = Mesh()
     evaluation: Evaluation = Evaluation()
     seed: int = 0
@@ -217,6 +222,7 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
             args=list(arguments),
             default=experiment,
             prog="alignax",
+            config=(tyro.conf.AvoidSubcommands,),
             registry=_registry(),
         )
     except SystemExit as stop:
@@ -351,6 +357,8 @@ def check(experiment: Experiment) -> None:
     """Refuses settings that cannot work, before anything is allocated."""
     _check_types(experiment, "")
     experiment.loop.check()
+    experiment.rollout.check(experiment.method)
+    experiment.evaluation.sampler.check("evaluation.sampler")
     convert.check(experiment.data.pairing, experiment.data.strength)
     for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
                         ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip

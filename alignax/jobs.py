@@ -6,6 +6,7 @@ does the work.
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Text
 from alignax.core.types import Params, TrainState
 from alignax.data.chat import Renderer
-from alignax.data.pipeline import Batches
+from alignax.data.sources import content_hash
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.evaluate.evaluators import Answers, Sampled
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
 from alignax.evaluate.stats import Estimate
+from alignax.feeds import make_feed, show
 from alignax.generate.sampler import Sampler
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
@@ -31,9 +33,10 @@ from alignax.run import Run, console
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
+from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import MetricLog
-from alignax.train.step import init_state, make_step
+from alignax.train.step import DIFFERENCE, init_state, make_step
 
 
 def train(experiment: Experiment, *, quiet: bool = False) -> Path:
@@ -44,7 +47,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
     """
     check(experiment)
     run, output = Run(experiment, quiet), Path(experiment.output_dir)
-    decoder, num_params = run.decoder, run.decoder.config.num_params
+    num_params = sum(math.prod(x.shape) for x in jax.tree.leaves(run.network.abstract()))
     # Parameters and two moments in float32, for each checkpoint kept and the one being written.
     check_writable(output, 12 * num_params * (experiment.loop.keep + 1))
     run.say(
@@ -53,24 +56,25 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
         f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
     )
     run.preflight()
-    plan = run.plan
-    optim_lib.check(experiment.optim, len(plan))
-    run.describe_plan()
+    num_steps = run.num_steps
+    optim_lib.check(experiment.optim, num_steps)
+    plan = None if experiment.rollout else run.plan
+    if plan is not None:
+        run.describe_plan()
     refuse_another(run)
 
     with jax.set_mesh(run.mesh):
         params = run.initial_params()
-        ref_logprobs = run.reference(run.train_data, params, "train", plan.groups)
-        evaluator = Evaluator(run, params, len(plan))
+        feed = make_feed(run, params)
+        evaluator = Evaluator(run, params, num_steps)
 
-        optimizer = optim_lib.make_optimizer(experiment.optim, len(plan), decoder.axes())
-        shardings = sharding.state(run.mesh, run.param_shardings, optimizer, decoder.abstract())
+        optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, run.network.axes())
+        shardings = sharding.state(run.mesh, run.param_shardings, optimizer, run.network.abstract())
         step = jax.jit(
             make_step(run.method, run.model_fn(plan), optimizer),
             donate_argnums=0,
             out_shardings=(shardings, sharding.replicated(run.mesh)),
         )
-        batches = Batches(run.train_data, plan, ref_logprobs=ref_logprobs)
         with (
             Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
             MetricLog(
@@ -82,25 +86,26 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
                 out_shardings=shardings,
                 donate_argnums=0,
             )
-            state = restore(run, checkpoints, metrics, batches, make, params, shardings)
+            state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
             state = train_loop(
                 state,
                 step,
-                batches,
+                feed,
                 loop=experiment.loop,
-                num_steps=len(plan),
-                schedule=optim_lib.schedule(experiment.optim, len(plan)),
+                num_steps=num_steps,
+                schedule=optim_lib.schedule(experiment.optim, num_steps),
                 put=run.put,
                 checkpoints=checkpoints,
                 metrics=metrics,
                 evaluate=evaluator,
                 experiment=settings(run),
                 check_first=check_first_step(run),
+                show=show(run),
                 quiet=quiet,
             )
         evaluator.report(metrics.at)
-        return export(run, state.params, output / "export")
+        return export(run, run.policy(state.params), output / "export")
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -109,9 +114,15 @@ def settings(run: Run) -> dict[str, Any]:
     Digests come last, because a setting that differs often changes them too.
     """
     contents = {"model.model_name_or_path": pretrained.fingerprint(run.model_dir)}
-    for name, data in (("data.train", run.train_data), ("data.eval", run.eval_data)):
-        if data is not None:
-            contents[name] = data.fingerprint
+    for name in ("train", "eval"):
+        source = getattr(run.experiment.data, name)
+        if source is None:
+            continue
+        if run.experiment.rollout:
+            split = getattr(run.experiment.data, f"{name}_split")
+            contents[f"data.{name}"] = content_hash(source, split=split)
+        else:
+            contents[f"data.{name}"] = getattr(run, f"{name}_data").fingerprint
     digests = {f"contents of {name}": digest[:16] for name, digest in contents.items()}
     return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
 
@@ -134,7 +145,7 @@ def restore(
     run: Run,
     checkpoints: Checkpoints,
     metrics: MetricLog,
-    batches: Batches,
+    feed: Feed,
     make: Any,
     params: Params,
     shardings: TrainState,
@@ -151,11 +162,11 @@ def restore(
     for path, reason in found.skipped:
         run.say(f"[yellow]passed over[/] {path}: {reason}")
     metrics.rewind(found.step)
-    batches.restore(found.position)
-    if found.step == len(run.plan):
+    feed.restore(found.position)
+    if found.step == run.num_steps:
         run.say(f"[bold]finished[/] already, all {found.step} steps: exported again")
     else:
-        run.say(f"[bold]resumed[/] from step {found.step} of {len(run.plan)}")
+        run.say(f"[bold]resumed[/] from step {found.step} of {run.num_steps}")
     return found.state
 
 
@@ -165,6 +176,16 @@ def check_first_step(run: Run) -> Any:
     tolerance = {"float32": 1e-3, "bfloat16": 0.1}[run.experiment.model.dtype]
 
     def look(values: Any) -> None:
+        apart = values.get(DIFFERENCE)
+        if apart is not None and run.experiment.rollout.sampling(run.method).source == "policy":
+            if apart > tolerance:
+                raise BadInput(
+                    "what samples and what is trained to agree before the first update",
+                    f"log-probabilities that are {apart:.3g} nats a token apart",
+                    "Set rollout.server to an engine with the run's own weights, or leave it out.",
+                    where="step 1",
+                )
+            run.say(f"[green]✓[/] sampler equals trainer before the first update: {apart:.1e} nats")
         margin = values.get("rewards/margins")
         if margin is None or not run.method.needs().reference:
             return
@@ -200,8 +221,8 @@ def export(run: Run, params: Params, directory: Path) -> Path:
 
 def newest(run: Run) -> tuple[int, Params]:
     """The parameters of the newest whole checkpoint, and the updates made until then."""
-    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, run.decoder.axes())
-    abstract = run.decoder.abstract()
+    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, run.network.axes())
+    abstract = run.network.abstract()
     shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract)
     places = sharding.state(run.mesh, run.param_shardings, optimizer, abstract)
     wanted = jax.tree.map(
@@ -216,7 +237,7 @@ def newest(run: Run) -> tuple[int, Params]:
             "Train first, or give the run's own output_dir.",
             where=run.experiment.output_dir,
         )
-    return found.step, found.state.params
+    return found.step, run.policy(found.state.params)
 
 
 def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estimate]:
@@ -225,11 +246,13 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
     run = Run(experiment, quiet)
     with jax.set_mesh(run.mesh):
         step, params = newest(run)
-        reference_params = run.initial_params()
+        reference_params = run.initial_policy()
         held_out, sampled = run.held_out(reference_params), run.sampled()
-        if held_out is None:
+        if held_out is None and sampled is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
-        found = held_out(params, progress=run.bar(f"evaluate step {step}"))
+        found = {}
+        if held_out is not None:
+            found |= held_out(params, progress=run.bar(f"evaluate step {step}"))
         if sampled is not None:
             answers = sampled(params, reference_params, progress=run.bar("sample answers"))
             found |= answers.estimates
@@ -300,8 +323,10 @@ class Evaluator:
             at_reference = step == 0 and run.method.needs().reference
             found |= self._held_out(None if at_reference else params, progress=bar)
         if self._sampled is not None and step in (0, self._num_steps):
-            reference = None if step == 0 else run.initial_params()
-            answers = self._sampled(params, reference, progress=run.bar("sample answers"))
+            reference = None if step == 0 else run.initial_policy()
+            answers = self._sampled(
+                run.policy(params), reference, progress=run.bar("sample answers")
+            )
             found |= answers.estimates
             self._keep(step, self._sampled.prompts, answers)
         return as_metrics(found)

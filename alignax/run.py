@@ -7,7 +7,7 @@ plan, update, loop, export. Everything here is glue; each line calls the room th
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from alignax.core.types import Params
 from alignax.data.builder import Prepared, prepare
 from alignax.data.chat import Renderer
 from alignax.data.curriculum import order
-from alignax.data.pipeline import Groups, TokenArrays
+from alignax.data.pipeline import Groups, Numbers
 from alignax.data.plan import Plan, make_plan
 from alignax.data.preflight import preflight, table
+from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.sources import load_records
 from alignax.data.tokenizers import end_ids, load_tokenizer, read_template
 from alignax.evaluate.evaluators import HeldOut, Sampled
 from alignax.models import pretrained
+from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
 from alignax.models.outputs import outputs
 from alignax.models.transformer import Decoder
 from alignax.train import reference, sharding
@@ -40,7 +42,7 @@ log = logging.getLogger("alignax")
 console = Console()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Run:
     """What an experiment needs, each part made when it is first asked for.
 
@@ -126,6 +128,33 @@ class Run:
                 where=data.cache_dir,
             ) from error
 
+    @functools.cache  # noqa: B019 - a run lives as long as its process
+    def prompts(self, which: str) -> Prompts:
+        """The prompts that responses are sampled for: `train` or `eval`."""
+        data, settings = self.experiment.data, self.experiment.rollout
+        room = min(data.limits.max_length, self.decoder.config.max_positions)
+        room -= settings.max_new_tokens
+        if room < 1:
+            raise BadInput(
+                f"data.limits.max_length above rollout.max_new_tokens ({settings.max_new_tokens})",
+                f"{data.limits.max_length}, of the model's {self.decoder.config.max_positions}",
+                "Raise it, or lower max_new_tokens: prompts need room too.",
+                where="data.limits.max_length",
+            )
+        source = getattr(data, which)
+        if source is None:
+            raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+        return load_prompts(
+            source,
+            self.renderer,
+            ask=self.method.ask,
+            max_length=min(room, data.limits.max_prompt_length or room),
+            split=getattr(data, f"{which}_split"),
+            on_bad_row=data.on_bad_row,
+            limit=data.eval_limit if which == "eval" else None,
+            max_dropped_share=data.max_dropped_share,
+        )
+
     @functools.cached_property
     def train_data(self) -> Prepared:
         """What is learnt from."""
@@ -143,6 +172,10 @@ class Run:
 
     def preflight(self) -> None:
         """Checks tokens before anything is computed; prints what was found."""
+        if self.experiment.rollout:
+            for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
+                self.say(f"[bold]{name} prompts[/]: {self.prompts(name)}")
+            return
         for name, data in (("train", self.train_data), ("held out", self.eval_data)):
             if data is not None:
                 self.say(f"[bold]{name}[/]: {data}")
@@ -178,22 +211,60 @@ class Run:
         return len(needs.score_names) if needs.head == "reward" else 0
 
     @functools.cached_property
+    def network(self) -> Decoder | ActorCritic:
+        """All that is trained: the policy, and where the method has a value head, a critic."""
+        if self.method.needs().head != "value":
+            return self.decoder
+        config = pretrained.read_config(self.critic_dir, num_scores=1)
+        critic = dataclasses.replace(self.decoder, config=config)
+        return ActorCritic(policy=self.decoder, critic=critic)
+
+    @functools.cached_property
+    def critic_dir(self) -> Path:
+        """Where the weights that a critic begins from lie."""
+        given = self.experiment.model.critic_name_or_path
+        return self.model_dir if given is None else pretrained.locate(given)
+
+    @functools.cached_property
     def param_shardings(self) -> Params:
         """Where each parameter lies."""
-        return sharding.parameters(self.mesh, self.decoder.abstract(), self.decoder.axes())
+        return sharding.parameters(self.mesh, self.network.abstract(), self.network.axes())
 
     def initial_params(self) -> Params:
-        """The weights that the run begins from: the reference."""
+        """The weights that the run begins from."""
+        if isinstance(self.network, Decoder):
+            return self.initial_policy()
+        critic = pretrained.load(
+            self.critic_dir,
+            shardings=self.param_shardings["critic"],
+            num_scores=1,
+            seed=self.experiment.seed,
+        ).params
+        return {"policy": self.initial_policy(), "critic": critic}
+
+    def initial_policy(self) -> Params:
+        """The weights that the policy begins from: the reference."""
         return pretrained.load(
             self.model_dir,
-            shardings=self.param_shardings,
+            shardings=self.policy(self.param_shardings),
             num_scores=self.num_scores,
             seed=self.experiment.seed,
         ).params
 
-    def model_fn(self, plan: Plan) -> ModelFn:
-        """The model as the update calls it, for batches of one plan's shape."""
-        return functools.partial(outputs, self.decoder, reach=plan.shape.reach)
+    def policy(self, params: Params) -> Params:
+        """Of all that is trained, the policy's part."""
+        return params if isinstance(self.network, Decoder) else params["policy"]
+
+    def model_fn(self, plan: Plan | None) -> ModelFn:
+        """The model as the update calls it, for batches of one plan's shape; of any, where None."""
+        reach = None if plan is None else plan.shape.reach
+        if isinstance(self.network, Decoder):
+            return functools.partial(outputs, self.network, reach=reach)
+        return functools.partial(actor_critic_outputs, self.network, reach=reach)
+
+    def policy_fn(self) -> ModelFn:
+        """The policy alone, for batches of any shape."""
+        return functools.partial(outputs, self.decoder)
 
     def put(self, arrays: Any) -> Any:
         """Takes a step's arrays, a leading axis of micro-batches before all, to the devices."""
@@ -219,7 +290,7 @@ class Run:
 
     def reference(
         self, data: Prepared, params: Params, title: str, chosen: np.ndarray | None = None
-    ) -> TokenArrays | None:
+    ) -> Numbers:
         """The reference's log-probabilities of a data set, where the method needs them.
 
         Args:
@@ -228,7 +299,7 @@ class Run:
             chosen: the groups that are asked for; None for all. The others get 0.
         """
         if not self.method.needs().reference:
-            return None
+            return {}
         part = reference.Part(data, np.arange(len(data)) if chosen is None else chosen)
         plan = self.one_pass(part)
         # The shape is in the key because rounding depends on it, though on nothing more.
@@ -250,13 +321,23 @@ class Run:
         )  # fmt: skip
         if was_there:
             self.say(f"reference log-probabilities, {title}: {len(part):,} groups found on disk")
-        return reference.spread(table, part, data.lengths)
+        return {"ref_logprobs": reference.spread(table, part, data.lengths)}
+
+    @functools.cached_property
+    def num_steps(self) -> int:
+        """Updates of the run."""
+        loop, settings = self.experiment.loop, self.experiment.rollout
+        if not settings:
+            return loop.num_steps(len(self.train_data))
+        # A prompt counts as met when it is answered, however often its answers are learnt from.
+        epochs = settings.sampling(self.method).epochs
+        return loop.num_steps(len(self.prompts("train")) * epochs)
 
     @functools.cached_property
     def plan(self) -> Plan:
         """The whole run's steps."""
         loop, data, seed = self.experiment.loop, self.train_data, self.experiment.seed
-        num_steps, schedule = loop.num_steps(len(data)), self.method.needs().schedule
+        num_steps, schedule = self.num_steps, self.method.needs().schedule
         return make_plan(
             data.lengths,
             batch_size=loop.batch_size,
@@ -291,34 +372,58 @@ class Run:
         Args:
             params: of the reference, in case its log-probabilities are not on disk yet.
         """
-        data = self.eval_data
-        if data is None:
+        if self.experiment.rollout or self.eval_data is None:
             return None
+        data = self.eval_data
         plan = self.one_pass(data)
         return HeldOut(
             method=self.method,
             model=self.model_fn(plan),
             groups=data,
             plan=plan,
-            ref_logprobs=self.reference(data, params, "held out"),
+            numbers=self.reference(data, self.policy(params), "held out"),
             put=self.put,
         )
 
     def sampled(self) -> Sampled | None:
         """Answers to held-out prompts."""
-        data, settings = self.eval_data, self.experiment.evaluation
-        if data is None or settings.num_prompts == 0 or self.method.needs().head == "reward":
+        settings, drawn = self.experiment.evaluation, self.experiment.rollout
+        if self.experiment.data.eval is None or settings.num_prompts == 0:
             return None
-        if type(self.method).ask is not Method.ask:
-            data = self.prepared("eval", asked=True)
-        count = min(settings.num_prompts, len(data))
+        if self.method.needs().head == "reward":
+            return None
+        if drawn:
+            prompts = list(self.prompts("eval").ids[: settings.num_prompts])
+        else:
+            own_way = type(self.method).ask is not Method.ask
+            data = self.prepared("eval", asked=True) if own_way else self.eval_data
+            assert data is not None
+            prompts = [data[i].prompt for i in range(min(settings.num_prompts, len(data)))]
         return Sampled(
             model=self.decoder,
-            prompts=[data[i].prompt for i in range(count)],
+            prompts=prompts,
             end_ids=sorted(self.renderer.end_ids),
             sampler=settings.sampler,
             seed=self.experiment.seed,
+            reward=self.held_out_reward if drawn else None,
         )
+
+    def held_out_reward(self, tokens: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
+        """Rewards [n, k] of responses to the first n held-out prompts."""
+        prompts, k = self.prompts("eval"), len(tokens[0])
+        repeated = [i for i in range(len(tokens)) for _ in range(k)]
+        ids = [list(x) for rows in tokens for x in rows]
+        scored = self.experiment.rollout.rewards.score(
+            [prompts.texts[i] for i in repeated],
+            self.decode_all(ids),
+            completion_ids=ids,
+            columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
+        )
+        return scored.total.reshape(len(tokens), k)
+
+    def decode_all(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Token ids as texts, special tokens left out."""
+        return self.renderer.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
     def decode(self, ids: Any) -> str:
         """Token ids as text, special tokens left out."""

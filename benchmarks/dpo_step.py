@@ -106,7 +106,7 @@ def main(settings: Settings) -> None:
     make = jax.jit(functools.partial(init_state, optimizer=optimizer), donate_argnums=0)
     state = make(params)
     times, cpu, losses = [], [], []
-    for batch, layout in Batches(pairs, plan, ref_logprobs=table):
+    for batch, layout in Batches(pairs, plan, numbers={"ref_logprobs": table}):
         began, cpu_began = time.perf_counter(), time.process_time()
         state, metrics = step(state, *jax.device_put((batch, layout)))
         losses.append(float(metrics["loss"]))

@@ -57,7 +57,7 @@ def main(settings: Settings) -> None:
     fresh = jax.jit(lambda: init_state(model.init(jax.random.key(0)), optimizer))
 
     def bare() -> float:
-        ready = [jax.device_put(x) for x in Batches(pairs, plan, ref_logprobs=table)]
+        ready = [jax.device_put(x) for x in Batches(pairs, plan, numbers={"ref_logprobs": table})]
         state, times = fresh(), []
         for arrays in ready:
             began = time.perf_counter()
@@ -71,7 +71,7 @@ def main(settings: Settings) -> None:
                 train(
                     fresh(),
                     step,
-                    Batches(pairs, plan, ref_logprobs=table),
+                    Batches(pairs, plan, numbers={"ref_logprobs": table}),
                     loop=Loop(batch_size=shape.pairs),
                     num_steps=settings.steps,
                     schedule=schedule(optim, settings.steps),

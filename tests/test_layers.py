@@ -15,6 +15,7 @@ LAYERS = [
     {"evaluate"},
     {"config"},
     {"catalogue", "run"},
+    {"feeds"},
     {"jobs", "score"},
     {"cli"},
 ]

@@ -343,14 +343,14 @@ def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
     """The plan with a shape from a ladder, so that plans of a kind share few compiled programs.
 
     Rows are as long as the longest group there can be, and their number, like that of scored
-    tokens, is rounded up by a third at most; what blocks of a row look back on is all of it.
+    tokens, is rounded up by a half at most; what blocks of a row look back on is all of it.
 
     Args:
         prompt, response: the longest that any plan of this kind may have, in tokens.
     """
     shape = plan.shape
-    longest = _round_up(prompt + shape.responses * response, 64)
-    length = max(longest, shape.row_length)
+    # Not the plan's own length, which is another one for every plan.
+    length = _round_up(prompt + shape.responses * response, 64)
     units = [plan.units(window) for window in range(plan.num_windows)]
     per_shard = next(
         rows
@@ -370,9 +370,7 @@ def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
             ),
             prompt=max(prompt, shape.prompt),
             response=max(response, shape.response),
-            reach=tuple(
-                _round_up(min(start, longest), BLOCK // 2) for start in range(0, length, BLOCK)
-            ),
+            reach=tuple(range(0, length, BLOCK)),
         ),
     )
 

@@ -91,7 +91,9 @@ def load_prompts(
     fits = [0 < len(row) <= max_length for row in ids]
     for record, row, good in zip(kept, ids, fits, strict=True):
         if not good:
-            reason = f"prompt longer than {max_length} tokens" if len(row) else "prompt of no tokens"
+            reason = (
+                f"prompt longer than {max_length} tokens" if len(row) else "prompt of no tokens"
+            )
             dropped.add(reason, f"{record.origin} ({len(row)} tokens)")
     if dropped.total > max_dropped_share * len(records):
         raise BadInput(

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from alignax.core.method import Method
 from alignax.core.types import Batch, Layout, Outputs, Params
-from alignax.data.pipeline import Batches, Groups, TokenArrays
+from alignax.data.pipeline import Batches, Groups, Numbers
 from alignax.data.plan import Plan
 from alignax.evaluate.stats import Estimate, estimate
-from alignax.generate.sampler import Sampler, sample
+from alignax.generate.engine import Engine
+from alignax.generate.sampler import Sampler
 from alignax.models.outputs import score_responses
 from alignax.models.transformer import Decoder
 from alignax.train.step import ModelFn
@@ -38,7 +38,7 @@ class HeldOut:
 
     Fields:
         plan: one pass over all groups, without micro-batches.
-        ref_logprobs: of these groups, where the method needs them.
+        numbers: of the tokens of these groups, such as the reference's log-probabilities.
         put: takes a step's arrays to the devices.
     """
 
@@ -46,7 +46,7 @@ class HeldOut:
     model: ModelFn
     groups: Groups
     plan: Plan
-    ref_logprobs: TokenArrays | None
+    numbers: Numbers
     put: Callable[[Any], Any] = lambda arrays: arrays
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class HeldOut:
         """
         values: dict[str, list[np.ndarray]] = {}
         tokens = 0
-        batches = iter(Batches(self.groups, self.plan, ref_logprobs=self.ref_logprobs))
+        batches = iter(Batches(self.groups, self.plan, numbers=self.numbers))
         for batch, layout in progress(batches, len(self.plan)):
             found = jax.device_get(self._measure(params, *self.put((batch, layout))))  # type: ignore[attr-defined]
             present = batch.valid[0].any(axis=-1)
@@ -102,8 +102,9 @@ class Sampled:
     Fields:
         prompts: token ids of each prompt.
         end_ids: tokens that end a response.
-        batch_size: prompts decoded together.
+        batch_size: responses decoded together, and prompts scored together.
         seed: of the draws; a prompt's draws depend on nothing else but its number.
+        reward: of the responses to each prompt, [n, k], where there is a reward.
     """
 
     model: Decoder
@@ -112,20 +113,17 @@ class Sampled:
     sampler: Sampler
     batch_size: int = 64
     seed: int = 0
+    reward: Callable[[Sequence[Sequence[Sequence[int]]]], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        @jax.jit
-        def draw(params: Params, key: Any, prompts: Any, lengths: Any, ids: Any) -> Any:
-            end_ids = jnp.asarray(list(self.end_ids), jnp.int32)
-            return sample(
-                self.model, params, key, prompts, lengths, ids, end_ids, sampler=self.sampler
-            )
+        engine = Engine(model=self.model, sampler=self.sampler, end_ids=tuple(self.end_ids),
+                        slots=max(self.batch_size, self.sampler.num_samples))  # fmt: skip
 
         @jax.jit
         def score(params: Params, prompts: Any, lengths: Any, tokens: Any, mask: Any) -> Any:
             return score_responses(self.model, params, prompts, lengths, tokens, mask)
 
-        object.__setattr__(self, "_draw", draw)
+        object.__setattr__(self, "_engine", engine)
         object.__setattr__(self, "_score", score)
 
     def __call__(
@@ -136,45 +134,49 @@ class Sampled:
         Returns:
             The responses, and estimates of `sampled/kl` (nats a response: the mean log-ratio of
             policy to reference over the policy's own samples; None for `reference` leaves it
-            out), `sampled/length` (tokens) and `sampled/ended` (the share that ended by itself).
+            out), `sampled/length` (tokens), `sampled/ended` (the share that ended by itself) and,
+            where there is one, `sampled/reward`.
         """
-        size = min(self.batch_size, len(self.prompts))
-        width = max(len(prompt) for prompt in self.prompts)
+        count = len(self.prompts)
         key = jax.random.key(self.seed)
-        numbers = np.arange(-(-len(self.prompts) // size) * size).reshape(-1, size)
-        kl, lengths, ended, texts = [], [], [], []
+        drawn = self._engine(params, key, self.prompts, range(count))  # type: ignore[attr-defined]
+        columns = {"sampled/length": drawn.lengths, "sampled/ended": drawn.ended}
+        if reference is not None:
+            columns["sampled/kl"] = self._divergence(reference, drawn, progress)
+        texts = [
+            [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
+            for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
+        ]
+        if self.reward is not None:
+            columns["sampled/reward"] = self.reward(texts)
+        # One number a prompt: the mean over its samples, which are not independent of each other.
+        return Answers(
+            tokens=texts,
+            ended=drawn.ended,
+            estimates={
+                f"eval_{n}": estimate(
+                    x.astype(np.float64).mean(axis=1),
+                    share=n.endswith(SHARES) and self.sampler.num_samples == 1,
+                )
+                for n, x in columns.items()
+            },
+        )
+
+    def _divergence(self, reference: Params, drawn: Any, progress: Progress) -> np.ndarray:
+        """The log-ratio of policy to reference of each response, in nats."""
+        count, width = len(self.prompts), max(len(prompt) for prompt in self.prompts)
+        size = min(max(1, self.batch_size // self.sampler.num_samples), count)
+        numbers = np.arange(-(-count // size) * size).reshape(-1, size)
+        found = []
         for part in progress(iter(numbers), len(numbers)):
-            chosen = np.minimum(part, len(self.prompts) - 1)  # the last batch is filled up
+            chosen = np.minimum(part, count - 1)  # the last batch is filled up
             padded = np.zeros((size, width), np.int32)
             for row, number in zip(padded, chosen, strict=True):
                 row[: len(self.prompts[number])] = self.prompts[number]
             sizes = np.array([len(self.prompts[n]) for n in chosen], np.int32)
-            drawn = self._draw(params, key, padded, sizes, chosen.astype(np.int32))  # type: ignore[attr-defined]
-            there = part < len(self.prompts)
-            mask = np.arange(drawn.tokens.shape[2]) < np.asarray(drawn.lengths)[..., None]
-            if reference is not None:
-                ref = self._score(reference, padded, sizes, drawn.tokens, mask)  # type: ignore[attr-defined]
-                ratio = jnp.where(mask, drawn.logprobs - ref, 0.0).sum(axis=-1)
-                kl.append(np.asarray(ratio)[there])
-            tokens, counts = np.asarray(drawn.tokens), np.asarray(drawn.lengths)
-            lengths.append(counts[there])
-            ended.append(np.asarray(drawn.ended)[there])
-            texts += [
-                [tokens[i, j, : counts[i, j]].tolist() for j in range(tokens.shape[1])]
-                for i in np.flatnonzero(there)
-            ]
-        columns = {"sampled/length": lengths, "sampled/ended": ended}
-        if reference is not None:
-            columns["sampled/kl"] = kl
-        # One number a prompt: the mean over its samples, which are not independent of each other.
-        joined = {name: np.concatenate(x).astype(np.float64) for name, x in columns.items()}
-        return Answers(
-            tokens=texts,
-            ended=np.concatenate(ended),
-            estimates={
-                f"eval_{n}": estimate(
-                    x.mean(axis=1), share=n.endswith(SHARES) and self.sampler.num_samples == 1
-                )
-                for n, x in joined.items()
-            },
-        )
+            tokens = drawn.tokens[chosen]
+            mask = np.arange(tokens.shape[2]) < drawn.lengths[chosen][..., None]
+            ref = self._score(reference, padded, sizes, tokens, mask)  # type: ignore[attr-defined]
+            ratio = np.where(mask, drawn.logprobs[chosen] - np.asarray(ref), 0.0).sum(axis=-1)
+            found.append(ratio[part < count])
+        return np.concatenate(found)

@@ -118,7 +118,8 @@ def _draw(
         token = jnp.where(done, token, drawn)
         return round_ + 1, token, jnp.where(kept[..., None], floor, weight), done | kept
 
-    first = jnp.int32(0), jnp.zeros(shape, jnp.int32), jnp.full((*shape, 1), -1.0), jnp.zeros(shape, bool)  # fmt: skip
+    none = jnp.zeros(shape, jnp.int32)
+    first = (jnp.int32(0), none, jnp.full((*shape, 1), -1.0), none > 0)
     if not truncated:
         return attempt(first)[1]
     # The likeliest token is always kept, and each attempt that fails leaves fewer: this ends.

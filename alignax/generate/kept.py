@@ -90,12 +90,33 @@ def as_batch(drawing: Drawing, prompts: Prompts, numbers: dict[str, np.ndarray])
     return Batch(**fields)
 
 
-def selected(
-    method: Method, key: PRNGKeyArray, batch: Batch, origins: Sequence[str]
-) -> tuple[Kept, int]:
-    """What `Method.select` keeps of a batch, and how many groups it can make of a prompt."""
+def groups_of_a_prompt(method: Method) -> int:
+    """How many groups `Method.select` can make of one prompt; 1 at least."""
+    sampling = method.needs().sampling
+    if sampling is None:
+        return 1
+    b, k = 2, sampling.num_samples
+    shape = lambda axes, kind: jax.ShapeDtypeStruct(axes, kind)  # noqa: E731
+    numbers = shape((b, k, 1), np.float32)
+    fields: dict[str, Any] = {
+        "prompts": shape((b, 1), np.int32),
+        "prompt_lengths": shape((b,), np.int32),
+        "responses": shape((b, k, 1), np.int32),
+        "mask": shape((b, k, 1), bool),
+        "scores": shape((b, k), np.float32),
+        "valid": shape((b, k), bool),
+        **dict.fromkeys(PER_TOKEN, numbers),
+    }
+    found = jax.eval_shape(method.select, jax.random.key(0), Batch(**fields))
+    return max(1, found.valid.shape[0] // b)
+
+
+def selected(method: Method, key: PRNGKeyArray, batch: Batch, origins: Sequence[str]) -> Kept:
+    """What `Method.select` keeps of a batch."""
     found = jax.device_get(_select(method)(key, batch))
-    examples, lists, dropped = [], {n: [] for n in PER_TOKEN if getattr(found, n) is not None}, Tally()
+    examples: list[Example] = []
+    lists: dict[str, list] = {n: [] for n in PER_TOKEN if getattr(found, n) is not None}
+    dropped = Tally()
     per_prompt = max(1, len(found.valid) // len(batch.valid))
     for i in range(len(found.valid)):
         if not found.valid[i].any():
@@ -119,7 +140,7 @@ def selected(
         )
         for name, column in lists.items():
             column.append(joined(getattr(found, name)[i]).astype(np.float32))
-    return Kept(examples, lists, dropped), per_prompt
+    return Kept(examples, lists, dropped)
 
 
 @functools.lru_cache(maxsize=8)

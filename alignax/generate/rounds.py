@@ -25,7 +25,7 @@ from alignax.data.pipeline import Drawn, build_step
 from alignax.data.plan import Lengths, generator, make_plan, widened
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
-from alignax.generate.kept import PER_TOKEN, Kept, as_batch, recorded, selected
+from alignax.generate.kept import PER_TOKEN, Kept, as_batch, groups_of_a_prompt, recorded, selected
 from alignax.generate.rollout import Answer, Drawing, Rollout, draw, merged
 
 # (parameters, groups) -> for each group, numbers of its tokens by the name of a batch's field
@@ -94,7 +94,8 @@ class Rounds:
         self._method, self._settings, self._prompts = method, settings, prompts
         self._renderer, self._answer, self._look = renderer, answer, look
         self._reference, self._decode, self._attributes = reference, decode, attributes
-        self._pairing, self._seed, self._folder = pairing, seed, folder
+        self._pairing: Pairing = pairing
+        self._seed, self._folder = seed, folder
         self._size, self._accumulation, self._shards = batch_size, accumulation, shards
         self.sampling = settings.sampling(method)
         # Groups to a round: each is met `epochs` times in `refresh` updates.
@@ -137,11 +138,11 @@ class Rounds:
 
     def _fresh(self, params: Params) -> tuple[Kept, list[Drawing]]:
         """Draws until there are groups enough, or `max_draws` times."""
-        kept, drawings, per_prompt = None, [], 1
+        kept, drawings = None, []
+        count = -(-self.groups // groups_of_a_prompt(self._method))
         for attempt in range(self._settings.max_draws):
-            count = -(-self.groups // per_prompt)
             drawing = self._drawing(params, count)
-            found, per_prompt = self._choose(params, drawing, attempt)
+            found = self._choose(params, drawing, attempt)
             drawings.append(drawing)
             kept = found if kept is None else kept + found
             if len(kept.examples) >= self.groups or (kept.examples and not self.sampling.fill):
@@ -169,15 +170,15 @@ class Rounds:
     def _epoch(self, epoch: int) -> np.ndarray:
         return generator(self._seed, PROMPTS, epoch).permutation(len(self._prompts))
 
-    def _choose(self, params: Params, drawing: Drawing, attempt: int) -> tuple[Kept, int]:
-        """What is learnt from, and how many groups a prompt can give."""
+    def _choose(self, params: Params, drawing: Drawing, attempt: int) -> Kept:
+        """What is learnt from."""
         method, needs = self._method, self._method.needs()
         if needs.sampling is None:
             kept = recorded(
                 method, drawing, self._prompts, self._renderer,
                 pairing=self._pairing, attributes=self._attributes,
             )  # fmt: skip
-            return self._looked_at(params, kept), 1
+            return self._looked_at(params, kept)
         batch = as_batch(drawing, self._prompts, self._numbers_of(params, drawing))
         key = jax.random.fold_in(jax.random.key(self._seed), self._round)
         origins = [self._prompts.origins[i] for i in drawing.numbers]
@@ -193,7 +194,11 @@ class Rounds:
         """Arrays [n, k, r] of what the method needs of the drawn tokens, beside what drew them."""
         needs, answered = self._method.needs(), drawing.answered
         found: dict[str, np.ndarray] = {}
-        if needs.reference and self.sampling.source == "reference" and answered.logprobs is not None:
+        if (
+            needs.reference
+            and self.sampling.source == "reference"
+            and answered.logprobs is not None
+        ):
             found["ref_logprobs"] = answered.logprobs
         wanted = (needs.reference and not found) or needs.head == "value"
         if not wanted and answered.logprobs is not None:
@@ -213,9 +218,9 @@ class Rounds:
     def _lay_out(self) -> None:
         """The round's steps: its groups, with what is met again, in a new order each epoch."""
         assert self._kept is not None
-        kept = self._kept
-        for earlier in self._pool:
-            kept = kept + earlier
+        kept, *later = [*self._pool, self._kept]  # the oldest first
+        for one in later:
+            kept = kept + one
         if self.sampling.replay == "best":
             scores = np.array([e.scores.max() for e in kept.examples], np.float32)
             names: dict[bytes, int] = {}

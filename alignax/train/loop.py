@@ -9,18 +9,21 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
-from alignax.data.pipeline import Batches
+from alignax.data.pipeline import Drawn
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import MetricLog
 
 log = logging.getLogger("alignax")
+
+SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
+NAMES = {"rewards/accuracies": "accuracy"}
 
 # (step, params) -> numbers to log
 Evaluate = Callable[[int, Params], Mapping[str, float]]
@@ -67,6 +70,22 @@ class Loop:
                 )
 
 
+class Feed(Protocol):
+    """Where batches come from: a data set, or samples of the policy."""
+
+    def draw(self, params: Params) -> tuple[Any, Drawn]:
+        """The arrays of the next update, given the policy's parameters before it."""
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """Where the next update's arrays are, as JSON."""
+        ...
+
+    def restore(self, position: dict[str, Any]) -> None:
+        """Goes on from `position`."""
+        ...
+
+
 class Interrupted(SystemExit):
     """The run was asked to stop, has saved its state, and can be resumed."""
 
@@ -74,7 +93,7 @@ class Interrupted(SystemExit):
 def train(
     state: TrainState,
     step: Callable[..., tuple[TrainState, Mapping[str, jax.Array]]],
-    batches: Batches,
+    feed: Feed,
     *,
     loop: Loop,
     num_steps: int,
@@ -85,9 +104,10 @@ def train(
     evaluate: Evaluate | None,
     experiment: dict[str, Any],
     check_first: Callable[[Mapping[str, float]], None] | None = None,
+    show: Callable[[int, Drawn], None] | None = None,
     quiet: bool = False,
 ) -> TrainState:
-    """Runs updates until `num_steps`, from wherever `state` and `batches` stand.
+    """Runs updates until `num_steps`, from wherever `state` and `feed` stand.
 
     At each step the log is written before the checkpoint, so that a resumed run, which drops what
     was logged after its checkpoint, leaves the same log as an unbroken one.
@@ -99,6 +119,7 @@ def train(
         evaluate: called before the first update of a fresh run and every `eval_steps`.
         experiment: stored with each checkpoint.
         check_first: sees the metrics of the very first update, and raises where they are wrong.
+        show: sees what was drawn for an update, where something was.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
@@ -119,12 +140,13 @@ def train(
 
     # --- Metrics of an update are read while the next one runs, so that the device never waits.
     clock = _Clock()
-    pending: tuple[int, Mapping[str, jax.Array]] | None = None
+    pending: tuple[int, Mapping[str, jax.Array], Drawn] | None = None
 
-    def read(pending: tuple[int, Mapping[str, jax.Array]]) -> None:
-        i, arrays = pending
+    def read(pending: tuple[int, Mapping[str, jax.Array], Drawn]) -> None:
+        i, arrays, drawn = pending
         # One transfer for all; reading also waits for the update to end.
         values = {name: float(x) for name, x in jax.device_get(dict(arrays)).items()}
+        values |= drawn.metrics
         seconds, fetching = clock.lap()
         if not math.isfinite(values["loss"]):
             raise BadInput(
@@ -138,13 +160,17 @@ def train(
             check_first(values)
         values["learning_rate"] = float(schedule(i - 1))
         bar.show(i, values, seconds)
+        if drawn.samples:
+            metrics.samples(i, drawn.samples)
+            if show is not None:
+                show(i, drawn)
         if i % loop.logging_steps == 0 or i == num_steps:
             rates = {"seconds": seconds, "seconds_fetching": fetching,
                      "tokens_per_second": values["num_tokens"] / seconds}  # fmt: skip
             metrics.write(i, values, timings=rates)
 
     def save(i: int, state: TrainState) -> None:
-        checkpoints.save(i, state, position=batches.position(), experiment=experiment)
+        checkpoints.save(i, state, position=feed.position(), experiment=experiment)
 
     # --- The updates.
     try:
@@ -152,11 +178,12 @@ def train(
             clock.lap()
             for i in range(begin + 1, num_steps + 1):
                 with clock.fetching():
-                    arrays = put(next(batches))
+                    arrays, drawn = feed.draw(state.params)
+                    arrays = put(arrays)
                 state, values = step(state, *arrays)
                 if pending is not None:
                     read(pending)
-                pending = (i, values)
+                pending = (i, values, drawn)
                 last, asked = i == num_steps, bool(stop)
                 saving = last or asked or every(loop.save_steps, i)
                 looking = evaluate is not None and (last or every(loop.eval_steps, i))
@@ -232,11 +259,11 @@ class _Bar:
         self._bar.stop()
 
     def show(self, step: int, values: Mapping[str, float], seconds: float) -> None:
-        extra = next((n for n in values if n.endswith("accuracies")), None)
+        extra = next((n for n in ("reward", *values) if n in values and n.endswith(SHOWN)), None)
         self._bar.update(
             self._task,
             completed=step,
             loss=f"{values['loss']:.4f}",
-            extra=f"accuracy {values[extra]:.2f}" if extra else "",
+            extra=f"{NAMES.get(extra, extra)} {values[extra]:.2f}" if extra else "",
             speed=f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s",
         )

@@ -1,7 +1,7 @@
 """What a run says of itself: JSON lines first, TensorBoard and W&B as copies of them.
 
-`metrics.jsonl` holds what is a function of config and seed and nothing else, so the file of a
-resumed run equals that of an unbroken one byte for byte. Clocks go to `timings.jsonl`.
+`metrics.jsonl` and `rollouts.jsonl` hold what is a function of config and seed and nothing else,
+so those of a resumed run equal an unbroken one's byte for byte. Clocks go to `timings.jsonl`.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat, TextIO
 
@@ -30,8 +30,8 @@ class MetricLog:
     then `rewind` leaves nothing out.
 
     Args:
-        output_dir: where `metrics.jsonl`, `timings.jsonl`, `trainer_state.json` and the folder
-            `tensorboard` go.
+        output_dir: where `metrics.jsonl`, `timings.jsonl`, `rollouts.jsonl`, `trainer_state.json`
+            and the folder `tensorboard` go.
         tensorboard: whether to write event files too.
         wandb: the W&B project to copy to; None for no W&B.
 
@@ -79,6 +79,12 @@ class MetricLog:
                 events.add_scalar(name, float(value), step)
         if self._wandb_module is not None:
             self._open_wandb().log({name: float(value) for name, value in both.items()}, step=step)
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes responses that were drawn for an update, one line a prompt."""
+        for row in rows:
+            line = json.dumps({"step": step, **row}, ensure_ascii=False)
+            self._append("rollouts.jsonl", line + "\n")
 
     def at(self, step: int) -> dict[str, float]:
         """What is logged of a step: all its lines of metrics, joined."""
@@ -190,7 +196,7 @@ class MetricLog:
             self._events = None
 
 
-_FILES = ("metrics.jsonl", "timings.jsonl")
+_FILES = ("metrics.jsonl", "timings.jsonl", "rollouts.jsonl")
 
 
 def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:

@@ -16,8 +16,8 @@ from jaxtyping import Int
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params
-from alignax.data.pipeline import Batches, Groups, TokenArrays
-from alignax.data.plan import Lengths, Plan
+from alignax.data.pipeline import Batches, Groups, TokenArrays, build_step
+from alignax.data.plan import Lengths, Plan, make_plan, widened
 from alignax.data.tokenise import Example
 from alignax.train.step import ModelFn
 
@@ -75,6 +75,60 @@ def compute(
                 table.values[start : start + length] = found[i, j, :length]
                 start += length
     return table
+
+
+class Looking:
+    """The model's numbers for groups that come again and again, by one compiled program or a few.
+
+    Args:
+        model: as the update calls it.
+        batch_size: groups at a time.
+        prompt, response: the longest there can be, in tokens.
+    """
+
+    def __init__(
+        self,
+        model: ModelFn,
+        *,
+        batch_size: int,
+        shards: int,
+        prompt: int,
+        response: int,
+        put: Callable[[Any], Any] = lambda arrays: arrays,
+    ):
+        self._size, self._shards, self._put = batch_size, shards, put
+        self._prompt, self._response = prompt, response
+
+        @jax.jit
+        def look(params: Params, batch: Batch, layout: Layout) -> tuple[Any, Any]:
+            batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
+            found = model(params, batch, layout)
+            return found.logprobs, found.values
+
+        self._look = look
+
+    def __call__(
+        self, params: Params, groups: Groups
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Log-probabilities of each group's tokens, its responses end to end; and values."""
+        plan = make_plan(groups.lengths, batch_size=self._size, shards=self._shards)
+        plan = widened(plan, prompt=self._prompt, response=self._response)
+        found: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
+        for index in range(len(plan)):
+            arrays = self._put(build_step(groups, plan, index))
+            tables = [None if x is None else np.asarray(x) for x in self._look(params, *arrays)]
+            for i, group in enumerate(plan.step(index).group[0].tolist()):
+                if group < 0:
+                    continue
+                lengths = groups.lengths.response[group].tolist()
+                for table, rows in zip(tables, found, strict=True):
+                    if table is not None:
+                        parts = [table[i, j, :length] for j, length in enumerate(lengths)]
+                        rows[group] = np.concatenate(parts)
+        logprobs, values = ([rows[i] for i in range(len(groups))] if rows else None
+                            for rows in found)  # fmt: skip
+        assert logprobs is not None
+        return logprobs, values
 
 
 def spread(table: TokenArrays, part: Part, lengths: Lengths) -> TokenArrays:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from alignax.core.masked import masked_mean
 from alignax.core.method import Method
 from alignax.core.types import Batch, Layout, Outputs, Params, TrainState
 from alignax.train.optim import global_norm
@@ -19,6 +20,7 @@ from alignax.train.optim import global_norm
 # (params, batch, layout) -> Outputs
 ModelFn = Callable[[Params, Batch, Layout], Outputs]
 Scalars = dict[str, Float[Array, ""]]
+DIFFERENCE = "sampling/logp_difference"
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -62,9 +64,24 @@ def evaluate(
 ) -> tuple[Float[Array, ""], Scalars]:
     """Sums, over the prompts that are there, of the loss and of each metric."""
     present = jnp.any(batch.valid, axis=-1)
-    losses, metrics = method.loss(model(params, batch, layout), batch)
+    outputs = model(params, batch, layout)
+    losses, metrics = method.loss(outputs, batch)
+    if batch.old_logprobs is not None:
+        metrics = {**metrics, DIFFERENCE: _difference(outputs, batch)}
     total = lambda x: jnp.sum(jnp.where(present, x, 0.0))  # noqa: E731
     return total(losses), {name: total(x) for name, x in metrics.items()}
+
+
+def _difference(outputs: Outputs, batch: Batch) -> Float[Array, " b"]:
+    """How far the policy's log-probabilities are from those of what drew the responses, in nats.
+
+    The mean over the scored tokens of a prompt. Rounding alone, before the first update after a
+    drawing; then how far the policy has moved.
+    """
+    assert batch.old_logprobs is not None
+    there = (batch.mask & batch.valid[..., None]).reshape(len(batch.mask), -1)
+    apart = jnp.abs(jax.lax.stop_gradient(outputs.logprobs) - batch.old_logprobs)
+    return masked_mean(apart.reshape(there.shape), there)
 
 
 def with_means(

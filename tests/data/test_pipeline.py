@@ -186,7 +186,7 @@ def test_reference_log_probs_land_on_their_tokens():
     # Two groups of 2 + 1 and 1 + 3 response tokens: -1 -2 | -3 and -4 | -5 -6 -7.
     table = Table([example([P], [[A, B], [C]]), example([Q], [[A], [A, B, C]])])
     plan = make_plan(table.lengths, batch_size=2, align=8)
-    batch, _ = build_step(table, plan, 0, numbered(table))
+    batch, _ = build_step(table, plan, 0, {"ref_logprobs": numbered(table)})
     expected = {
         0: [[-1, -2, 0], [-3, 0, 0]],
         1: [[-4, 0, 0], [-5, -6, -7]],
@@ -212,10 +212,10 @@ def made(steps=9):
 
 def test_reading_ahead_keeps_the_order_and_ends_with_the_plan():
     table, plan = made()
-    found = list(Batches(table, plan, ref_logprobs=numbered(table)))
+    found = list(Batches(table, plan, numbers={"ref_logprobs": numbered(table)}))
     assert len(found) == 9
     for index, step in enumerate(found):
-        assert_same(step, build_step(table, plan, index, numbered(table)))
+        assert_same(step, build_step(table, plan, index, {"ref_logprobs": numbered(table)}))
 
 
 @pytest.mark.parametrize("through_json", [False, True], ids=["as it is", "json"])

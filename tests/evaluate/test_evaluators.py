@@ -31,7 +31,7 @@ def test_held_out_means_are_those_of_single_pairs_last_incomplete_batch_included
     plan = make_plan(PAIRS.lengths, batch_size=4, align=8)  # 4 + 4 + 2
     table = reference.compute(model_fn, params(0), PAIRS, plan)
     look = HeldOut(method=DPO(beta=0.5), model=model_fn, groups=PAIRS, plan=plan,
-                   ref_logprobs=table)  # fmt: skip
+                   numbers={"ref_logprobs": table})  # fmt: skip
     found = look(params(1))
     policy = by_hand(params(1), PAIRS)
     rewards = 0.5 * (policy - by_hand(params(0), PAIRS))
@@ -60,7 +60,7 @@ def test_the_reference_itself_is_measured_without_the_model():
     plan = make_plan(PAIRS.lengths, batch_size=4, align=8)
     table = reference.compute(model_fn, params(0), PAIRS, plan)
     look = HeldOut(method=DPO(), model=lambda *_: pytest.fail("the model was called"),
-                   groups=PAIRS, plan=plan, ref_logprobs=table)  # fmt: skip
+                   groups=PAIRS, plan=plan, numbers={"ref_logprobs": table})  # fmt: skip
     found = look(None)
     assert found["eval_rewards/margins"].mean == 0.0
     np.testing.assert_allclose(found["eval_loss"].mean, np.log(2), rtol=1e-6)
@@ -70,7 +70,7 @@ def test_the_reference_itself_is_measured_without_the_model():
 
 def test_the_held_out_loss_of_a_token_mean_method_is_the_mean_over_all_tokens():
     plan = make_plan(SINGLES.lengths, batch_size=4, align=8)
-    look = HeldOut(method=SFT(), model=model_fn, groups=SINGLES, plan=plan, ref_logprobs=None)
+    look = HeldOut(method=SFT(), model=model_fn, groups=SINGLES, plan=plan, numbers={})
     found = look(params())
     sums, counts = by_hand(params(), SINGLES)[:, 0], SINGLES.lengths.scored[:, 0]
     assert len(set(counts.tolist())) > 3

@@ -50,7 +50,7 @@ def updated(table, *, accumulation=1, optimizer=SGD):
     plan = make_plan(
         table.lengths, batch_size=len(table), accumulation=accumulation, num_steps=1, align=8
     )
-    batch, layout = build_step(table, plan, 0, reference_of(table))
+    batch, layout = build_step(table, plan, 0, {"ref_logprobs": reference_of(table)})
     step = jax.jit(make_step(method_of(table), model_fn, optimizer))
     return step(init_state(params(), optimizer), batch, layout)
 
@@ -116,7 +116,7 @@ def test_prompts_that_only_fill_the_batch_count_for_nothing(table):
     expected_state, expected = updated(table)
     plan = make_plan(table.lengths, batch_size=12, accumulation=2, align=8)
     assert len(plan) == 1
-    batch, layout = build_step(table, plan, 0, reference_of(table))
+    batch, layout = build_step(table, plan, 0, {"ref_logprobs": reference_of(table)})
     assert (~batch.valid.any(axis=-1)).sum() == 4
     if table is PAIRS:  # whatever stands in a prompt that is not there
         batch.ref_logprobs[~batch.valid.any(axis=-1)] = np.nan
@@ -168,7 +168,7 @@ def test_the_first_loss_is_log_two_though_the_reference_was_packed_otherwise():
     plan = make_plan(PAIRS.lengths, batch_size=8, accumulation=2, num_steps=1, seed=5, align=64)
     assert ref_plan.shape.row_length != plan.shape.row_length
     ref = reference.compute(model_fn, params(), PAIRS, ref_plan)
-    batch, layout = next(Batches(PAIRS, plan, ref_logprobs=ref))
+    batch, layout = next(Batches(PAIRS, plan, numbers={"ref_logprobs": ref}))
     assert np.abs(batch.ref_logprobs).max() > 1
     step = jax.jit(make_step(DPO(beta=0.1), model_fn, SGD))
     _, metrics = step(init_state(params(), SGD), batch, layout)
@@ -200,7 +200,7 @@ def spread_over(mesh, table):
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(mesh)),
     )
-    batches, logged = Batches(table, plan, ref_logprobs=reference_of(table)), []
+    batches, logged = Batches(table, plan, numbers={"ref_logprobs": reference_of(table)}), []
     state = jax.device_get(init_state(params(), optimizer))
     with jax.set_mesh(mesh):
         state = jax.device_put(state, shardings)
@@ -253,7 +253,7 @@ def test_strengths_may_be_vmapped_through_updates():
     table = reference.compute(
         model_fn, params(), PAIRS, make_plan(PAIRS.lengths, batch_size=4, align=8)
     )
-    arrays = jax.tree.map(jnp.asarray, build_step(PAIRS, plan, 0, table))
+    arrays = jax.tree.map(jnp.asarray, build_step(PAIRS, plan, 0, {"ref_logprobs": table}))
 
     @jax.jit
     @jax.vmap

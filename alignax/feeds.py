@@ -1,0 +1,189 @@
+"""Feeds of a run: its data set, or responses that it samples, as the method and config say."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from alignax.core.types import Params
+from alignax.data.pipeline import Batches, Drawn
+from alignax.data.tokenise import Example
+from alignax.generate.engine import Engine
+from alignax.generate.reward_models import Model as RewardModel
+from alignax.generate.rollout import Answer, Answered
+from alignax.generate.rounds import Groups, Rounds
+from alignax.generate.server import complete
+from alignax.run import Run
+from alignax.train import sharding
+from alignax.train.loop import Feed
+from alignax.train.reference import Looking
+
+SAMPLING = 1  # what a key is for: the draws of responses
+
+
+def make_feed(run: Run, params: Params) -> Feed:
+    """The feed of a run.
+
+    Args:
+        params: those that the run begins from: the reference's.
+    """
+    if not run.experiment.rollout:
+        return Batches(
+            run.train_data,
+            run.plan,
+            numbers=run.reference(run.train_data, run.policy(params), "train", run.plan.groups),
+        )
+    experiment, settings = run.experiment, run.experiment.rollout
+    sampling = settings.sampling(run.method)
+    reference = _once(run.initial_policy)
+    rounds = Rounds(
+        method=run.method,
+        settings=settings,
+        prompts=run.prompts("train"),
+        renderer=run.renderer,
+        answer=_ours(run) if settings.server is None else _outside(run),
+        look=_look(run, reference),
+        reference=reference,
+        decode=run.decode_all,
+        attributes=_attributes(run),
+        pairing=experiment.data.pairing,
+        batch_size=experiment.loop.batch_size,
+        accumulation=experiment.loop.gradient_accumulation_steps,
+        shards=sharding.shards(run.mesh),
+        seed=experiment.seed,
+        folder=Path(experiment.output_dir) / "rounds",
+    )
+    run.say(
+        f"[bold]rounds[/]: {run.num_steps} updates of {experiment.loop.batch_size} groups; every "
+        f"{sampling.refresh} a drawing of {sampling.num_samples} samples a prompt by the "
+        f"{sampling.source}, for {sampling.epochs} passes; rewards: "
+        + " + ".join(settings.rewards.names)
+    )
+    return rounds
+
+
+def _once(make: Callable[[], Params]) -> Callable[[], Params]:
+    """The reference's parameters, read when first asked for and held from then on."""
+    return functools.cache(make)
+
+
+def _ours(run: Run) -> Answer:
+    """Answers of the trained model's own sampler."""
+    settings = run.experiment.rollout
+    engine = Engine(
+        model=run.decoder,
+        sampler=settings.sampler(run.method),
+        end_ids=tuple(sorted(run.renderer.end_ids)),
+        slots=max(settings.slots, settings.sampling(run.method).num_samples),
+    )
+    key = jax.random.fold_in(jax.random.key(run.experiment.seed), SAMPLING)
+
+    def answer(params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int]) -> Answered:
+        found = engine(run.policy(params), key, prompts, numbers)
+        return Answered(found.tokens, found.lengths, found.ended, found.logprobs)
+
+    return answer
+
+
+def _outside(run: Run) -> Answer:
+    """Answers of a server, whose log-probabilities are computed here."""
+    settings, renderer = run.experiment.rollout, run.renderer
+    server, sampler = settings.server, settings.sampler(run.method)
+    assert server is not None
+    ends = [renderer.end_id, *(i for i in sorted(renderer.end_ids) if i != renderer.end_id)]
+
+    def answer(params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int]) -> Answered:
+        del params  # the server has weights of its own
+        found = complete(
+            server,
+            [prompt.tolist() for prompt in prompts],
+            num_samples=sampler.num_samples,
+            max_new_tokens=sampler.max_new_tokens,
+            temperature=sampler.temperature,
+            top_p=sampler.top_p,
+            top_k=sampler.top_k,
+            seed=run.experiment.seed,
+            prompt_ids=numbers,
+            end_ids=ends,
+            encode=lambda text: renderer.continuation_ids([text])[0],
+            vocab_size=run.decoder.config.vocab_size,
+        )
+        n, k, r = len(prompts), sampler.num_samples, sampler.max_new_tokens
+        tokens = np.zeros((n, k, r), np.int32)
+        lengths = np.array([[len(ids) for ids in one] for one in found.tokens], np.int32)
+        for i, one in enumerate(found.tokens):
+            for j, ids in enumerate(one):
+                tokens[i, j, : len(ids)] = ids
+        return Answered(tokens, lengths, np.array(found.ended, bool), None)
+
+    return answer
+
+
+def _look(run: Run, reference: Callable[[], Params]) -> Any:
+    """What the method needs to know of drawn tokens, by the model as the update calls it."""
+    settings, needs = run.experiment.rollout, run.method.needs()
+    shards = sharding.shards(run.mesh)
+    shape = {
+        "batch_size": -(-run.experiment.evaluation.batch_size // shards) * shards,
+        "shards": shards,
+        "prompt": run.prompts("train").longest,
+        "response": settings.max_new_tokens,
+        "put": run.put,
+    }
+    policy = Looking(run.policy_fn(), **shape)
+    whole = Looking(run.model_fn(None), **shape)
+
+    def look(params: Params, examples: Sequence[Example]) -> dict[str, list[np.ndarray]]:
+        groups, found = Groups(examples), {}
+        if needs.reference:
+            found["ref_logprobs"] = policy(reference(), groups)[0]
+        if needs.head == "value" or settings.server is not None:
+            logprobs, values = whole(params, groups)
+            found["old_logprobs"] = logprobs
+            if values is not None:
+                found["old_values"] = values
+        return found
+
+    return look
+
+
+def _attributes(run: Run) -> Any:
+    """What a reward model of attributes says of responses, where the method learns from those."""
+    models = [x for x in run.experiment.rollout.rewards.parts if isinstance(x, RewardModel)]
+    if not models:
+        return None
+    model = models[0]
+
+    def attributes(prompts: Any, texts: Any) -> list[dict[str, float]]:
+        table = model.attributes(prompts, texts)
+        # Rounded, as they are where data are annotated: the numbers become text.
+        return [dict(zip(model.names, np.round(row).tolist(), strict=True)) for row in table]
+
+    return attributes
+
+
+def show(run: Run) -> Callable[[int, Drawn], None] | None:
+    """Prints a table of what was drawn, now and then."""
+    settings = run.experiment.rollout
+    if not settings or not settings.show_every:
+        return None
+    every = settings.show_every * settings.sampling(run.method).refresh
+
+    def look(step: int, drawn: Drawn) -> None:
+        if (step - 1) % every:
+            return
+        rows = Table("prompt", "answer", "reward", title=f"drawn for step {step}", show_lines=True)
+        for sample in drawn.samples[:3]:
+            text = sample["completions"][0].strip()
+            rows.add_row(_short(sample["prompt"]), _short(text), f"{sample['rewards'][0]:.3f}")
+        run.say(rows)
+
+    return look
+
+
+def _short(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

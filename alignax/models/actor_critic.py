@@ -1,0 +1,55 @@
+"""A policy and a critic of its own, side by side: what a method with a value head trains."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from alignax.core.types import Batch, Layout, Outputs, Params
+from alignax.models.outputs import outputs
+from alignax.models.transformer import Decoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorCritic:
+    """Two decoders with weights of their own, in a dictionary `policy` and `critic`.
+
+    Fields:
+        policy: a language model.
+        critic: a decoder with a `score` head of one output, its estimate of the rewards to come.
+    """
+
+    policy: Decoder
+    critic: Decoder
+
+    def abstract(self) -> Params:
+        """The parameters' shapes and dtypes, nothing allocated."""
+        return {"policy": self.policy.abstract(), "critic": self.critic.abstract()}
+
+    def axes(self) -> Params:
+        """The logical axes of every parameter."""
+        return {"policy": self.policy.axes(), "critic": self.critic.axes()}
+
+
+def actor_critic_outputs(
+    model: ActorCritic,
+    params: Params,
+    batch: Batch,
+    layout: Layout,
+    *,
+    reach: tuple[int, ...] | None = None,
+) -> Outputs:
+    """The policy's log-probabilities, and before each scored token the critic's value.
+
+    The value of a token is read where its log-probability is: at the token before it, so it knows
+    nothing of what is chosen.
+    """
+    found = outputs(model.policy, params["policy"], batch, layout, reach=reach)
+    hidden = model.critic.packed(params["critic"], layout, reach=reach)
+    # All tokens are valued, which costs little; states stay where their rows are.
+    values = model.critic.scores(params["critic"], hidden)[..., 0]
+    values = values.reshape(layout.source.shape[0], -1)
+    values = jnp.take_along_axis(values, layout.source, axis=1)
+    size = batch.mask.size
+    slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
+    flat = jnp.zeros(size, jnp.float32).at[slot].set(values, mode="drop")
+    return found._replace(values=flat.reshape(batch.mask.shape))
