@@ -124,6 +124,9 @@ def test_take_gathers_all_that_belongs_to_a_response():
     batch = batch._replace(attributes=jnp.array([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]))
     found = take(batch, jnp.array([[1, 0, 1]]), jnp.array([[True, True, False]]))
     assert texts(found) == [(0, [[2, 3], [1]])]
+    assert found.old_logprobs is not None
+    assert found.ref_logprobs is not None
+    assert found.attributes is not None
     np.testing.assert_array_equal(found.scores, [[2.0, 0.0, 2.0]])
     np.testing.assert_array_equal(found.old_logprobs[0], [[-2, -2], [-1, 0], [-2, -2]])
     np.testing.assert_array_equal(found.ref_logprobs[0], [[-4, -4], [-3, 0], [-4, -4]])

@@ -41,7 +41,9 @@ def test_the_best_of_all_rounds_is_not_forgotten_and_the_last_round_alone_would_
     scores = np.concatenate([first.scores[:, 0], worse.scores[:, 0]])
     # Rounds kept 1, -3 and then 0.5, -1: the first round's for prompt 0, the second's for prompt 1.
     assert best_of_rounds(scores, np.array([0, 1, 0, 1])).tolist() == [0, 3]
-    assert method.needs().sampling.replay == "best"
+    sampling = method.needs().sampling
+    assert sampling is not None
+    assert sampling.replay == "best"
 
 
 def test_the_loss_is_the_likelihood_of_what_was_kept_summed_and_divided_by_the_steps_tokens():

@@ -109,9 +109,6 @@ def test_eight_accepted_make_pairs_ordered_by_score(ranking, size):
         said = [response[0] for at, pair in kept if at == prompt for response in pair]
         assert len(set(said)) == 8
         assert ranking == "tournament" or len(said) == 8
-    # Every prompt has its own random numbers.
-    first, second = ([pair for at, pair in kept if at == prompt] for prompt in (0, 1))
-    assert first != second
 
 
 def test_who_meets_whom_in_the_first_round_is_drawn_and_the_order_of_acceptance_does_not_count():
@@ -126,12 +123,21 @@ def test_who_meets_whom_in_the_first_round_is_drawn_and_the_order_of_acceptance_
     np.testing.assert_allclose(shares, 1 / 3, atol=0.034)
 
 
+def test_every_prompt_has_its_own_random_numbers():
+    # Which 2 of 12 are accepted, at a temperature at which all are alike: 66 ways.
+    method = RSO(num_samples=12, num_accepted=2, beta=1e6)
+    batch = drawn([[[i + 1] for i in range(12)]] * 50, [np.arange(12.0)] * 50)
+    found = {str(sorted(pair)) for pair in pairs_found(method, batch)}
+    assert len(found) > 20
+
+
 def test_a_repeated_response_is_accepted_once():
-    # Samples 1 1 1 2: two differ, so of the two pairs one is left, and the 1 is in it once.
+    # Samples 1 1 2 3: three differ, so that of the two pairs one has an opponent missing. Were
+    # both 1s accepted, there would mostly be two, of 1 with 2 and of 1 with 3.
     method = RSO(num_samples=4, num_accepted=4)
-    batch = drawn([[[1], [1], [1], [2]]], [[3.0, 3.0, 3.0, 1.0]])
+    batch = drawn([[[1], [1], [2], [3]]], [[3.0, 3.0, 1.0, 2.0]])
     for seed in range(20):
-        assert pairs_found(method, batch, jax.random.key(seed)) == [[[1], [2]]]
+        assert len(pairs_found(method, batch, jax.random.key(seed))) == 1
 
 
 def test_invalid_responses_are_never_accepted_whatever_their_score():
