@@ -11,6 +11,7 @@ from alignax.core.records import (
     Demonstration,
     Labelled,
     Preference,
+    Prompt,
     Ranking,
     Record,
     Scored,
@@ -68,6 +69,7 @@ def write_rows(path: pathlib.Path, count: int, record: type[Record]) -> pathlib.
                 Scored: one | {"score": float(i % 2)},
                 Labelled: one | {"label": i % 2 == 1},
                 Attributed: one | {"attributes": good if i % 2 else {"wit": 0.5}},
+                Prompt: {"prompt": prompt, "answer": str(i)},
             }  # fmt: skip
             file.write(json.dumps(rows[record]) + "\n")
     return path

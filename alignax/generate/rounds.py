@@ -315,7 +315,7 @@ def _flat(kept: Kept) -> dict[str, np.ndarray]:
 
 def _read(path: Path) -> list[Kept]:
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(

@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -70,6 +70,7 @@ class Loop:
                 )
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Where batches come from: a data set, or samples of the policy."""
 

@@ -65,3 +65,8 @@ def parts(answer: str, ended: bool) -> dict[str, float]:
 def _doublings(count: int, enough: int) -> float:
     """Count how many times over enough there is, in doublings: 0 up to enough, 1 at twice it."""
     return math.log2(max(count, enough) / enough)
+
+
+def reward(completions: list[str], **_: object) -> list[float]:
+    """The rule as a reward of sampled answers; what an answer that was cut costs is not in it."""
+    return [score(answer, ended=True) for answer in completions]

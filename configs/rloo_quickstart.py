@@ -1,0 +1,24 @@
+"""RLOO: REINFORCE with the mean reward of a prompt's other answers as the baseline.
+
+    alignax train configs/rloo_quickstart.py
+
+Ahmadian et al. 2024, arXiv:2402.14740. The model, prompts and reward of
+configs/grpo_quickstart.py.
+
+Cost:    not run yet on these weights.
+Expect:  not known yet here. benchmarks/RESULTS.md has what it does to a tiny model.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from alignax import RLOO, Experiment
+from alignax.config import load
+
+
+def experiment() -> Experiment:
+    return dataclasses.replace(
+        load(Path(__file__).with_name("grpo_quickstart.py")),
+        method=RLOO(num_samples=4, beta=0.05),
+        output_dir="runs/rloo_quickstart",
+    )

@@ -1,0 +1,165 @@
+"""Whole runs that sample what they learn from: they learn, resume, and run any method."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from alignax import jobs
+from alignax.core.errors import BadInput
+from alignax.core.records import Prompt
+from alignax.generate.reward_functions import Function
+from alignax.generate.rewards import Rewards
+from alignax.generate.rollout import Rollout
+from alignax.methods import DAPO, DPO, GRPO, KTO, PPO, RRHF, RejectionSampling
+from alignax.train.loop import Loop
+from alignax.train.sharding import Mesh
+from tests.test_offline_runs import checkpoints
+from tests.test_run import lines, updates
+from tests.tiny_model import experiment as tiny
+from tests.tiny_model import write_rows
+
+
+def share_of_even_ids(completion_ids, **_):
+    """A reward that any policy can learn: tokens with even numbers."""
+    return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
+
+
+def nothing(completions, **_):
+    return [1.0] * len(completions)
+
+
+def setup(folder, method, reward=share_of_even_ids, *, loop=None, rollout=None, **changes):
+    made = tiny(
+        folder,
+        method=method,
+        mesh=changes.pop("mesh", Mesh(data=1)),
+        loop=Loop(**({"batch_size": 8, "max_steps": 4, "save_steps": 1, "keep": 9} | (loop or {}))),
+        rollout=Rollout(
+            rewards=Rewards(parts=(Function(function=reward),)),
+            **({"max_new_tokens": 8, "slots": 64, "kept": 2} | (rollout or {})),
+        ),
+        **changes,
+    )
+    for path, count in ((made.data.train, 24), (made.data.eval, 8)):
+        write_rows(pathlib.Path(path), count, Prompt)
+    return made
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grpo")
+    jobs.train(setup(folder, GRPO(num_samples=8, beta=0.0), loop={"max_steps": 10}), quiet=True)
+    return folder / "run"
+
+
+def test_reward_rises_on_its_own_samples_and_on_held_out_prompts(learnt):
+    rewards = [line["reward"] for line in updates(learnt)]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
+    found = [line["eval_sampled/reward"] for line in lines(learnt / "metrics.jsonl")
+             if "eval_sampled/reward" in line]  # fmt: skip
+    assert len(found) == 2
+    assert found[1] > found[0]
+
+
+def test_sampler_and_trainer_agree_to_rounding_at_every_update(learnt):
+    assert all(line["sampling/logp_difference"] < 1e-5 for line in updates(learnt))
+
+
+def test_samples_are_kept_as_json_lines_with_their_rewards(learnt):
+    rows = lines(learnt / "rollouts.jsonl")
+    assert [row["step"] for row in rows] == [s for s in range(1, 11) for _ in range(2)]
+    assert all(len(row["completions"]) == len(row["rewards"]) == 8 for row in rows)
+    assert {row["prompt"].split("?")[0][:2] for row in rows} == {"Is"}
+
+
+ROUNDS = {
+    "ppo": (PPO(refresh=4, epochs=2), {}),
+    "best of all rounds": (RejectionSampling(num_samples=4, refresh=2), {}),
+    "pairs of samples": (DPO(beta=0.5), {"refresh": 3, "num_samples": 4, "replay": "all"}),
+}
+
+
+@pytest.mark.parametrize("case", ROUNDS)
+def test_a_run_stopped_within_a_round_and_resumed_equals_an_unbroken_one(case, tmp_path):
+    method, rollout = ROUNDS[case]
+    made = setup(tmp_path, method, rollout=rollout, loop={"max_steps": 5})
+    jobs.train(made, quiet=True)
+    for stopped in (1, 3):
+        again = tmp_path / f"again-{stopped}"
+        shutil.copytree(tmp_path / "run", again)
+        for path in checkpoints(again):
+            if int(path.name.split("-")[1]) > stopped:
+                shutil.rmtree(path)
+        shutil.rmtree(again / "export")
+        jobs.train(dataclasses.replace(made, output_dir=str(again)), quiet=True)
+        for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):
+            assert (again / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_a_round_that_is_lost_is_missed_by_name(tmp_path):
+    made = setup(tmp_path, PPO(refresh=4, epochs=2), loop={"max_steps": 2})
+    jobs.train(made, quiet=True)
+    shutil.rmtree(checkpoints(tmp_path / "run")[-1])
+    for path in (tmp_path / "run" / "rounds").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadInput, match=r"round-000000.npz: expected the samples of the round"):
+        jobs.train(made, quiet=True)
+
+
+@pytest.mark.parametrize("method", [RRHF(), KTO(beta=0.5)], ids=lambda m: type(m).__name__)
+def test_a_method_for_data_runs_on_samples(method, tmp_path):
+    made = setup(tmp_path, method, rollout={"num_samples": 4}, loop={"max_steps": 2})
+    jobs.train(made, quiet=True)
+    found = updates(tmp_path / "run")
+    assert all(line["groups_kept"] > 0 for line in found)
+    assert all(np.isfinite(line["loss"]) for line in found)
+
+
+def test_devices_and_micro_batches_change_nothing_but_rounding(tmp_path):
+    one = setup(tmp_path, GRPO(num_samples=4, beta=0.1), loop={"max_steps": 2})
+    jobs.train(one, quiet=True)
+    many = dataclasses.replace(
+        one,
+        mesh=Mesh(data=2, fsdp=2, tensor=2),
+        loop=dataclasses.replace(one.loop, gradient_accumulation_steps=2),
+        output_dir=str(tmp_path / "many"),
+    )
+    jobs.train(many, quiet=True)
+    for a, b in zip(updates(tmp_path / "many"), updates(tmp_path / "run"), strict=True):
+        for name in ("loss", "reward", "grad_norm"):
+            assert a[name] == pytest.approx(b[name], abs=2e-3)
+
+
+# --- Bad input
+
+
+def test_a_method_that_samples_needs_a_reward(tmp_path):
+    made = dataclasses.replace(setup(tmp_path, GRPO()), rollout=Rollout())
+    with pytest.raises(BadInput, match="GRPO learns from its own samples"):
+        jobs.train(made, quiet=True)
+
+
+def test_prompts_that_leave_no_room_to_answer_are_refused(tmp_path):
+    made = setup(tmp_path, GRPO(), rollout={"max_new_tokens": 256})
+    with pytest.raises(BadInput, match=r"expected data.limits.max_length above rollout.max_new"):
+        jobs.train(made, quiet=True)
+
+
+def test_rewards_that_teach_nothing_are_reported_with_what_to_do(tmp_path):
+    made = setup(tmp_path, DAPO(num_samples=2), nothing, rollout={"max_draws": 2})
+    with pytest.raises(BadInput, match=r"none in 2 drawings of \d+ prompts: \d+ nothing to learn"):
+        jobs.train(made, quiet=True)
+
+
+def test_a_reward_that_is_no_number_stops_the_run_with_the_text(tmp_path):
+    def broken(completions, **_):
+        return [float("nan")] * len(completions)
+
+    made = setup(tmp_path, GRPO(num_samples=2), broken)
+    with pytest.raises(BadInput, match=r"nan for the completion '.*' to the prompt 'Is \d+ a"):
+        jobs.train(made, quiet=True)
+    assert json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
