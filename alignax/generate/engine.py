@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.generate import slots as slots_lib
-from alignax.generate.sampler import Sampler, State, advance, start
+from alignax.generate.sampler import Sampler, State, advance, going, start
 from alignax.models.transformer import Decoder
 
 
@@ -52,6 +52,8 @@ class Engine:
             None for all of them while they fit.
         places: tokens of a response that the cache has room for at first; it doubles when needed.
         align: prompts are padded to multiples of it.
+        smallest: responses that are not moved into fewer slots any more: each number of slots is
+            a program to compile.
     """
 
     model: Decoder
@@ -61,6 +63,7 @@ class Engine:
     width: int | None = None
     places: int = 128
     align: int = 32
+    smallest: int = 16
 
     def __call__(
         self,
@@ -68,6 +71,8 @@ class Engine:
         key: PRNGKeyArray,
         prompts: Sequence[np.ndarray],
         prompt_ids: Sequence[int],
+        *,
+        limits: Int[np.ndarray, "n k"] | None = None,
     ) -> Drawn:
         """Draws `num_samples` responses to every prompt.
 
@@ -75,8 +80,10 @@ class Engine:
             key: with the number of a prompt it decides all that is drawn for it.
             prompts: token ids of each.
             prompt_ids: a number for each prompt, such as its place in the data set.
+            limits: tokens at which each response is cut, `max_new_tokens` at most and where not
+                given.
         """
-        return _Work(self, params, key, prompts, prompt_ids).run()
+        return _Work(self, params, key, prompts, prompt_ids, limits).run()
 
     def check(self, prompts: Sequence[np.ndarray]) -> None:
         """Refuses prompts that leave no room to answer."""
@@ -123,7 +130,9 @@ class Engine:
 class _Work:
     """One call of an engine."""
 
-    def __init__(self, engine: Engine, params: Params, key: Any, prompts: Any, ids: Any):
+    def __init__(
+        self, engine: Engine, params: Params, key: Any, prompts: Any, ids: Any, limits: Any
+    ):
         engine.check(prompts)
         k, r = engine.sampler.num_samples, engine.sampler.max_new_tokens
         self.engine, self.params, self.key = engine, params, key
@@ -136,6 +145,9 @@ class _Work:
                 "Leave it out, or change one of them.",
                 where="width",
             )
+        self.limits = np.full((len(prompts), k), r, np.int32)
+        if limits is not None:
+            self.limits = np.minimum(limits, r).astype(np.int32)
         self.width, self.num_slots = width, engine.slots // width
         # Longest first, so that prompts computed together are of like lengths.
         self.queue = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
@@ -180,6 +192,8 @@ class _Work:
         active = int(live.sum())
         if self.queue:  # by then a quarter of the responses, and so some slots, are free
             return max(0, active - max(1, live.size // 4))
+        if live.size <= self.engine.smallest:
+            return 0
         return min(active - 1, slots_lib.worth_moving(*live.shape))
 
     def admit(self) -> None:
@@ -213,6 +227,8 @@ class _Work:
         fresh = self.engine._start(
             self.params, self.key, padded, lengths, self.ids[filled], self.places, self.width
         )
+        limits = self.limits[filled].reshape(-1, self.width)
+        fresh = fresh._replace(limits=jnp.asarray(limits))
         return slots_lib.with_prompt_room(fresh, self.prompt_room)
 
     def place(self, fresh: State, index: np.ndarray) -> None:
@@ -226,12 +242,12 @@ class _Work:
         """Brings home what has ended, and moves the rest together."""
         state = self.state
         assert state is not None
-        samples = jax.device_get(state.samples)
-        going = ~samples.ended & (samples.lengths < samples.tokens.shape[2])
-        slot, column = np.nonzero((self.owner[..., 0] >= 0) & ~going)
+        samples, active = jax.device_get((state.samples, going(state)))
+        slot, column = np.nonzero((self.owner[..., 0] >= 0) & ~active)
         prompt, sample = self.owner[slot, column].T
         for mine, theirs in zip(self.drawn, samples, strict=True):
             mine[prompt, sample] = theirs[slot, column]
         self.owner[slot, column] = -1
-        if not self.queue and (self.owner >= 0).any():
+        left = self.owner[..., 0] >= 0
+        if not self.queue and left.any() and left.size > self.engine.smallest:
             self.state, self.owner = slots_lib.together(state, self.owner)

@@ -34,12 +34,14 @@ class State(NamedTuple):
     Fields:
         hidden: what predicts the next token of each response.
         keys: of each response's draws; which draw it is says its length.
+        limits: tokens at which each response is cut.
     """
 
     hidden: Float[Array, "b k d"]
     cache: Cache
     samples: Samples
     keys: Key[Array, "b k"]
+    limits: Int[Array, "b k"]
 
 
 def sample(
@@ -101,12 +103,13 @@ def start(
             ended=jnp.zeros((b, k), bool),
         ),
         keys=jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), k))(prompt_ids),
+        limits=jnp.full((b, k), length),
     )
 
 
-def going(samples: Samples) -> Bool[Array, "b k"]:
-    """Which responses have neither ended nor reached their length."""
-    return ~samples.ended & (samples.lengths < samples.tokens.shape[2])
+def going(state: State) -> Bool[Array, "b k"]:
+    """Which responses have neither ended nor reached their limit."""
+    return ~state.samples.ended & (state.samples.lengths < state.limits)
 
 
 def advance(
@@ -135,19 +138,20 @@ def advance(
 
     def wanted(carry: tuple[Array, State]) -> Bool[Array, ""]:
         step, state = carry
-        return (step < steps) & (jnp.sum(going(state.samples)) > until)
+        return (step < steps) & (jnp.sum(going(state)) > until)
 
     def draw(carry: tuple[Array, State]) -> tuple[Array, State]:
-        step, (hidden, cache, samples, keys) = carry
-        active = going(samples)
+        step, state = carry
+        hidden, cache, samples, keys, limits = state
+        active = going(state)
         logits = model.logits(params, hidden)
         draw_keys = jax.vmap(jax.vmap(jax.random.fold_in))(keys, samples.lengths)
         token, logprob = choose(draw_keys, logits, sampler=sampler, greedy=greedy)
         samples = _put(samples, active, token, logprob, end_ids)
         hidden, cache = model.extend(params, cache, token[..., None])
         # A response that has ended is carried along, and must not outgrow the ring.
-        filled = jnp.minimum(cache.filled, cache.places)
-        return step + 1, State(hidden[:, :, 0], cache._replace(filled=filled), samples, keys)
+        cache = cache._replace(filled=jnp.minimum(cache.filled, cache.places))
+        return step + 1, State(hidden[:, :, 0], cache, samples, keys, limits)
 
     return jax.lax.while_loop(wanted, draw, (jnp.int32(0), state))[1]
 

@@ -53,6 +53,7 @@ def _map(state: State, slot: Any, cell: Any, *more: State) -> State:
         cache=cache,
         samples=each(cell, [x.samples for x in (state, *more)]),
         keys=cell(*(x.keys for x in (state, *more))),
+        limits=cell(*(x.limits for x in (state, *more))),
     )
 
 

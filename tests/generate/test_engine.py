@@ -31,7 +31,7 @@ def expected(sampler=SAMPLER):
 
 
 def engine(sampler=SAMPLER, **settings):
-    settings = {"places": 8, "align": 4} | settings
+    settings = {"places": 8, "align": 4, "smallest": 8} | settings
     return Engine(model=decoder(), sampler=sampler, end_ids=ENDS, **settings)
 
 
@@ -54,10 +54,8 @@ def test_the_lengths_of_this_case_differ():
     "settings",
     [
         {"slots": 64},  # all at once, and moved together as they end
-        {"slots": 8},  # two prompts at a time: slots are refilled
-        {"slots": 8, "width": 1},
-        {"slots": 12, "width": 2},
-        {"slots": 4, "places": 24},  # one prompt at a time, room for all from the start
+        {"slots": 8, "width": 1},  # two prompts at a time: slots are refilled
+        {"slots": 12, "width": 2, "places": 24},  # room for all from the start
     ],
     ids=str,
 )
@@ -82,6 +80,18 @@ def test_the_first_of_each_prompts_samples_is_greedy_where_asked_wherever_it_lie
         assert_same(found, expected(sampler))
     greedy = expected(Sampler(max_new_tokens=24, temperature=0.0))
     np.testing.assert_array_equal(found.tokens[:, :1], greedy.tokens)
+
+
+def test_each_response_is_cut_at_its_own_limit():
+    limits = np.resize([3, 24, 7, 30], (len(PROMPTS), 4))
+    found = engine(slots=64)(
+        params(), jax.random.key(5), PROMPTS, range(len(PROMPTS)), limits=limits
+    )
+    whole = np.asarray(expected().lengths)
+    np.testing.assert_array_equal(found.lengths, np.minimum(whole, limits))
+    kept = np.arange(24) < found.lengths[..., None]
+    np.testing.assert_array_equal(found.tokens, np.where(kept, np.asarray(expected().tokens), 0))
+    np.testing.assert_array_equal(found.ended, np.asarray(expected().ended) & (whole <= limits))
 
 
 def test_a_prompt_that_leaves_no_room_to_answer_is_refused():
