@@ -21,7 +21,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +51,15 @@ ASKED = {
         "length 4, praise 0": {"target": (4.0, 0.0)},
         "length 4, praise 4": {"target": (4.0, 4.0)},
     },
+}
+MORE_LESS = {  # of these the difference within each seed is shown too
+    "decision_transformer": (("+1.5 (many words)", "-1.5 (few words)"),),
+    "steerlm": (
+        ("length 4, praise 0", "length 0, praise 0"),
+        ("length 4, praise 4", "length 0, praise 4"),
+        ("length 0, praise 4", "length 0, praise 0"),
+        ("length 4, praise 4", "length 4, praise 0"),
+    ),
 }
 HEADER = (
     "| method | asked for | words | judge: length | judge: praise | Bayes: share of praise |\n"
@@ -177,6 +186,23 @@ def measure(judge: Experiment, bayes: Bayes, texts: list[str], name: str) -> tup
     )
 
 
+def lines_of(name: str, found: dict[str, list[tuple[float, ...]]]) -> list[str]:
+    """The table's lines on one method, from what each seed gave to each request."""
+
+    def line(label: str, columns: Iterable[Sequence[float]], sign: str = "") -> str:
+        ends = [learns.interval(column) for column in columns]
+        cells = [
+            f"{mean:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]" for mean, low, high in ends
+        ]
+        return f"| {name} | {label} | {' | '.join(cells)} |"
+
+    lines = [line(label, zip(*values, strict=True)) for label, values in found.items()]
+    for more, less in MORE_LESS[name]:
+        gain = np.array(found[more]) - np.array(found[less])
+        lines.append(line(f"{more}, less {less}", gain.T.tolist(), "+"))
+    return lines
+
+
 def main(settings: Settings) -> None:
     learns.WORK.mkdir(parents=True, exist_ok=True)
 
@@ -203,10 +229,8 @@ def main(settings: Settings) -> None:
                 texts = ask(made, target, settings)
                 found[label].append(measure(judge, bayes, texts, f"{name}-{seed}-{i}"))
                 print(seed, label, found[label][-1], texts[:2], flush=True)
-        for label, values in found.items():
-            ends = (learns.interval(column) for column in zip(*values, strict=True))
-            cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in ends]
-            say(f"| {name} | {label} | {' | '.join(cells)} |")
+        for text in lines_of(name, found):
+            say(text)
 
 
 if __name__ == "__main__":
