@@ -1,13 +1,13 @@
-"""Does each method learn? A tiny model on real data, before and after, over three seeds.
+"""Does each method learn? A small model on real data, before and after, over three seeds.
 
     python benchmarks/learns.py                       # all methods
     python benchmarks/learns.py --only rrhf kto       # some
-    python benchmarks/learns.py --control             # what a Decision Transformer and SteerLM
-                                                      # write when asked for much and for little
+    python benchmarks/learns.py --only reward_model --model weights/stories15M --steps 200
 
-The model is stories260k (260,032 parameters, some 2 letters a token). Prompts are their last turn,
-of which it reads the last 64 tokens; of responses it reads the first 80; of the twelve responses of
-alpaca_eval_ranked, those of four models. Needs ../shared/data.
+The model is stories260k (260,032 parameters, some 2 letters a token), or another by its path.
+Prompts are their last turn, of which the last 64 tokens are read, and of responses the first 80,
+where a row of the table says nothing else; of the twelve responses of alpaca_eval_ranked, those of
+four models. Needs ../shared/data. benchmarks/control.py asks what the trained models write.
 
 Each row of the table is the method's own held-out metric; "before" is the model as it comes (for
 methods with a reference all pairs are ties then, which count one half). Intervals are Student's
@@ -18,46 +18,50 @@ being the same. Results go to runs/learns/table.md.
 import dataclasses
 import gzip
 import json
+import math
 import os
 import statistics
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", ".cache/jax")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
-import numpy as np
 import tyro
 
 from alignax import jobs, methods
 from alignax.config import Data, Evaluation, Experiment, Model
 from alignax.core.method import Method
 from alignax.data.tokenise import TokenLimits
-from alignax.evaluate.evaluators import Sampled
-from alignax.generate.sampler import Sampler
-from alignax.models import pretrained
-from alignax.models.transformer import Decoder
-from alignax.run import Run
-from alignax.score import score
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
-MODEL, WORK = SHARED / "stories260k", Path("runs/learns")
+TINY, WORK = SHARED / "stories260k", Path("runs/learns")
 T_975 = 4.302653  # Student's t, 2 degrees of freedom
-SENTIMENT = "Write a sentence about a film."
+FILM = "A film:"  # what every sentence of movie_sentences answers; short, because it is read often
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table.
+
+    Fields:
+        tie: what "before" is where all pairs are ties.
+        steps, batch_size: of training; groups a step.
+        prompt_tokens: how many are read, the last; response_tokens: the first.
+    """
 
     method: Method
     data: str
     metric: str
     learning_rate: float = 1e-3
-    tie: float | None = None  # what "before" is where all are ties
+    tie: float | None = None
+    steps: int = 40
+    batch_size: int = 8
+    prompt_tokens: int = 64
+    response_tokens: int = 80
     data_settings: dict = dataclasses.field(default_factory=dict)
 
 
@@ -96,13 +100,28 @@ ROWS = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What to run."""
+    """What to run.
+
+    Fields:
+        only: rows by name; all where there are none.
+        model: `tiny`, or the path of a model.
+        steps, batch_size, learning_rate, response_tokens, prompt_tokens: in place of each row's.
+    """
 
     only: tuple[str, ...] = ()
-    control: bool = False
+    model: str = "tiny"
     seeds: int = 3
-    steps: int = 80
-    batch_size: int = 8
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    prompt_tokens: int | None = None
+    response_tokens: int | None = None
+
+    def of(self, row: Row) -> Row:
+        """The row with what is set here in place of its own."""
+        names = [x.name for x in dataclasses.fields(Row) if x.name in vars(self)]
+        given = {name: value for name in names if (value := vars(self)[name]) is not None}
+        return dataclasses.replace(row, **given)
 
 
 def rows_of(name: str, split: str) -> list[dict]:
@@ -113,7 +132,7 @@ def rows_of(name: str, split: str) -> list[dict]:
     made = []
     for row in rows:
         if "text" in row:  # of a film, good or bad
-            row = {"prompt": SENTIMENT, "completion": row["text"], "score": float(row["label"])}
+            row = {"prompt": FILM, "completion": row["text"], "score": float(row["label"])}
             words = len(row["completion"].split())
             if name == "movie_lengths":
                 row["score"] = float(words)
@@ -145,154 +164,74 @@ def written(name: str) -> str:
     return str(folder)
 
 
-def experiment(name: str, row: Row, seed: int, settings: Settings) -> Experiment:
+def experiment(name: str, row: Row, seed: int, model: str = "tiny") -> Experiment:
     """One run of one row."""
-    folder = written(row.data)
+    folder, path = written(row.data), TINY if model == "tiny" else Path(model)
     return Experiment(
         method=row.method,
-        model=Model(model_name_or_path=str(MODEL), remat="none"),
+        model=Model(model_name_or_path=str(path), remat="none"),
         data=Data(
             train=folder,
             eval=folder,
             eval_limit=200,
             template="none",
             limits=TokenLimits(
-                max_length=144, max_prompt_length=64, max_completion_length=80, overlong="cut"
+                max_length=row.prompt_tokens + row.response_tokens,
+                max_prompt_length=row.prompt_tokens,
+                max_completion_length=row.response_tokens,
+                overlong="cut",
             ),
             max_dropped_share=1.0,
             cache_dir=str(WORK / "cache"),
             **row.data_settings,
         ),
         optim=Optim(learning_rate=row.learning_rate),
-        loop=Loop(batch_size=settings.batch_size, max_steps=settings.steps),
+        loop=Loop(batch_size=row.batch_size, max_steps=row.steps, keep=1),
         evaluation=Evaluation(num_prompts=0),
         seed=seed,
-        output_dir=str(WORK / name.replace(" ", "_") / str(seed)),
+        output_dir=str(WORK / path.name / f"{name.replace(' ', '_')}_{row.steps}" / str(seed)),
         tensorboard=False,
     )
+
+
+def train(made: Experiment) -> tuple[dict[str, float], dict[str, float]]:
+    """Trains, unless that is done; what the held-out data gave before and after."""
+    jobs.train(made, quiet=True)
+    log = Path(made.output_dir) / "metrics.jsonl"
+    found = [json.loads(x) for x in log.read_text().splitlines() if "eval_loss" in x]
+    return found[0], found[-1]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and ends of Student's 95% interval of three seeds; the mean alone of fewer."""
+    mean = statistics.mean(values)
+    half = T_975 * statistics.stdev(values) / len(values) ** 0.5 if len(values) == 3 else math.nan
+    return mean, mean - half, mean + half
 
 
 def line(name: str, row: Row, settings: Settings) -> str:
     """Trains the seeds of one row; its line of the table."""
     befores, afters = [], []
     for seed in range(settings.seeds):
-        made = experiment(name, row, seed, settings)
-        jobs.train(made, quiet=True)
-        log = (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()
-        values = [r[f"eval_{row.metric}"] for r in map(json.loads, log) if "eval_loss" in r]
-        befores.append(values[0] if row.tie is None else row.tie)
-        afters.append(values[-1])
-    gains = [after - before for before, after in zip(befores, afters, strict=True)]
-    half = T_975 * statistics.stdev(gains) / np.sqrt(len(gains))
-    gain = statistics.mean(gains)
+        first, last = train(experiment(name, row, seed, settings.model))
+        befores.append(first[f"eval_{row.metric}"] if row.tie is None else row.tie)
+        afters.append(last[f"eval_{row.metric}"])
+    mean, low, high = interval([y - x for x, y in zip(befores, afters, strict=True)])
+    size = f"{Path(settings.model).name}, {row.steps} x {row.batch_size}"
     return (
-        f"| {name} | {row.data} | {row.metric} | {statistics.mean(befores):.3f} | "
-        f"{statistics.mean(afters):.3f} | {gain:+.3f} [{gain - half:+.3f}, {gain + half:+.3f}] |"
-    )
-
-
-def ask(name: str, row: Row, seed: int, target: dict, settings: Settings, count: int = 200):
-    """Sentences of a trained model that is asked for something."""
-    made = experiment(name, row, seed, settings)
-    run = Run(made, quiet=True)
-    method = dataclasses.replace(run.method, **target)
-    model = pretrained.load(Path(made.output_dir) / "export")
-    (prompt,) = run.renderer.prompt_ids([run.renderer.prompt(method.ask(SENTIMENT + "\n"))])
-    draw = Sampled(
-        model=Decoder(config=model.config),
-        prompts=[np.asarray(prompt)] * count,
-        end_ids=sorted(run.renderer.end_ids),
-        sampler=Sampler(max_new_tokens=96, temperature=1.0),
-        batch_size=count,
-        seed=seed,
-    )
-    answers = draw(model.params, None).tokens
-    return [run.decode(tokens[0]).strip() or "." for tokens in answers]
-
-
-def control(settings: Settings) -> list[str]:
-    """What is asked for, and what a judge trained on the same sentences gives what is written."""
-    judge_row = Row(methods.AttributeRewardModel(), "movie_attributes", "loss", 3e-3)
-    judge = experiment("judge", judge_row, 100, dataclasses.replace(settings, steps=250))
-    jobs.train(judge, quiet=True)
-    log = (Path(judge.output_dir) / "metrics.jsonl").read_text().splitlines()
-    errors = [json.loads(x) for x in log if "eval_loss" in x]
-    lines = [
-        "the judge's held-out mean square errors: "
-        + ", ".join(
-            f"{n} {errors[0][f'eval_mse/{n}']:.2f} -> {errors[-1][f'eval_mse/{n}']:.2f}"
-            for n in ("length", "praise")
-        )
-    ]
-    asked = {
-        "decision_transformer": {
-            "score -1.5 (few words)": {"target": -1.5},
-            "score +1.5 (many words)": {"target": 1.5},
-        },
-        "steerlm": {
-            "length 0, praise 0": {"target": (0.0, 0.0)},
-            "length 0, praise 4": {"target": (0.0, 4.0)},
-            "length 4, praise 0": {"target": (4.0, 0.0)},
-            "length 4, praise 4": {"target": (4.0, 4.0)},
-        },
-    }
-    long = dataclasses.replace(settings, steps=250)
-    for name, targets in asked.items():
-        row = ROWS[name]
-        found: dict[str, list] = {label: [] for label in targets}
-        for seed in range(settings.seeds):
-            jobs.train(experiment(f"{name}_long", row, seed, long), quiet=True)
-            for label, target in targets.items():
-                texts = ask(f"{name}_long", row, seed, target, long)
-                found[label].append(judged(judge, texts))
-                print(label, seed, found[label][-1], texts[:2], file=sys.stderr)
-        for label, values in found.items():
-            cells = []
-            for column in np.array(values).T:
-                half = T_975 * column.std(ddof=1) / np.sqrt(len(column))
-                cells.append(f"{column.mean():.2f} [{column.mean() - half:.2f}, "
-                             f"{column.mean() + half:.2f}]")  # fmt: skip
-            lines.append(f"| {name} | {label} | {' | '.join(cells)} |")
-    return lines
-
-
-def judged(judge: Experiment, texts: list[str]) -> tuple[float, float, float]:
-    """Mean praise and length that the judge gives, and the mean count of words."""
-    source, target = WORK / "asked.jsonl", WORK / "judged.jsonl"
-    rows = [{"prompt": SENTIMENT + "\n", "completion": text} for text in texts]
-    source.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    target.unlink(missing_ok=True)
-    score(
-        Path(judge.output_dir) / "export",
-        str(source),
-        target,
-        batch_size=50,
-        template="none",
-        quiet=True,
-    )
-    found = [json.loads(x)["attributes"] for x in target.read_text().splitlines()]
-    return (
-        statistics.mean(x["praise"] for x in found),
-        statistics.mean(x["length"] for x in found),
-        statistics.mean(len(text.split()) for text in texts),
+        f"| {name} | {row.data} | {size} | {row.metric} | {statistics.mean(befores):.3f} | "
+        f"{statistics.mean(afters):.3f} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] |"
     )
 
 
 def main(settings: Settings) -> None:
     WORK.mkdir(parents=True, exist_ok=True)
-    table = WORK / "table.md"
-    if settings.control:
-        for text in control(settings):
-            print(text)
-            with table.open("a") as file:
-                file.write(text + "\n")
-        return
     for name, row in ROWS.items():
         if settings.only and name not in settings.only:
             continue
-        text = line(name, row, settings)
+        text = line(name, settings.of(row), settings)
         print(text, flush=True)
-        with table.open("a") as file:
+        with (WORK / "table.md").open("a") as file:
             file.write(text + "\n")
 
 
