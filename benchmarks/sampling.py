@@ -1,16 +1,14 @@
 """Sampling: 16 prompts x 4 samples of SmolLM2-135M, in float32, beside transformers' `generate`.
 
-    python benchmarks/sampling.py                          # ours; --lengths equal or mix
-    PEER/bin/python benchmarks/sampling.py --peer          # transformers, in an environment of its own
-    python benchmarks/side_by_side.py --rounds 3 --command 'python benchmarks/sampling.py ...' \\
-        --command 'PEER/bin/python benchmarks/sampling.py --peer ...'
+    python benchmarks/sampling.py --lengths equal          # ours; or mix
+    PEER/bin/python benchmarks/sampling.py --peer --lengths equal    # transformers, its own python
 
-Prompts are the conversations of hh_helpful's first test rows. With --lengths equal every response has
-64 tokens; with mix each is as long as a real response of that data set, 128 tokens at most, and the
-same ones for both programs. Nothing ends by itself. The bound, where it is printed, is the larger
-of arithmetic over the rate of a large matrix product and of bytes over the rate of reading memory,
-both measured in the same process, summed over prefill and steps: with every step's own number of
-responses for arithmetic, and weights and caches read once for bytes.
+Prompts are the conversations of hh_helpful's first test rows. With --lengths equal every response
+has 64 tokens; with mix each is as long as a real response of that data set, 128 tokens at most, and
+the same ones for both programs. Nothing ends by itself. The bound, with --bound, is the larger of
+arithmetic over the rate of a large matrix product and of bytes over the rate of reading memory,
+both measured in the same process, summed over prefill and steps: of a step, every response that
+is still going for arithmetic, and for bytes the weights and their caches, each prompt's once.
 """
 
 import argparse
@@ -104,7 +102,6 @@ def bound(config, prompts, limits) -> None:
     flops = 2 * trunk * sizes.sum() + pair * (sizes * (sizes + 1) / 2).sum()
     total = max(flops / rate, 4 * trunk / bandwidth)
     print(f"  prefill {total:.2f} s", file=sys.stderr)
-    # Of a step: every response that is still going, and each of their prompts once.
     for step in range(int(limits.max())):
         active = limits > step
         flops = active.sum() * 2 * (trunk + head) + pair * (active * (sizes[:, None] + step)).sum()
