@@ -21,11 +21,12 @@ commands:
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train)
-  sample    answer prompts   (--prompt TEXT, again for more; CONFIG may be a model directory)
+  sample    answer prompts   (--prompt TEXT, again for more, or --data FILE --to FILE; CONFIG may
+            be a model directory; --server URL --served NAME: an outside engine answers)
   evaluate  measure the newest checkpoint on the held-out data
   export    write the newest checkpoint as a Hugging Face directory   (--to DIRECTORY)
-  score     give every row of a data set a reward model's scores
-            (alignax score MODEL_DIRECTORY --data FILE --to FILE)
+  score     give every row of a data set a reward model's scores, or a Python function's
+            (alignax score MODEL_DIRECTORY, or FILE.py:FUNCTION, --data FILE --to FILE)
 
 CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of
 its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50;
@@ -173,15 +174,24 @@ def _show(path: str, arguments: list[str]) -> None:
 def _sample(path: str, arguments: list[str]) -> None:
     from pathlib import Path
 
-    from alignax import jobs
+    from alignax import sample
     from alignax.core.errors import BadInput
+    from alignax.generate.server import Server
 
     parser = argparse.ArgumentParser(prog="alignax sample", add_help=False)
-    parser.add_argument("--prompt", action="append", required=True)
+    parser.add_argument("--prompt", action="append")
+    parser.add_argument("--data")
+    parser.add_argument("--to")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--template", choices=("chat", "none"), default="chat")
+    parser.add_argument("--server")
+    parser.add_argument("--served")
     parser.add_argument("--num-samples", type=int, default=1)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--top-k", type=int, default=0)
+    parser.add_argument("--min-p", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(arguments)
     directory, ask = path, None
@@ -196,18 +206,35 @@ def _sample(path: str, arguments: list[str]) -> None:
         raise BadInput(
             "options of sample beside a model directory",
             " ".join(overrides),
-            "They are --prompt, --num-samples, --max-new-tokens, --temperature, --top-p, --seed; "
-            "settings go with a config file.",
+            "They are --prompt, or --data and --to (with --split, --template, --server, --served); "
+            "--num-samples, --max-new-tokens, --temperature, --top-p, --top-k, --min-p, --seed. "
+            "Settings go with a config file.",
             where="command line",
         )
-    jobs.answer(
+    names = ("num_samples", "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
+    settings = {name: getattr(options, name) for name in names}
+    if options.prompt:
+        prompts = [ask(prompt) for prompt in options.prompt] if ask else options.prompt
+        sample.answer(directory, prompts, **settings)
+        return
+    if not options.data or not options.to:
+        raise BadInput(
+            "--prompt TEXT, or --data FILE and --to FILE",
+            " ".join(arguments) or "neither",
+            "Say what is to be answered.",
+            where="command line",
+        )
+    server = None
+    if options.server:
+        server = Server(url=options.server, model=options.served or directory)
+    sample.sample(
         directory,
-        [ask(prompt) for prompt in options.prompt] if ask else options.prompt,
-        num_samples=options.num_samples,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
+        options.data,
+        options.to,
+        split=options.split,
+        template=options.template,
+        server=server,
+        **settings,
     )
 
 
@@ -242,6 +269,9 @@ def _score(path: str, arguments: list[str]) -> None:
     parser.add_argument("--template", choices=("chat", "none"), default="chat")
     parser.add_argument("--whole-numbers", action="store_true")
     options = parser.parse_args(arguments)
+    if ":" in path:
+        score.score_by(path, options.data, options.to, split=options.split)
+        return
     score.score(
         path,
         options.data,

@@ -1,4 +1,4 @@
-"""The jobs of the command line: train, evaluate, export, answer.
+"""The jobs of the command line: train, evaluate, export.
 
 Each puts a `Run`'s parts to work in the order of the data's way; every line calls the room that
 does the work.
@@ -13,23 +13,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.markup import escape
 
 from alignax.config import Experiment, check, first_difference, to_json
 from alignax.core.errors import BadInput
-from alignax.core.records import Text
 from alignax.core.types import Params, TrainState
-from alignax.data.chat import Renderer
 from alignax.data.sources import content_hash
-from alignax.data.tokenizers import end_ids, load_tokenizer
-from alignax.evaluate.evaluators import Answers, Sampled
+from alignax.evaluate.evaluators import Answers
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
-from alignax.generate.sampler import Sampler
 from alignax.models import pretrained
-from alignax.models.transformer import Decoder
-from alignax.run import Run, console
+from alignax.run import Run
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
@@ -266,43 +260,6 @@ def export_newest(experiment: Experiment, directory: Path, *, quiet: bool = Fals
     run = Run(experiment, quiet)
     with jax.set_mesh(run.mesh):
         return export(run, newest(run)[1], directory)
-
-
-def answer(
-    directory: str | Path,
-    prompts: list[Text],
-    *,
-    seed: int = 0,
-    **sampling: Any,
-) -> list[list[str]]:
-    """Answers prompts with a model directory's weights, prints and returns the answers.
-
-    Args:
-        prompts: a string is one user turn.
-        sampling: fields of `Sampler`.
-    """
-    model = pretrained.load(directory)
-    renderer = Renderer(
-        tokenizer=load_tokenizer(model.directory), extra_end_ids=end_ids(model.directory)
-    )
-    draw = Sampled(
-        model=Decoder(config=model.config),
-        prompts=[np.asarray(ids) for ids in
-                 renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])],
-        end_ids=sorted(renderer.end_ids),
-        sampler=Sampler(**sampling),
-        seed=seed,
-    )  # fmt: skip
-    drawn = draw(model.params, None)
-    texts = [
-        [str(renderer.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in tokens]
-        for tokens in drawn.tokens
-    ]
-    for prompt, answers in zip(prompts, texts, strict=True):
-        console.print(f"[bold]{escape(str(prompt))}[/]")
-        for text in answers:
-            console.print(escape(text))
-    return texts
 
 
 class Evaluator:

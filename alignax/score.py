@@ -1,4 +1,4 @@
-"""Scoring data with a reward model: a column of scores, or of attributes, beside every row.
+"""Scoring data with a reward model or a function: a column of scores beside every row.
 
 It is how responses get the scores that offline methods learn from, and SteerLM's second step.
 """
@@ -13,10 +13,12 @@ from jaxtyping import Float32
 from rich.progress import track
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Demonstration, Group, Preference, Ranking, Record
+from alignax.core.records import Demonstration, Group, Preference, Ranking, Record, Text
 from alignax.data.records import detect, parse
 from alignax.data.sources import read_rows
 from alignax.data.tokenise import Example, TokenLimits, tokenise
+from alignax.generate.reward_functions import Function
+from alignax.generate.rewards import Rewards
 from alignax.generate.scoring import Scorer, Tokens, classifier, load_scorer
 from alignax.run import console
 
@@ -92,6 +94,70 @@ def score(
             console.print(f"{name}: mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}")
         console.print(f"[bold]written[/]: {target}, {len(examples):,} rows")
     return target
+
+
+def score_by(
+    function: str,
+    source: str,
+    target: str | Path,
+    *,
+    split: str = "train",
+    quiet: bool = False,
+) -> Path:
+    """Writes the rows of a source again, as JSON lines, with what a Python function gives them.
+
+    Args:
+        function: `path/to/file.py:name` or `package.module:name`, as
+            `generate.reward_functions.Function` has it.
+        source: a path, `tfds:NAME` or `hf:owner/name`.
+        target: the file to write; it may not be there yet.
+
+    Raises:
+        BadInput: no such function, a number that is none, or a file that is there already.
+    """
+    rewards = Rewards(parts=(Function(function=function),))
+    rewards.check()
+    target = Path(target)
+    if target.exists():
+        raise BadInput(
+            "a file that is not there yet", "one that is", "Name another.", where=str(target)
+        )
+    rows, groups = [], []
+    for row, origin in read_rows(source, split=split):
+        rows.append(row)
+        groups.append(_group(_record(row, origin)))
+    repeated = [i for i, group in enumerate(groups) for _ in group.responses]
+    texts = [_text(response) for group in groups for response in group.responses]
+    columns = dict.fromkeys(name for row in rows for name in row if name not in _TEXTS)
+    scored = rewards.score(
+        [groups[i].prompt for i in repeated],
+        texts,
+        completion_ids=[[] for _ in texts],
+        columns={name: [rows[i].get(name) for i in repeated] for name in columns},
+    )
+    draft, start = target.with_name(f".{target.name}.tmp"), 0
+    with draft.open("w") as file:
+        for row, group in zip(rows, groups, strict=True):
+            numbers = scored.total[start : start + len(group.responses), None].astype(np.float64)
+            start += len(group.responses)
+            line = row | _columns(row, numbers.round(6), rewards.names)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    draft.replace(target)
+    if not quiet:
+        total = scored.total
+        console.print(f"{rewards.names[0]}: mean {total.mean():.4f}, deviation {total.std():.4f}, "
+                      f"n {len(total):,}")  # fmt: skip
+        console.print(f"[bold]written[/]: {target}, {len(rows):,} rows")
+    return target
+
+
+_TEXTS = ("prompt", "completion", "completions", "response", "responses", "chosen", "rejected",
+          "messages")  # fmt: skip
+
+
+def _text(response: Text) -> str:
+    """What is judged: of a conversation, the last turn."""
+    return response if isinstance(response, str) else response[-1].content
 
 
 def _record(row: dict[str, Any], origin: str) -> Record:

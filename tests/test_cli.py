@@ -15,6 +15,7 @@ from alignax import run as run_module
 from alignax.cli import COMMANDS, main
 from alignax.evaluate.stats import Estimate
 from alignax.models import pretrained
+from tests.tiny_model import model_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = """
@@ -300,3 +301,39 @@ def test_export_does_not_replace_what_is_no_export(trained, tmp_path, capsys):
     printed = refused(capsys, "export", trained[0], "--to", tmp_path)
     assert "thesis.tex" in printed
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_answers_of_a_file_become_ranked_lists_with_a_functions_scores(tmp_path):
+    model = model_directory(tmp_path / "model")
+    prompts, answers, scored = (tmp_path / f"{x}.jsonl" for x in ("prompts", "answers", "scored"))
+    rows = [{"prompt": f"Is {i} a number?", "answer": str(i)} for i in range(3)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "judge.py").write_text(
+        "def longest(completions, answer):\n"
+        "    return [len(text) + int(a) for text, a in zip(completions, answer)]\n"
+    )
+    main(["sample", str(model), "--data", str(prompts), "--to", str(answers),
+              "--num-samples", "3", "--max-new-tokens", "6", "--temperature", "1"])  # fmt: skip
+    found = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [row["prompt"] for row in found] == [row["prompt"] for row in rows]
+    assert all(len(row["completions"]) == len(row["ended"]) == 3 for row in found)
+    main(["score", f"{tmp_path / 'judge.py'}:longest", "--data", str(answers),
+              "--to", str(scored)])  # fmt: skip
+    for i, line in enumerate(scored.read_text().splitlines()):
+        row = json.loads(line)
+        assert row["scores"] == [len(text) + i for text in row["completions"]]
+        assert row["answer"] == str(i)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected --prompt TEXT, or --data FILE and --to FILE"),
+        (["--data", "p.jsonl"], "expected --prompt TEXT, or --data FILE and --to FILE"),
+        (["--prompt", "x", "--top-p", "0"], "command line.top_p: expected a number above 0"),
+    ],
+)
+def test_sampling_that_cannot_work_is_refused(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["sample", str(model_directory(tmp_path / "model")), *arguments])
+    assert message in capsys.readouterr().err

@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"catalogue", "run"},
     {"feeds"},
-    {"jobs", "score"},
+    {"jobs", "sample", "score"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,0 +1,171 @@
+"""Answers from a model directory, or from a server: to prompts at hand, or to a file of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.markup import escape
+
+from alignax.core.errors import BadInput
+from alignax.core.records import Text
+from alignax.data.chat import Renderer
+from alignax.data.prompts import Prompts, load_prompts
+from alignax.data.tokenizers import end_ids, load_tokenizer
+from alignax.generate.engine import Engine
+from alignax.generate.sampler import Sampler
+from alignax.generate.server import Server, complete
+from alignax.models import pretrained
+from alignax.models.transformer import Decoder
+from alignax.run import console
+
+
+def answer(
+    directory: str | Path, prompts: list[Text], *, seed: int = 0, **sampling: Any
+) -> list[list[str]]:
+    """Answers prompts with a model directory's weights, prints and returns the answers.
+
+    Args:
+        prompts: a string is one user turn.
+        sampling: fields of `Sampler`.
+    """
+    sampler = Sampler(**sampling)
+    sampler.check("command line")
+    model = pretrained.load(directory)
+    renderer = _renderer(model.directory, "chat")
+    rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
+    ids = [np.array(row, np.int32) for row in rendered]
+    texts, _ = _ours(model, renderer, ids, sampler, seed)
+    texts = [[text.strip() for text in one] for one in texts]
+    for prompt, answers in zip(prompts, texts, strict=True):
+        console.print(f"[bold]{escape(str(prompt))}[/]")
+        for text in answers:
+            console.print(escape(text))
+    return texts
+
+
+def sample(
+    directory: str | Path,
+    source: str,
+    target: str | Path,
+    *,
+    split: str = "train",
+    template: Any = "chat",
+    server: Server | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+    **sampling: Any,
+) -> Path:
+    """Answers every prompt of a source; writes JSON lines with `prompt`, `completions`, `ended`.
+
+    `alignax score` gives the completions their scores, and methods for ranked lists learn from
+    them. Other columns are kept.
+
+    Args:
+        directory: the model, or only its tokenizer where a server answers.
+        source: a path, `tfds:NAME` or `hf:owner/name`.
+        target: the file to write; it may not be there yet.
+        template: as in `config.Data`.
+        server: answers in place of the model.
+        sampling: fields of `Sampler`.
+
+    Raises:
+        BadInput: no prompts, or a file that is there already.
+    """
+    target = Path(target)
+    if target.exists():
+        raise BadInput(
+            "a file that is not there yet", "one that is", "Name another.", where=str(target)
+        )
+    sampler = Sampler(**sampling)
+    sampler.check("command line")
+    directory = pretrained.locate(directory)
+    renderer = _renderer(directory, template)
+    config = pretrained.read_config(directory)
+    prompts = load_prompts(
+        source,
+        renderer,
+        ask=lambda prompt: prompt,
+        max_length=config.max_positions - sampler.max_new_tokens,
+        split=split,
+    )
+    if not quiet:
+        console.print(str(prompts))
+    if server is None:
+        model = pretrained.load(directory)
+        texts, ended = _ours(model, renderer, prompts.ids, sampler, seed)
+    else:
+        texts, ended = _theirs(server, renderer, prompts.ids, sampler, seed, config.vocab_size)
+    draft = target.with_name(f".{target.name}.tmp")
+    with draft.open("w") as file:
+        for i, (answers, whole) in enumerate(zip(texts, ended, strict=True)):
+            row = _row(prompts, i) | {"completions": answers, "ended": whole}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    draft.replace(target)
+    if not quiet:
+        flat = [x for whole in ended for x in whole]
+        console.print(
+            f"[bold]written[/]: {target}, {len(texts):,} prompts with {sampler.num_samples} "
+            f"completions; {sum(flat) / len(flat):.1%} ended by themselves"
+        )
+    return target
+
+
+def _renderer(directory: Path, template: Any) -> Renderer:
+    return Renderer(
+        tokenizer=load_tokenizer(directory), template=template, extra_end_ids=end_ids(directory)
+    )
+
+
+def _row(prompts: Prompts, i: int) -> dict[str, Any]:
+    prompt = prompts.texts[i]
+    plain = prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
+    columns = {name: values[i] for name, values in prompts.columns.items()}
+    return {"prompt": plain, **{n: x for n, x in columns.items() if x is not None}}
+
+
+def _ours(
+    model: Any, renderer: Renderer, prompts: Sequence[np.ndarray], sampler: Sampler, seed: int
+) -> tuple[list[list[str]], list[list[bool]]]:
+    engine = Engine(
+        model=Decoder(config=model.config),
+        sampler=sampler,
+        end_ids=tuple(sorted(renderer.end_ids)),
+        slots=max(64, sampler.num_samples),
+    )
+    drawn = engine(model.params, jax.random.key(seed), prompts, range(len(prompts)))
+    decode = renderer.tokenizer.batch_decode
+    texts = [
+        decode([row[:n].tolist() for row, n in zip(rows, lengths, strict=True)],
+               skip_special_tokens=True)
+        for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
+    ]  # fmt: skip
+    return texts, drawn.ended.tolist()
+
+
+def _theirs(
+    server: Server,
+    renderer: Renderer,
+    prompts: Sequence[np.ndarray],
+    sampler: Sampler,
+    seed: int,
+    vocab_size: int,
+) -> tuple[list[list[str]], list[list[bool]]]:
+    found = complete(
+        server,
+        [prompt.tolist() for prompt in prompts],
+        num_samples=sampler.num_samples,
+        max_new_tokens=sampler.max_new_tokens,
+        temperature=sampler.temperature,
+        top_p=sampler.top_p,
+        top_k=sampler.top_k,
+        min_p=sampler.min_p,
+        seed=seed,
+        prompt_ids=range(len(prompts)),
+        end_ids=[renderer.end_id, *sorted(renderer.end_ids - {renderer.end_id})],
+        encode=lambda text: renderer.continuation_ids([text])[0],
+        vocab_size=vocab_size,
+    )
+    return found.texts, found.ended
