@@ -330,9 +330,12 @@ def to_json(settings: Any) -> Any:
 
 # What may differ between a run and its continuation: none of it changes a number of the run by
 # more than rounding, and all but the first two by not even that.
-_FREE = ("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps",
-         "loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir",
-         "evaluation.sampler", "evaluation.num_prompts", "evaluation.shown")  # fmt: skip
+_FREE = (
+    *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
+    *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir"),
+    *("rollout.server", "rollout.slots", "rollout.show_every"),
+    *("evaluation.sampler", "evaluation.num_prompts", "evaluation.shown"),
+)
 
 
 def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:

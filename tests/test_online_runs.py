@@ -14,9 +14,11 @@ from alignax.core.records import Prompt
 from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
-from alignax.methods import DAPO, DPO, GRPO, KTO, PPO, RRHF, RejectionSampling
+from alignax.generate.server import Server
+from alignax.methods import DAPO, DPO, GRPO, KTO, PPO, RAFT, RRHF, RejectionSampling
 from alignax.train.loop import Loop
 from alignax.train.sharding import Mesh
+from tests.generate.servers import Running
 from tests.test_offline_runs import checkpoints
 from tests.test_run import lines, updates
 from tests.tiny_model import experiment as tiny
@@ -132,6 +134,49 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(tmp_path):
     for a, b in zip(updates(tmp_path / "many"), updates(tmp_path / "run"), strict=True):
         for name in ("loss", "reward", "grad_norm"):
             assert a[name] == pytest.approx(b[name], abs=2e-3)
+
+
+def test_a_server_that_dies_stops_the_run_cleanly_and_with_another_it_goes_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    made = setup(tmp_path, RAFT(num_samples=2, refresh=1, epochs=1), loop={"max_steps": 3})
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, template="none"))
+
+    def served(output, after=99):
+        """The run, answered by a server that dies once it has answered so many rounds."""
+        running = Running("tests.generate.sampling_server", str(tmp_path / "model"))
+        rounds = []
+
+        def reward(completion_ids, **_):
+            rounds.append(1)
+            if len(rounds) == after:
+                running.stop()
+            return share_of_even_ids(completion_ids)
+
+        # The name is what a resumed run is compared by.
+        reward.__qualname__ = "reward"
+        server = Server(url=running.url, model="tiny", retries=1, backoff=0.1, parallel=2)
+        rollout = dataclasses.replace(
+            made.rollout, server=server, rewards=Rewards(parts=(Function(function=reward),))
+        )
+        try:
+            jobs.train(
+                dataclasses.replace(made, rollout=rollout, output_dir=str(tmp_path / output)),
+                quiet=True,
+            )
+        finally:
+            running.stop()
+
+    served("whole")
+    # Held-out answers before the first update come from our own sampler, and are round one.
+    with pytest.raises(BadInput, match=r"run the same command again"):
+        served("broken", after=3)
+    assert [line["step"] for line in updates(tmp_path / "broken")] == [1, 2]
+    served("broken")
+    for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 # --- Bad input

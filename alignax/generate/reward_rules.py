@@ -1,6 +1,6 @@
 """Rewards by rule: patterns, answers that are numbers, lengths. Nothing is learnt.
 
-What a number looks like in a text is in `answers.py`.
+What a number looks like in a text is in `numbers_in_text.py`.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from alignax.generate.sampler import Sampler, sample
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
 
-WIDTH = 16  # tokens of the longest prompt
+WIDTH = 64  # tokens of the longest prompt
 LOCK = threading.Lock()
 
 
