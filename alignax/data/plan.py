@@ -256,7 +256,7 @@ def make_plan(
         responses=lengths.response.shape[1],
         shards=shards,
         rows=groups,
-        row_length=_round_up(int(lengths.total.max()), align),  # a group a row always packs
+        row_length=round_up(int(lengths.total.max()), align),  # a group a row always packs
         scored=0,
         prompt=int(lengths.prompt.max()),
         response=int(lengths.response.max()),
@@ -270,7 +270,7 @@ def make_plan(
     shape = _fewest_tokens(lengths.total, windows, shape, align)
     shape = dataclasses.replace(
         shape,
-        scored=_round_up(max(int(scored[units].sum(axis=1).max()) for units in windows), 8),
+        scored=round_up(max(int(scored[units].sum(axis=1).max()) for units in windows), 8),
         reach=_reach(lengths.total, windows, shape),
     )
     return dataclasses.replace(draft, shape=shape)
@@ -303,7 +303,7 @@ def _fewest_tokens(
     best = shape
     for per_shard in range(1, shape.groups // shape.shards):
         rows = per_shard * shape.shards
-        first = _round_up(max(group, -(-busiest // per_shard)), align)
+        first = round_up(max(group, -(-busiest // per_shard)), align)
         for length in range(first, longest + 1, align):
             if rows * length >= best.rows * best.row_length:
                 break
@@ -327,7 +327,7 @@ def _reach(
         for i, start in enumerate(starts):
             goes_on = (begin < start) & (start < end)
             reach[i] = max(reach[i], start - begin[goes_on].min(initial=start))
-    return tuple(_round_up(int(x), BLOCK // 2) for x in reach)
+    return tuple(round_up(int(x), BLOCK // 2) for x in reach)
 
 
 def generator(seed: int, purpose: int, index: int) -> np.random.Generator:
@@ -335,47 +335,6 @@ def generator(seed: int, purpose: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, index])))
 
 
-def _round_up(x: int, multiple: int) -> int:
+def round_up(x: int, multiple: int) -> int:
+    """The least multiple that is not below x."""
     return -(-x // multiple) * multiple
-
-
-def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
-    """The plan with a shape from a ladder, so that plans of a kind share few compiled programs.
-
-    Rows are as long as the longest group there can be, and their number, like that of scored
-    tokens, is rounded up by a half at most; what blocks of a row look back on is all of it.
-
-    Args:
-        prompt, response: the longest that any plan of this kind may have, in tokens.
-    """
-    shape = plan.shape
-    # Not the plan's own length, which is another one for every plan.
-    length = _round_up(prompt + shape.responses * response, 64)
-    units = [plan.units(window) for window in range(plan.num_windows)]
-    per_shard = next(
-        rows
-        for rows in range(1, shape.groups // shape.shards + 1)
-        if all(pack(plan.lengths.total, u, rows, length) is not None for u in units)
-    )
-    most = shape.groups // shape.shards
-    return dataclasses.replace(
-        plan,
-        shape=dataclasses.replace(
-            shape,
-            rows=min(_rung(per_shard), most) * shape.shards,
-            row_length=length,
-            scored=min(
-                8 * _rung(-(-shape.scored // 8)),
-                _round_up(most * shape.responses * response, 8),
-            ),
-            prompt=max(prompt, shape.prompt),
-            response=max(response, shape.response),
-            reach=tuple(range(0, length, BLOCK)),
-        ),
-    )
-
-
-def _rung(count: int) -> int:
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16, ... that is not below."""
-    power = 1 << max(count - 1, 0).bit_length()
-    return power // 4 * 3 if power >= 4 and count <= power // 4 * 3 else power

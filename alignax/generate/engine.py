@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
+from alignax.data.ladder import rung
 from alignax.generate import slots as slots_lib
 from alignax.generate.sampler import Sampler, State, advance, going, start
 from alignax.models.transformer import Decoder
@@ -201,7 +202,7 @@ class _Work:
         parts = self.engine.sampler.num_samples // self.width  # slots that a prompt takes
         if self.state is None:
             slots = min(self.num_slots, parts * len(self.queue))
-            self.owner = np.full((slots_lib.rung(slots), self.width, 2), -1, np.int64)
+            self.owner = np.full((rung(slots), self.width, 2), -1, np.int64)
         free = np.flatnonzero((self.owner[..., 0] < 0).all(axis=1))
         count = min(len(self.queue), len(free) // parts)
         most = max(1, len(self.owner) // parts // 4)  # prompts computed together
@@ -218,8 +219,8 @@ class _Work:
     def compute(self, chosen: list[int]) -> State:
         """Slots with these prompts, their number filled up to a rung."""
         align, longest = self.engine.align, len(self.prompts[chosen[0]])
-        room = min(align * slots_lib.rung(-(-longest // align)), self.prompt_room)
-        filled = chosen + [chosen[-1]] * (slots_lib.rung(len(chosen)) - len(chosen))
+        room = min(align * rung(-(-longest // align)), self.prompt_room)
+        filled = chosen + [chosen[-1]] * (rung(len(chosen)) - len(chosen))
         padded = np.zeros((len(filled), room), np.int32)
         for row, number in zip(padded, filled, strict=True):
             row[: len(self.prompts[number])] = self.prompts[number]

@@ -21,8 +21,9 @@ from alignax.core.types import Params
 from alignax.data.bad_rows import Tally
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
+from alignax.data.ladder import widened
 from alignax.data.pipeline import Drawn, build_step
-from alignax.data.plan import Lengths, generator, make_plan, widened
+from alignax.data.plan import Lengths, generator, make_plan
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
 from alignax.generate.kept import PER_TOKEN, Kept, as_batch, groups_of_a_prompt, recorded, selected

@@ -12,16 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from alignax.data.ladder import rung
 from alignax.generate.sampler import State
 from alignax.models.caching import Cache
 
 PROMPT = 0.25  # what reading a prompt costs, beside decoding a token of a response
-
-
-def rung(count: int) -> int:
-    """The least number of the ladder 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below."""
-    power = 1 << max(count - 1, 0).bit_length()
-    return power // 4 * 3 if power >= 4 and count <= power // 4 * 3 else power
 
 
 def cost(slots: int, width: int) -> float:

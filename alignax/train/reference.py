@@ -16,8 +16,9 @@ from jaxtyping import Int
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params
+from alignax.data.ladder import widened
 from alignax.data.pipeline import Batches, Groups, TokenArrays, build_step
-from alignax.data.plan import Lengths, Plan, make_plan, widened
+from alignax.data.plan import Lengths, Plan, make_plan
 from alignax.data.tokenise import Example
 from alignax.train.step import ModelFn
 

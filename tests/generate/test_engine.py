@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
+from alignax.data.ladder import rung
 from alignax.generate.engine import Engine
 from alignax.generate.sampler import Sampler, sample
-from alignax.generate.slots import rung
 from tests.tiny_batch import CONFIG, decoder, params
 
 DRAW = np.random.default_rng(0)
