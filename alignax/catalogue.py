@@ -37,6 +37,7 @@ class Entry(NamedTuple):
         needs = self.method().needs()
         found = ["reference"] if needs.reference else []
         found += [f"{needs.head} head"] if needs.head else []
+        found += ["samples", "reward"] if needs.sampling is not None else []
         return ", ".join(found) or "-"
 
     @property
@@ -90,7 +91,9 @@ def entry(name: str) -> Entry:
 
 def table() -> Table:
     """All methods, for the terminal."""
-    rows = Table("method", "learns from", "needs", "arXiv", box=box.SIMPLE)
+    rows = Table(box=box.SIMPLE)
+    for name in ("method", "learns from", "needs", "arXiv"):
+        rows.add_column(name, no_wrap=name in ("method", "arXiv"))
     for e in entries():
         rows.add_row(e.name, e.record, e.needs, e.paper)
     return rows

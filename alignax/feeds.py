@@ -13,7 +13,7 @@ from alignax.core.types import Params
 from alignax.data.pipeline import Batches, Drawn
 from alignax.data.tokenise import Example
 from alignax.generate.engine import Engine
-from alignax.generate.reward_models import Model as RewardModel
+from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.rollout import Answer, Answered
 from alignax.generate.rounds import Groups, Rounds
 from alignax.generate.server import complete
@@ -153,7 +153,7 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
 
 def _attributes(run: Run) -> Any:
     """What a reward model of attributes says of responses, where the method learns from those."""
-    models = [x for x in run.experiment.rollout.rewards.parts if isinstance(x, RewardModel)]
+    models = [x for x in run.experiment.rollout.rewards.parts if isinstance(x, Classifier)]
     if not models:
         return None
     model = models[0]

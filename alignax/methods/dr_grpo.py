@@ -42,7 +42,7 @@ class DrGRPO(Method):
     num_samples: int = 8
     temperature: float = 1.0
     clip: Scalar = 0.2
-    max_length: Scalar = 512.0
+    max_length: int = 512
     epochs: int = 1
     refresh: int = 1
 

@@ -35,9 +35,9 @@ def other():
 def reference_of(table):
     """What the method of a table needs of the reference."""
     if table is not PAIRS:
-        return None
+        return {}
     plan = make_plan(table.lengths, batch_size=4, align=8)
-    return reference.compute(model_fn, other(), table, plan)
+    return {"ref_logprobs": reference.compute(model_fn, other(), table, plan)}
 
 
 def method_of(table):
@@ -50,7 +50,7 @@ def updated(table, *, accumulation=1, optimizer=SGD):
     plan = make_plan(
         table.lengths, batch_size=len(table), accumulation=accumulation, num_steps=1, align=8
     )
-    batch, layout = build_step(table, plan, 0, {"ref_logprobs": reference_of(table)})
+    batch, layout = build_step(table, plan, 0, reference_of(table))
     step = jax.jit(make_step(method_of(table), model_fn, optimizer))
     return step(init_state(params(), optimizer), batch, layout)
 
@@ -116,7 +116,7 @@ def test_prompts_that_only_fill_the_batch_count_for_nothing(table):
     expected_state, expected = updated(table)
     plan = make_plan(table.lengths, batch_size=12, accumulation=2, align=8)
     assert len(plan) == 1
-    batch, layout = build_step(table, plan, 0, {"ref_logprobs": reference_of(table)})
+    batch, layout = build_step(table, plan, 0, reference_of(table))
     assert (~batch.valid.any(axis=-1)).sum() == 4
     if table is PAIRS:  # whatever stands in a prompt that is not there
         batch.ref_logprobs[~batch.valid.any(axis=-1)] = np.nan
@@ -200,7 +200,7 @@ def spread_over(mesh, table):
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(mesh)),
     )
-    batches, logged = Batches(table, plan, numbers={"ref_logprobs": reference_of(table)}), []
+    batches, logged = Batches(table, plan, numbers=reference_of(table)), []
     state = jax.device_get(init_state(params(), optimizer))
     with jax.set_mesh(mesh):
         state = jax.device_put(state, shardings)
