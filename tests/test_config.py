@@ -85,7 +85,10 @@ def test_a_dotted_name_changes_that_setting_and_no_other(arguments, expected):
     assert json.dumps(to_json(found)) == json.dumps(to_json(expected))
 
 
-SETTINGS = "method, model, data, output_dir, optim, loop, rollout, mesh, evaluation, seed, tensorboard, wandb"
+SETTINGS = (
+    "method, model, data, output_dir, optim, loop, rollout, mesh, evaluation, seed, "
+    "tensorboard, wandb"
+)
 
 
 @pytest.mark.parametrize(
