@@ -230,6 +230,16 @@ class Run:
         """Where each parameter lies."""
         return sharding.parameters(self.mesh, self.network.abstract(), self.network.axes())
 
+    @functools.cached_property
+    def decoding_shardings(self) -> Params | None:
+        """Where the policy's parameters lie while it samples; None on one device."""
+        if self.mesh.size == 1:
+            return None
+        places = sharding.parameters(
+            self.mesh, self.decoder.abstract(), self.decoder.axes(), gathered=True
+        )
+        return sharding.unstacked(places, self.decoder.config.layers)
+
     def initial_params(self) -> Params:
         """The weights that the run begins from."""
         if isinstance(self.network, Decoder):
@@ -406,6 +416,7 @@ class Run:
             sampler=settings.sampler,
             seed=self.experiment.seed,
             reward=self.held_out_reward if drawn else None,
+            weights=self.decoding_shardings,
         )
 
     def held_out_reward(self, tokens: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:

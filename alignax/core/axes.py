@@ -4,6 +4,7 @@ Parameters name their logical axes where they are made (`models/`), and `train.s
 to mesh axes. Activations need one statement only: rows are split over every data-parallel axis.
 """
 
+import math
 from typing import TypeVar
 
 import jax
@@ -25,6 +26,17 @@ def split_rows(x: T) -> T:
     if not axes:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
+def row_shards() -> int:
+    """How many parts rows are split into on the mesh in use; 1 where none is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[name] for name in ROW_AXES if name in mesh.axis_names)
+
+
+def split_if_even(x: T) -> T:
+    """`split_rows` for arrays whose leading axis the mesh divides; others stay as they are."""
+    return x if x.ndim == 0 or x.shape[0] % row_shards() else split_rows(x)
 
 
 def whole(x: T) -> T:

@@ -105,6 +105,7 @@ class Sampled:
         batch_size: responses decoded together, and prompts scored together.
         seed: of the draws; a prompt's draws depend on nothing else but its number.
         reward: of the responses to each prompt, [n, k], where there is a reward.
+        weights: as in `Engine`.
     """
 
     model: Decoder
@@ -114,10 +115,12 @@ class Sampled:
     batch_size: int = 64
     seed: int = 0
     reward: Callable[[Sequence[Sequence[Sequence[int]]]], np.ndarray] | None = None
+    weights: Any = None
 
     def __post_init__(self) -> None:
         engine = Engine(model=self.model, sampler=self.sampler, end_ids=tuple(self.end_ids),
-                        slots=max(self.batch_size, self.sampler.num_samples))  # fmt: skip
+                        slots=max(self.batch_size, self.sampler.num_samples),
+                        weights=self.weights)  # fmt: skip
 
         @jax.jit
         def score(params: Params, prompts: Any, lengths: Any, tokens: Any, mask: Any) -> Any:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from alignax.core.axes import row_shards
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.data.ladder import rung
@@ -53,6 +54,9 @@ class Engine:
             None for all of them while they fit.
         places: tokens of a response that the cache has room for at first; it doubles when needed.
         align: prompts are padded to multiples of it.
+        weights: where the parameters lie while responses are decoded, in the structure that
+            `Decoder.unstack` gives: on a mesh, whole but for what is split within a product, or
+            they would be gathered for every token. None where there is one device.
         smallest: responses that are not moved into fewer slots any more: each number of slots is
             a program to compile.
     """
@@ -65,6 +69,7 @@ class Engine:
     places: int = 128
     align: int = 32
     smallest: int = 16
+    weights: Any = None
 
     def __call__(
         self,
@@ -104,7 +109,7 @@ class Engine:
 
     @functools.cached_property
     def _unstack(self) -> Any:
-        return jax.jit(self.model.unstack)
+        return jax.jit(self.model.unstack, out_shardings=self.weights)
 
     @functools.cached_property
     def _start(self) -> Any:
@@ -126,6 +131,12 @@ class Engine:
                            sampler=self.sampler, greedy=greedy)  # fmt: skip
 
         return jax.jit(run, donate_argnums=1)
+
+
+def _even(count: int) -> int:
+    """A rung that the mesh in use divides."""
+    shards = row_shards()
+    return shards * rung(-(-count // shards))
 
 
 class _Work:
@@ -202,7 +213,7 @@ class _Work:
         parts = self.engine.sampler.num_samples // self.width  # slots that a prompt takes
         if self.state is None:
             slots = min(self.num_slots, parts * len(self.queue))
-            self.owner = np.full((rung(slots), self.width, 2), -1, np.int64)
+            self.owner = np.full((_even(slots), self.width, 2), -1, np.int64)
         free = np.flatnonzero((self.owner[..., 0] < 0).all(axis=1))
         count = min(len(self.queue), len(free) // parts)
         most = max(1, len(self.owner) // parts // 4)  # prompts computed together
@@ -220,7 +231,7 @@ class _Work:
         """Slots with these prompts, their number filled up to a rung."""
         align, longest = self.engine.align, len(self.prompts[chosen[0]])
         room = min(align * rung(-(-longest // align)), self.prompt_room)
-        filled = chosen + [chosen[-1]] * (rung(len(chosen)) - len(chosen))
+        filled = chosen + [chosen[-1]] * (_even(len(chosen)) - len(chosen))
         padded = np.zeros((len(filled), room), np.int32)
         for row, number in zip(padded, filled, strict=True):
             row[: len(self.prompts[number])] = self.prompts[number]

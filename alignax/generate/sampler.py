@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from alignax.core.axes import split_if_even
 from alignax.core.types import Params
 from alignax.generate.choosing import Sampler, choose
 from alignax.models.caching import Cache
@@ -135,6 +136,8 @@ def advance(
     if greedy is None and sampler.greedy_first:
         first = jnp.arange(state.keys.shape[1])[None] == 0
         greedy = jnp.broadcast_to(first, state.keys.shape)
+
+    state = jax.tree.map(split_if_even, state)
 
     def wanted(carry: tuple[Array, State]) -> Bool[Array, ""]:
         step, state = carry

@@ -86,17 +86,23 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def parameters(mesh: jax.sharding.Mesh, abstract: Params, axes: Params) -> Params:
+def parameters(
+    mesh: jax.sharding.Mesh, abstract: Params, axes: Params, *, gathered: bool = False
+) -> Params:
     """The sharding of each parameter, from its logical axes.
 
     An axis that its mesh axis does not divide is held whole, and the log says so.
+
+    Args:
+        gathered: whole on all axes but `tensor`, as for decoding, where every product of one token
+            would gather its weights anew.
     """
     notes: dict[str, str] = {}
 
     def place(shape: Any, names: tuple[str, ...]) -> NamedSharding:
         spec: list[str | None] = []
         for size, name in zip(shape.shape, names, strict=True):
-            target = RULES[name]
+            target = RULES[name] if not gathered or RULES[name] == "tensor" else None
             if target is not None and size % mesh.shape[target]:
                 parts = mesh.shape[target]
                 notes[name] = f"axis {name} ({size}) is not a multiple of {target} ({parts})"
@@ -108,6 +114,15 @@ def parameters(mesh: jax.sharding.Mesh, abstract: Params, axes: Params) -> Param
     for note in notes.values():
         logging.getLogger("alignax").warning("%s: held whole on every device", note)
     return placed
+
+
+def unstacked(shardings: Params, layers: int) -> Params:
+    """The shardings of parameters whose layers are not stacked, as `Decoder.unstack` has them."""
+    one = jax.tree.map(
+        lambda place: NamedSharding(place.mesh, PartitionSpec(*place.spec[1:])),
+        shardings["layers"],
+    )
+    return shardings | {"layers": (one,) * layers}
 
 
 def state(
