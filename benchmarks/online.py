@@ -7,11 +7,10 @@
 The model is stories260k (260,032 parameters). It goes on with the beginnings of stories, 24 tokens
 each; the reward is known: +1 where there are more words of praise than of complaint (the built-in
 lexicon), -1 where there are fewer, in between by their share. Every method gets the same prompts,
-the same 40 updates of 8 groups with 4 samples (RSO: 4 of
-16), and its own default settings but for those in ROWS. It
-is asked before and after for two samples to each of 32 held-out beginnings; intervals are
-Student's over the seeds (95%, 2 degrees of freedom). Results go to runs/online/table.md, and the
-curves to benchmarks/online_reward.png and benchmarks/online_kl.png.
+the same 40 updates of 8 groups with 4 samples (RSO: 4 of 16), and its own default settings but for
+those in ROWS. It is asked before and after for two samples to each of 32 held-out beginnings;
+intervals are Student's over the seeds (95%, 2 degrees of freedom). Results go to
+runs/online/table.md, and the curves to benchmarks/online_reward.png and benchmarks/online_kl.png.
 """
 
 import dataclasses
@@ -208,7 +207,8 @@ def curves(name: str, row: Row, settings: Settings, metric: str) -> list[tuple[l
         made = experiment(name, row, seed, settings)
         if not (Path(made.output_dir) / "metrics.jsonl").exists():
             continue
-        rows = [r for r in log(made) if metric in r]
+        # Rewards of drawings: between two, a method logs those of what it has selected.
+        rows = [r for r in log(made) if metric in r and (metric == "kl" or "prompts_drawn" in r)]
         if rows:
             found.append(([r["step"] for r in rows], [r[metric] for r in rows]))
     return found
