@@ -82,9 +82,10 @@ def _ours(run: Run) -> Answer:
         weights=run.decoding_shardings,
     )
     key = jax.random.fold_in(jax.random.key(run.experiment.seed), SAMPLING)
+    by_reference = settings.sampling(run.method).source == "reference"
 
     def answer(params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int]) -> Answered:
-        found = engine(run.policy(params), key, prompts, numbers)
+        found = engine(params if by_reference else run.policy(params), key, prompts, numbers)
         return Answered(found.tokens, found.lengths, found.ended, found.logprobs)
 
     return answer

@@ -31,6 +31,7 @@ from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.sources import load_records
 from alignax.data.tokenizers import end_ids, load_tokenizer, read_template
 from alignax.evaluate.evaluators import HeldOut, Sampled
+from alignax.generate.kept import groups_of_a_prompt
 from alignax.models import pretrained
 from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
 from alignax.models.outputs import outputs
@@ -60,6 +61,8 @@ class Run:
         method, data = self.experiment.method, self.experiment.data
         if type(method).fit is Method.fit:
             return method
+        if self.experiment.rollout and method.needs().sampling is None:
+            return method  # what it takes from data it takes from the samples of each round
         records, _ = load_records(
             data.train,
             method.needs().record,
@@ -340,8 +343,9 @@ class Run:
         if not settings:
             return loop.num_steps(len(self.train_data))
         # A prompt counts as met when it is answered, however often its answers are learnt from.
-        epochs = settings.sampling(self.method).epochs
-        return loop.num_steps(len(self.prompts("train")) * epochs)
+        sampling, pairing = settings.sampling(self.method), self.experiment.data.pairing
+        groups = groups_of_a_prompt(self.method, sampling.num_samples, pairing)
+        return loop.num_steps(len(self.prompts("train")) * groups * sampling.epochs)
 
     @functools.cached_property
     def plan(self) -> Plan:
@@ -419,8 +423,10 @@ class Run:
             weights=self.decoding_shardings,
         )
 
-    def held_out_reward(self, tokens: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
-        """Rewards [n, k] of responses to the first n held-out prompts."""
+    def held_out_reward(
+        self, tokens: Sequence[Sequence[Sequence[int]]], ended: np.ndarray
+    ) -> np.ndarray:
+        """Rewards [n, k] of responses to the first n held-out prompts; NaN where one is masked."""
         prompts, k = self.prompts("eval"), len(tokens[0])
         repeated = [i for i in range(len(tokens)) for _ in range(k)]
         ids = [list(x) for rows in tokens for x in rows]
@@ -430,7 +436,8 @@ class Run:
             completion_ids=ids,
             columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
         )
-        return scored.total.reshape(len(tokens), k)
+        found = np.where(scored.good, scored.total, np.nan).reshape(len(tokens), k)
+        return found - self.experiment.rollout.missing_end * ~ended
 
     def decode_all(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Token ids as texts, special tokens left out."""

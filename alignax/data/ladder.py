@@ -24,6 +24,7 @@ def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
     """
     shape = plan.shape
     # Not the plan's own length, which is another one for every plan.
+    prompt, response = max(prompt, shape.prompt), max(response, shape.response)
     length = round_up(prompt + shape.responses * response, 64)
     units = [plan.units(window) for window in range(plan.num_windows)]
     per_shard = next(
@@ -42,8 +43,8 @@ def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
                 8 * rung(-(-shape.scored // 8)),
                 round_up(most * shape.responses * response, 8),
             ),
-            prompt=max(prompt, shape.prompt),
-            response=max(response, shape.response),
+            prompt=prompt,
+            response=response,
             reach=tuple(range(0, length, BLOCK)),
         ),
     )

@@ -104,7 +104,8 @@ class Sampled:
         end_ids: tokens that end a response.
         batch_size: responses decoded together, and prompts scored together.
         seed: of the draws; a prompt's draws depend on nothing else but its number.
-        reward: of the responses to each prompt, [n, k], where there is a reward.
+        reward: of the responses to each prompt and whether they ended, [n, k], where there is one;
+            NaN for a response that has none.
         weights: as in `Engine`.
     """
 
@@ -114,7 +115,7 @@ class Sampled:
     sampler: Sampler
     batch_size: int = 64
     seed: int = 0
-    reward: Callable[[Sequence[Sequence[Sequence[int]]]], np.ndarray] | None = None
+    reward: Callable[[Sequence[Sequence[Sequence[int]]], np.ndarray], np.ndarray] | None = None
     weights: Any = None
 
     def __post_init__(self) -> None:
@@ -151,17 +152,17 @@ class Sampled:
             for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
         ]
         if self.reward is not None:
-            columns["sampled/reward"] = self.reward(texts)
+            columns["sampled/reward"] = self.reward(texts, drawn.ended)
         # One number a prompt: the mean over its samples, which are not independent of each other.
         return Answers(
             tokens=texts,
             ended=drawn.ended,
             estimates={
                 f"eval_{n}": estimate(
-                    x.astype(np.float64).mean(axis=1),
-                    share=n.endswith(SHARES) and self.sampler.num_samples == 1,
+                    _means(x), share=n.endswith(SHARES) and self.sampler.num_samples == 1
                 )
                 for n, x in columns.items()
+                if not np.isnan(x).all()
             },
         )
 
@@ -183,3 +184,9 @@ class Sampled:
             ratio = np.where(mask, drawn.logprobs[chosen] - np.asarray(ref), 0.0).sum(axis=-1)
             found.append(ratio[part < count])
         return np.concatenate(found)
+
+
+def _means(x: np.ndarray) -> np.ndarray:
+    """The mean of each row over what is there, for the rows where anything is."""
+    x = x.astype(np.float64)
+    return np.nanmean(x[~np.isnan(x).all(axis=1)], axis=1)

@@ -112,7 +112,8 @@ def _draw(
         likelier = weights > weight
         kept = jnp.ones(shape, bool)
         if sampler.top_p < 1.0:
-            kept &= jnp.sum(jnp.where(likelier, weights, 0.0), axis=-1) < share
+            # Said this way round, NaN is kept too: else a policy that has diverged draws for ever.
+            kept &= ~(jnp.sum(jnp.where(likelier, weights, 0.0), axis=-1) >= share)
         if sampler.top_k > 0:
             kept &= jnp.sum(likelier, axis=-1) < sampler.top_k
         token = jnp.where(done, token, drawn)

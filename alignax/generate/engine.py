@@ -160,7 +160,8 @@ class _Work:
         self.limits = np.full((len(prompts), k), r, np.int32)
         if limits is not None:
             self.limits = np.minimum(limits, r).astype(np.int32)
-        self.width, self.num_slots = width, engine.slots // width
+        # A prompt's samples are begun together, even where they are more than there are slots.
+        self.width, self.num_slots = width, max(engine.slots, k) // width
         # Longest first, so that prompts computed together are of like lengths.
         self.queue = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         n = len(prompts)

@@ -46,7 +46,9 @@ class Kept(NamedTuple):
     dropped: Tally
 
     def __add__(self, other: "Kept") -> "Kept":  # type: ignore[override]
-        numbers = {n: [*x, *other.numbers[n]] for n, x in self.numbers.items()}
+        # One that has kept nothing may know no numbers either.
+        sides = [x for x in (self, other) if x.examples] or [self]
+        numbers = {n: [y for x in sides for y in x.numbers[n]] for n in sides[0].numbers}
         dropped = Tally.from_json(dataclasses.asdict(self.dropped))
         for reason, places in other.dropped.places.items():
             for place in places:
@@ -90,12 +92,22 @@ def as_batch(drawing: Drawing, prompts: Prompts, numbers: dict[str, np.ndarray])
     return Batch(**fields)
 
 
-def groups_of_a_prompt(method: Method) -> int:
-    """How many groups `Method.select` can make of one prompt; 1 at least."""
-    sampling = method.needs().sampling
-    if sampling is None:
-        return 1
-    b, k = 2, sampling.num_samples
+def groups_of_a_prompt(method: Method, num_samples: int, pairing: Pairing = "best-worst") -> int:
+    """How many groups the samples of one prompt can make; 1 at least.
+
+    Of a method that samples, through `select`; of another, through its records.
+    """
+    if method.needs().sampling is None:
+        wanted = method.needs().record
+        if wanted is Attributed:
+            return num_samples
+        texts = tuple(str(i) for i in range(num_samples))
+        scores = tuple(float(i) for i in range(num_samples))
+        try:
+            return max(1, len(_records(wanted, "", texts, scores, "", pairing, None)))
+        except LeftOut:
+            return 1
+    b, k = 2, num_samples
     shape = lambda axes, kind: jax.ShapeDtypeStruct(axes, kind)  # noqa: E731
     numbers = shape((b, k, 1), np.float32)
     fields: dict[str, Any] = {
@@ -178,6 +190,10 @@ def recorded(
             records += _records(wanted, prompt, responses, scores, origin, pairing, attributes)
         except LeftOut as useless:
             dropped.add(useless.reason, origin)
+    if wanted is Labelled and len({record.prompt for record in records}) < 2:
+        for record in records:
+            dropped.add("no other prompt to take an unrelated response from", record.origin)
+        records = []
     if wanted is Labelled and records:
         records = list(with_unrelated(records, "the samples of a round"))  # type: ignore[arg-type]
     if records:
@@ -190,8 +206,10 @@ def recorded(
             dropped.add(useless.reason, record.origin)
     rendered = [renderer.prompt(group.prompt, group.origin) for group in groups]
     every = {text: ids for (_, text), ids in tokens.items()}
+    # Lists of fewer samples, where some do not count, are filled up: one shape for all rounds.
+    width = answered.tokens.shape[1] if wanted is Ranking else 0
     examples = [
-        _example(group, np.array(ids, np.int32), tokens, every)
+        _example(group, np.array(ids, np.int32), tokens, every, width)
         for group, ids in zip(groups, renderer.prompt_ids(rendered), strict=True)
     ]
     return Kept(examples, {}, dropped)
@@ -236,17 +254,19 @@ def _example(
     prompt: np.ndarray,
     tokens: dict[tuple[Text, str], list[int]],
     every: dict[str, list[int]],
+    width: int,
 ) -> Example:
     texts = [r if isinstance(r, str) else r[-1].content for r in group.responses]
     # The very tokens that were sampled: encoding the text again may give others.
     ids = [tokens.get((group.origin, text)) or every[text] for text in texts]
     flat = np.array([i for one in ids for i in one], np.int32)
+    more = max(0, width - len(ids))  # responses of no tokens, which are not valid
     return Example(
         prompt=prompt,
         responses=flat,
-        response_lengths=np.array([len(one) for one in ids], np.int32),
+        response_lengths=np.array([len(one) for one in ids] + [0] * more, np.int32),
         mask=np.ones(len(flat), bool),
-        scores=np.array(group.scores, np.float32),
+        scores=np.array([*group.scores, *[0.0] * more], np.float32),
         origin=group.origin,
         attributes=np.array(group.attributes, np.float32) if group.attributes else None,
     )

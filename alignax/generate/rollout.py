@@ -235,4 +235,5 @@ def merged(drawings: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for metrics in drawings for name in metrics)
     found = {name: [m[name] for m in drawings if name in m] for name in names}
     counts = ("num_generated_tokens", "rewards/bad")
-    return {n: sum(x) / (1 if n in counts else len(x)) for n, x in found.items()}
+    means = {n: sum(x) / (1 if n in counts else len(x)) for n, x in found.items()}
+    return means | {n: max(x) for n, x in found.items() if n == "completions/max_length"}

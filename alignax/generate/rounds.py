@@ -140,7 +140,8 @@ class Rounds:
     def _fresh(self, params: Params) -> tuple[Kept, list[Drawing]]:
         """Draws until there are groups enough, or `max_draws` times."""
         kept, drawings = None, []
-        count = -(-self.groups // groups_of_a_prompt(self._method))
+        per_prompt = groups_of_a_prompt(self._method, self.sampling.num_samples, self._pairing)
+        count = -(-self.groups // per_prompt)
         for attempt in range(self._settings.max_draws):
             drawing = self._drawing(params, count)
             found = self._choose(params, drawing, attempt)
@@ -156,6 +157,8 @@ class Rounds:
                 "Give prompts that are sometimes answered well, more samples, or a finer reward.",
                 where=f"round {self._round}",
             )
+        for _ in range(self.groups, len(kept.examples)):
+            kept.dropped.add("more than the round has room for", f"round {self._round}")
         return kept.take(range(min(len(kept.examples), self.groups))), drawings
 
     def _drawing(self, params: Params, count: int) -> Drawing:
@@ -163,7 +166,8 @@ class Rounds:
         place = np.arange(self._cursor, self._cursor + count)
         self._cursor += count
         size = len(self._prompts)
-        numbers = [int(self._epoch(i // size)[i % size]) for i in place.tolist()]
+        epochs = {epoch: self._epoch(epoch) for epoch in np.unique(place // size).tolist()}
+        numbers = [int(epochs[i // size][i % size]) for i in place.tolist()]
         own = self._reference() if self.sampling.source == "reference" else params
         answered = self._answer(own, [self._prompts.ids[i] for i in numbers], place.tolist())
         return draw(self._prompts, numbers, answered, self._settings, self._decode)
@@ -230,14 +234,14 @@ class Rounds:
         self._groups, self._numbers = Groups(kept.examples), kept.arrays()
         count, refresh = len(kept.examples), self.sampling.refresh
         wanted = refresh * self._size
-        # Of what is met again, each epoch takes another part; what is missing stays empty.
-        epochs = -(-wanted // self.groups)
+        met = min(wanted, count * self.sampling.epochs)
         each = [
             generator(self._seed, ORDER, self._round * 1000 + epoch).permutation(count)
-            for epoch in range(epochs)
+            for epoch in range(-(-met // count))
         ]
-        order = np.concatenate([x[: self.groups] for x in each])[:wanted]
-        order = np.concatenate([order, np.full(wanted - len(order), -1)])
+        # Where too little was kept, every update has its share of it, and none is left empty.
+        order = np.full(wanted, -1)
+        order[np.arange(met) * wanted // met] = np.concatenate(each)[:met]
         plan = make_plan(
             self._groups.lengths, batch_size=self._size, accumulation=self._accumulation,
             num_steps=refresh, shards=self._shards, order=order.reshape(refresh, self._size),

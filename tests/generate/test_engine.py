@@ -107,3 +107,8 @@ def test_a_width_that_does_not_divide_the_samples_is_refused():
 
 def test_rungs():
     assert [rung(n) for n in range(1, 18)] == [1, 2, 3, 4, 6, 6, 8, 8, *[12] * 4, *[16] * 4, 24]
+
+
+def test_more_samples_than_slots_are_drawn_all_the_same():
+    found = engine(slots=2)(params(), jax.random.key(5), PROMPTS[:2], [0, 1])
+    assert_same(found, expected(), slice(0, 2))

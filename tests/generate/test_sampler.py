@@ -249,3 +249,10 @@ def test_the_first_sample_is_greedy_where_asked_and_the_others_are_not():
 def test_settings_that_draw_nothing_are_refused(settings, message):
     with pytest.raises(BadInput, match=message):
         Sampler(**settings).check()
+
+
+def test_a_policy_that_has_diverged_draws_something_and_does_not_hang():
+    logits = jnp.full((1, 2, 4), jnp.nan)
+    keys = jax.random.split(jax.random.key(0), (1, 2))
+    for sampler in (Sampler(top_p=0.9), Sampler(top_k=2), Sampler(top_p=0.9, top_k=2, min_p=0.1)):
+        assert choose(keys, logits, sampler=sampler)[0].shape == (1, 2)
