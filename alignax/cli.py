@@ -147,7 +147,8 @@ def _prepare(path: str, arguments: list[str]) -> None:
     config.check(experiment)
     work = run.Run(experiment)
     work.preflight()
-    work.describe_plan()
+    if not experiment.rollout:  # what is not drawn yet has no lengths to lay out
+        work.describe_plan()
 
 
 def _show(path: str, arguments: list[str]) -> None:
@@ -160,7 +161,8 @@ def _show(path: str, arguments: list[str]) -> None:
     parser.add_argument("--split", choices=("train", "eval"), default="train")
     options, overrides = parser.parse_known_args(arguments)
     work = run.Run(_experiment(path, overrides))
-    data = work.prepared(options.split)
+    sampled = bool(work.experiment.rollout)
+    data = work.prompts(options.split) if sampled else work.prepared(options.split)
     if not 0 <= options.index < len(data):
         raise BadInput(
             f"an index from 0 to {len(data) - 1}",

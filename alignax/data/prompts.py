@@ -11,6 +11,7 @@ from alignax.core.records import Prompt, Text
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.chat import Renderer
 from alignax.data.sources import Report, load_records
+from alignax.data.tokenise import Example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,17 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __getitem__(self, index: int) -> Example:
+        """A prompt as an example whose responses are yet to be drawn."""
+        return Example(
+            prompt=self.ids[index],
+            responses=np.zeros(0, np.int32),
+            response_lengths=np.zeros(0, np.int32),
+            mask=np.zeros(0, bool),
+            scores=np.zeros(0, np.float32),
+            origin=self.origins[index],
+        )
 
     @property
     def longest(self) -> int:
