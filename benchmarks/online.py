@@ -209,7 +209,8 @@ def curves(name: str, row: Row, settings: Settings, metric: str) -> list[tuple[l
             continue
         # Rewards of drawings: between two, a method logs those of what it has selected.
         rows = [r for r in log(made) if metric in r and (metric == "kl" or "prompts_drawn" in r)]
-        if rows:
+        # Of the first model's samples, or of one drawing, there is no curve.
+        if len(rows) > 2:
             found.append(([r["step"] for r in rows], [r[metric] for r in rows]))
     return found
 
