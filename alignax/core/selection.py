@@ -13,12 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alignax.core.constant import constant
 from alignax.core.errors import BadInput
+from alignax.core.rollouts import BY_RESPONSE
 from alignax.core.types import Batch
 
 Pairing = Literal["best-worst", "first-round", "tournament", "all"]
-OF_RESPONSES = (
-    "responses", "mask", "scores", "ref_logprobs", "old_logprobs", "old_values", "attributes",
-)  # fmt: skip
+OF_RESPONSES = tuple(name for name in BY_RESPONSE if name != "valid")
 
 
 def distinct(batch: Batch) -> Bool[Array, "b k"]:
@@ -117,7 +116,7 @@ def spread(batch: Batch, size: int) -> Batch:
     Prompts are repeated, and the new ones stand where the old ones did.
     """
     times = batch.valid.shape[1] // size
-    found = {name: getattr(batch, name) for name in (*OF_RESPONSES, "valid")}
+    found = {name: getattr(batch, name) for name in BY_RESPONSE}
     split = {
         name: jnp.reshape(x, (-1, size, *x.shape[2:])) for name, x in found.items() if x is not None
     }

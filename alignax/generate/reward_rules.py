@@ -60,36 +60,14 @@ class Match(Reward):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Format(Reward):
-    """One number where the whole completion has a form, another where not.
+class Format(Match):
+    """`Match` of the whole completion: by default with a thought and then an answer.
 
-    Fields:
-        pattern: of the form. By default a thought and then an answer, as DeepSeek-R1 is asked to
-            write (arXiv:2501.12948): `<think>...</think> <answer>...</answer>`.
-        reward, otherwise: the two numbers.
+    As DeepSeek-R1 is asked to write (arXiv:2501.12948): `<think>...</think> <answer>...</answer>`.
     """
 
     pattern: str = THINK_THEN_ANSWER
-    reward: float = 1.0
-    otherwise: float = 0.0
-
-    def check(self) -> None:
-        """Refuses a pattern that does not compile, and numbers that are not finite."""
-        _compiled(self.pattern, self.name)
-        _check_finite(self, "reward", "otherwise")
-
-    def __call__(
-        self,
-        prompts: Sequence[Text],
-        completions: Sequence[str],
-        *,
-        completion_ids: Sequence[Sequence[int]] = (),
-        **columns: Sequence[Any],
-    ) -> list[float]:
-        """`reward` or `otherwise` for each completion."""
-        del prompts, completion_ids, columns
-        fits = _compiled(self.pattern, self.name).fullmatch
-        return [self.reward if fits(text) else self.otherwise for text in completions]
+    full: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
