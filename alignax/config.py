@@ -287,14 +287,15 @@ def _check_name(experiment: Experiment, name: str) -> None:
 
 def _known(inside: Any) -> list[str]:
     """The names in a dotted name that may come next: fields, or numbers from 0 of a tuple."""
-    if _is_settings(inside):
+    if is_settings(inside):
         return [field.name for field in dataclasses.fields(inside)]
-    if isinstance(inside, tuple) and all(map(_is_settings, inside)):
+    if isinstance(inside, tuple) and all(map(is_settings, inside)):
         return [str(i) for i in range(len(inside))]
     return []
 
 
-def _is_settings(value: Any) -> bool:
+def is_settings(value: Any) -> bool:
+    """Whether this is a dataclass's value, which has settings of its own."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
@@ -308,52 +309,11 @@ def names(settings: Any, prefix: str = "") -> list[str]:
     found = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if _is_settings(value):
+        if is_settings(value):
             found += names(value, f"{prefix}{field.name}.")
         else:
             found.append(prefix + field.name)
     return found
-
-
-def to_json(settings: Any) -> Any:
-    """Settings as JSON; a dataclass carries its class's name under `type`, a function its own."""
-    if _is_settings(settings):
-        fields = {f.name: to_json(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-        return {"type": type(settings).__name__, **fields}
-    if isinstance(settings, tuple | list):
-        return [to_json(x) for x in settings]
-    if callable(settings):
-        name = getattr(settings, "__qualname__", type(settings).__qualname__)
-        return f"{settings.__module__}:{name}"
-    return settings
-
-
-# What may differ between a run and its continuation: none of it changes a number of the run by
-# more than rounding, and all but the first two by not even that.
-_FREE = (
-    *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
-    *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir"),
-    *("rollout.server", "rollout.slots", "rollout.show_every"),
-    *("evaluation.sampler", "evaluation.num_prompts", "evaluation.shown"),
-)
-
-
-def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting in which two experiments, as JSON, differ in what decides their numbers."""
-
-    def walk(old: Any, new: Any, name: str) -> tuple[str, Any, Any] | None:
-        if name in _FREE or old == new:
-            return None
-        if isinstance(old, dict) and isinstance(new, dict):
-            for key in {**old, **new}:
-                inner = f"{name}.{key}" if name else key
-                found = walk(old.get(key), new.get(key), inner)
-                if found is not None:
-                    return found
-            return None
-        return name, old, new
-
-    return walk(old, new, "")
 
 
 def check(experiment: Experiment) -> None:
@@ -374,7 +334,7 @@ def _check_types(settings: Any, prefix: str) -> None:
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value, hint, where = getattr(settings, field.name), hints[field.name], prefix + field.name
-        if _is_settings(value) and isinstance(value, _kinds(hint)):
+        if is_settings(value) and isinstance(value, _kinds(hint)):
             _check_types(value, f"{where}.")
         elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             known = [str(k) for k in typing.get_args(hint)]

@@ -14,9 +14,8 @@ from alignax.data.pipeline import Batches, Drawn
 from alignax.data.tokenise import Example
 from alignax.generate.engine import Engine
 from alignax.generate.reward_models import Model as Classifier
-from alignax.generate.rollout import Answer, Answered
+from alignax.generate.rollout import Answer, Answered, ask_server
 from alignax.generate.rounds import Groups, Rounds
-from alignax.generate.server import complete
 from alignax.run import Run
 from alignax.train import sharding
 from alignax.train.loop import Feed
@@ -93,27 +92,16 @@ def _ours(run: Run) -> Answer:
 
 def _outside(run: Run) -> Answer:
     """Answers of a server, whose log-probabilities are computed here."""
-    settings, renderer = run.experiment.rollout, run.renderer
+    settings = run.experiment.rollout
     server, sampler = settings.server, settings.sampler(run.method)
     assert server is not None
-    ends = [renderer.end_id, *(i for i in sorted(renderer.end_ids) if i != renderer.end_id)]
 
     def answer(params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int]) -> Answered:
         del params  # the server has weights of its own
-        found = complete(
-            server,
-            [prompt.tolist() for prompt in prompts],
-            num_samples=sampler.num_samples,
-            max_new_tokens=sampler.max_new_tokens,
-            temperature=sampler.temperature,
-            top_p=sampler.top_p,
-            top_k=sampler.top_k,
-            seed=run.experiment.seed,
-            prompt_ids=numbers,
-            end_ids=ends,
-            encode=lambda text: renderer.continuation_ids([text])[0],
-            vocab_size=run.decoder.config.vocab_size,
-        )
+        found = ask_server(
+            server, run.renderer, sampler, prompts, numbers,
+            seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
+        )  # fmt: skip
         n, k, r = len(prompts), sampler.num_samples, sampler.max_new_tokens
         tokens = np.zeros((n, k, r), np.int32)
         lengths = np.array([[len(ids) for ids in one] for one in found.tokens], np.int32)

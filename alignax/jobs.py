@@ -5,25 +5,23 @@ does the work.
 """
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from alignax.config import Experiment, check, first_difference, to_json
+from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.sources import content_hash
-from alignax.evaluate.evaluators import Answers
-from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
+from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
+from alignax.measuring import Evaluator, held_out, sampled
 from alignax.models import pretrained
 from alignax.run import Run
+from alignax.saved import first_difference, to_json
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
@@ -241,14 +239,14 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
     with jax.set_mesh(run.mesh):
         step, params = newest(run)
         reference_params = run.initial_policy()
-        held_out, sampled = run.held_out(reference_params), run.sampled()
-        if held_out is None and sampled is None:
+        measure, answer = held_out(run, reference_params), sampled(run)
+        if measure is None and answer is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
         found = {}
-        if held_out is not None:
-            found |= held_out(params, progress=run.bar(f"evaluate step {step}"))
-        if sampled is not None:
-            answers = sampled(params, reference_params, progress=run.bar("sample answers"))
+        if measure is not None:
+            found |= measure(params, progress=run.bar(f"evaluate step {step}"))
+        if answer is not None:
+            answers = answer(params, reference_params, progress=run.bar("sample answers"))
             found |= answers.estimates
     run.say(estimates_table({}, found))
     return found
@@ -260,70 +258,3 @@ def export_newest(experiment: Experiment, directory: Path, *, quiet: bool = Fals
     run = Run(experiment, quiet)
     with jax.set_mesh(run.mesh):
         return export(run, newest(run)[1], directory)
-
-
-class Evaluator:
-    """Evaluates a run before, during and after, keeps what was found, and prints it.
-
-    Calling it with the reference's own parameters (step 0) leaves the KL out: it is 0.
-    """
-
-    def __init__(self, run: Run, params: Params, num_steps: int):
-        self._run, self._num_steps = run, num_steps
-        self._held_out, self._sampled = run.held_out(params), run.sampled()
-
-    def __call__(self, step: int, params: Params) -> dict[str, float]:
-        """Held-out metrics at every call; answers to prompts at the first and the last."""
-        run, found = self._run, {}
-        if self._held_out is not None:
-            bar = run.bar(f"evaluate at step {step}")
-            at_reference = step == 0 and run.method.needs().reference
-            found |= self._held_out(None if at_reference else params, progress=bar)
-        if self._sampled is not None and step in (0, self._num_steps):
-            reference = None if step == 0 else run.initial_policy()
-            answers = self._sampled(
-                run.policy(params), reference, progress=run.bar("sample answers")
-            )
-            found |= answers.estimates
-            self._keep(step, self._sampled.prompts, answers)
-        return as_metrics(found)
-
-    def _samples(self, step: int) -> Path:
-        return Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
-
-    def _keep(self, step: int, prompts: Sequence[np.ndarray], answers: Answers) -> None:
-        with self._samples(step).open("w") as file:
-            for prompt, tokens, ended in zip(prompts, answers.tokens, answers.ended, strict=True):
-                row = {
-                    "prompt": self._run.decode(prompt),
-                    "completions": [self._run.decode(t) for t in tokens],
-                    "ended": ended.tolist(),
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def report(self, logged: Callable[[int], dict[str, float]]) -> None:
-        """Prints before and after, from the log: an earlier process may have been before.
-
-        Args:
-            logged: the metrics of a step.
-        """
-        run, ends = self._run, (0, self._num_steps)
-        before, after = (from_metrics(logged(step), self._count) for step in ends)
-        if not after:
-            return
-        run.say(estimates_table(before, after))
-        if self._sampled is None or not all(self._samples(step).is_file() for step in ends):
-            return
-        shown = range(min(run.experiment.evaluation.shown, len(self._sampled.prompts)))
-        columns = []
-        for step in ends:
-            rows = [json.loads(line) for line in self._samples(step).read_text().splitlines()]
-            columns.append([rows[i]["completions"][0].strip() for i in shown])
-        prompts = [run.last_turn(self._sampled.prompts[i]) for i in shown]
-        run.say(answers_table(prompts, *columns))
-
-    def _count(self, name: str) -> int:
-        """The prompts behind a metric."""
-        if name.startswith("eval_sampled/"):
-            return 0 if self._sampled is None else len(self._sampled.prompts)
-        return 0 if self._held_out is None else len(self._held_out.groups)

@@ -30,7 +30,6 @@ from alignax.data.preflight import preflight, table
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.sources import load_records
 from alignax.data.tokenizers import end_ids, load_tokenizer, read_template
-from alignax.evaluate.evaluators import HeldOut, Sampled
 from alignax.generate.kept import groups_of_a_prompt
 from alignax.models import pretrained
 from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
@@ -378,66 +377,7 @@ class Run:
             + (f", {-seen % groups} not met in the last" if seen % groups else "")
         )
 
-    # --- Evaluation
-
-    def held_out(self, params: Params) -> HeldOut | None:
-        """The method's own metrics on held-out groups.
-
-        Args:
-            params: of the reference, in case its log-probabilities are not on disk yet.
-        """
-        if self.experiment.rollout or self.eval_data is None:
-            return None
-        data = self.eval_data
-        plan = self.one_pass(data)
-        return HeldOut(
-            method=self.method,
-            model=self.model_fn(plan),
-            groups=data,
-            plan=plan,
-            numbers=self.reference(data, self.policy(params), "held out"),
-            put=self.put,
-        )
-
-    def sampled(self) -> Sampled | None:
-        """Answers to held-out prompts."""
-        settings, drawn = self.experiment.evaluation, self.experiment.rollout
-        if self.experiment.data.eval is None or settings.num_prompts == 0:
-            return None
-        if self.method.needs().head == "reward":
-            return None
-        if drawn:
-            prompts = list(self.prompts("eval").ids[: settings.num_prompts])
-        else:
-            own_way = type(self.method).ask is not Method.ask
-            data = self.prepared("eval", asked=True) if own_way else self.eval_data
-            assert data is not None
-            prompts = [data[i].prompt for i in range(min(settings.num_prompts, len(data)))]
-        return Sampled(
-            model=self.decoder,
-            prompts=prompts,
-            end_ids=sorted(self.renderer.end_ids),
-            sampler=settings.sampler,
-            seed=self.experiment.seed,
-            reward=self.held_out_reward if drawn else None,
-            weights=self.decoding_shardings,
-        )
-
-    def held_out_reward(
-        self, tokens: Sequence[Sequence[Sequence[int]]], ended: np.ndarray
-    ) -> np.ndarray:
-        """Rewards [n, k] of responses to the first n held-out prompts; NaN where one is masked."""
-        prompts, k = self.prompts("eval"), len(tokens[0])
-        repeated = [i for i in range(len(tokens)) for _ in range(k)]
-        ids = [list(x) for rows in tokens for x in rows]
-        scored = self.experiment.rollout.rewards.score(
-            [prompts.texts[i] for i in repeated],
-            self.decode_all(ids),
-            completion_ids=ids,
-            columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
-        )
-        found = np.where(scored.good, scored.total, np.nan).reshape(len(tokens), k)
-        return found - self.experiment.rollout.missing_end * ~ended
+    # --- Text of tokens
 
     def decode_all(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Token ids as texts, special tokens left out."""

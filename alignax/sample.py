@@ -15,8 +15,9 @@ from alignax.data.chat import Renderer
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.engine import Engine
+from alignax.generate.rollout import ask_server
 from alignax.generate.sampler import Sampler
-from alignax.generate.server import Server, complete
+from alignax.generate.server import Server
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
 from alignax.run import console
@@ -97,7 +98,11 @@ def sample(
         model = pretrained.load(directory)
         texts, ended = _ours(model, renderer, prompts.ids, sampler, seed)
     else:
-        texts, ended = _theirs(server, renderer, prompts.ids, sampler, seed, config.vocab_size)
+        found = ask_server(
+            server, renderer, sampler, prompts.ids, range(len(prompts)),
+            seed=seed, vocab_size=config.vocab_size,
+        )  # fmt: skip
+        texts, ended = found.texts, found.ended
     draft = target.with_name(f".{target.name}.tmp")
     with draft.open("w") as file:
         for i, (answers, whole) in enumerate(zip(texts, ended, strict=True)):
@@ -143,29 +148,3 @@ def _ours(
         for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
     ]  # fmt: skip
     return texts, drawn.ended.tolist()
-
-
-def _theirs(
-    server: Server,
-    renderer: Renderer,
-    prompts: Sequence[np.ndarray],
-    sampler: Sampler,
-    seed: int,
-    vocab_size: int,
-) -> tuple[list[list[str]], list[list[bool]]]:
-    found = complete(
-        server,
-        [prompt.tolist() for prompt in prompts],
-        num_samples=sampler.num_samples,
-        max_new_tokens=sampler.max_new_tokens,
-        temperature=sampler.temperature,
-        top_p=sampler.top_p,
-        top_k=sampler.top_k,
-        min_p=sampler.min_p,
-        seed=seed,
-        prompt_ids=range(len(prompts)),
-        end_ids=[renderer.end_id, *sorted(renderer.end_ids - {renderer.end_id})],
-        encode=lambda text: renderer.continuation_ids([text])[0],
-        vocab_size=vocab_size,
-    )
-    return found.texts, found.ended

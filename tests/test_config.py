@@ -17,17 +17,16 @@ from alignax.config import (
     Experiment,
     Model,
     check,
-    first_difference,
     load,
     names,
     nearest,
     override,
-    to_json,
 )
 from alignax.core.errors import BadInput
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.sampler import Sampler
 from alignax.methods import DPO, SFT
+from alignax.saved import first_difference, to_json
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh

@@ -14,8 +14,8 @@ LAYERS = [
     {"train"},
     {"evaluate"},
     {"config"},
-    {"catalogue", "run"},
-    {"feeds"},
+    {"catalogue", "run", "saved"},
+    {"feeds", "measuring"},
     {"jobs", "sample", "score"},
     {"cli"},
 ]

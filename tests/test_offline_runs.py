@@ -16,6 +16,7 @@ from alignax import jobs
 from alignax.config import Data
 from alignax.core.records import Attributed, Labelled, Preference, Scored
 from alignax.data.tokenise import TokenLimits
+from alignax.measuring import sampled
 from alignax.methods import KTO, Curriculum, DecisionTransformer, RewardModel, SteerLM
 from alignax.run import Run
 from alignax.train.loop import Loop
@@ -135,7 +136,7 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(method, record, t
 
 def test_a_reward_model_is_asked_for_no_answers(tmp_path):
     made = setup(tmp_path, RewardModel(), Preference)
-    assert Run(made, quiet=True).sampled() is None
+    assert sampled(Run(made, quiet=True)) is None
     jobs.train(made, quiet=True)
     assert not list((tmp_path / "run").glob("samples-*"))
     assert held_out(tmp_path / "run")[6]["eval_rewards/accuracies"] >= 7 / 8

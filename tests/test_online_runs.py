@@ -188,6 +188,12 @@ def test_a_method_that_samples_needs_a_reward(tmp_path):
         jobs.train(made, quiet=True)
 
 
+def test_a_methods_own_number_of_samples_is_set_at_the_method(tmp_path):
+    made = setup(tmp_path, GRPO(), rollout={"num_samples": 1})
+    with pytest.raises(BadInput, match=r"method.num_samples to say how many, for GRPO.*\n.*Set"):
+        jobs.train(made, quiet=True)
+
+
 def test_prompts_that_leave_no_room_to_answer_are_refused(tmp_path):
     made = setup(tmp_path, GRPO(), rollout={"max_new_tokens": 256})
     with pytest.raises(BadInput, match=r"expected data.limits.max_length above rollout.max_new"):

@@ -25,16 +25,14 @@ def prompt_alone(record: Record) -> Group:
     return Group(prompt=record.prompt, responses=(), scores=(), origin=record.origin)
 
 
-def require_samples(num_samples: int, least: int, why: str) -> None:
+def require_samples(count: int, least: int, why: str, *, name: str = "num_samples") -> None:
     """Refuses a number of samples with which a method can learn nothing.
 
     Raises:
-        BadInput: fewer than `least`.
+        BadInput: fewer than `least`; `name` is the setting.
     """
-    if num_samples < least:
-        raise BadInput(
-            f"at least {least} samples a prompt", str(num_samples), why, where="num_samples"
-        )
+    if count < least:
+        raise BadInput(f"at least {least} samples a prompt", str(count), why, where=name)
 
 
 def without_first(batch: Batch) -> Batch:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alignax.core.constant import constant
-from alignax.core.errors import BadInput
 from alignax.core.rollouts import BY_RESPONSE
 from alignax.core.types import Batch
 
@@ -174,13 +173,3 @@ def best_of_rounds(
     sorted_ids = prompt_ids[order]
     last = np.append(sorted_ids[1:] != sorted_ids[:-1], np.full(min(1, len(scores)), True))
     return np.sort(order[last])
-
-
-def at_least(least: int, count: int, *, where: str, remedy: str) -> None:
-    """Refuses a method's setting that leaves it nothing to compare.
-
-    Raises:
-        BadInput: count is below least.
-    """
-    if count < least:
-        raise BadInput(f"at least {least}", str(count), remedy, where=where)

@@ -11,10 +11,11 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method, Sampling
 from alignax.core.records import Text
 from alignax.core.types import Params
+from alignax.data.chat import Renderer
 from alignax.data.prompts import Prompts
-from alignax.generate.rewards import Rewards
+from alignax.generate.rewards import Rewards, Scored
 from alignax.generate.sampler import Sampler
-from alignax.generate.server import Server
+from alignax.generate.server import Completions, Server, complete
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class Rollout:
     Fields:
         rewards: of a response. Without any, nothing is sampled.
         max_new_tokens: a response is cut here.
-        num_samples, temperature, top_p, top_k: of the samples.
+        num_samples: of each prompt, for a method that says nothing of it.
+        temperature, top_p, top_k: of the samples.
         source: whose samples: the policy being trained, or the reference.
         refresh: updates between two drawings.
         epochs: passes over what was drawn.
@@ -94,6 +96,13 @@ class Rollout:
                     where="rollout.rewards",
                 )
             return
+        if needs.sampling is not None and self.num_samples is not None:
+            raise BadInput(
+                f"method.num_samples to say how many, for {type(method).__name__} depends on it",
+                f"rollout.num_samples={self.num_samples}",
+                "Set method.num_samples, and leave this one out.",
+                where="rollout.num_samples",
+            )
         self.rewards.check()
         self.sampler(method).check("rollout")
         sampling = self.sampling(method)
@@ -158,27 +167,20 @@ def draw(
         decode: token ids to texts, special tokens left out.
     """
     n, k = answered.lengths.shape
-    ids = [answered.tokens[i, j, : answered.lengths[i, j]].tolist()
-           for i in range(n) for j in range(k)]  # fmt: skip
-    texts = decode(ids)
-    repeated = [number for number in numbers for _ in range(k)]
-    scored = settings.rewards.score(
-        [prompts.texts[i] for i in repeated],
-        texts,
-        completion_ids=ids,
-        columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
-    )
+    ids = [
+        [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
+        for rows, lengths in zip(answered.tokens, answered.lengths, strict=True)
+    ]
     ended = answered.ended
-    scores = scored.total.reshape(n, k) - settings.missing_end * ~ended
+    texts, scored, scores = judge(prompts, numbers, ids, ended, settings, decode)
     valid = scored.good.reshape(n, k)
     if settings.truncated == "mask":
         valid = valid & ended
     parts = scored.parts.reshape(n, k, -1)
-    per_prompt = [texts[i * k : (i + 1) * k] for i in range(n)]
     samples = [
         {
             "prompt": _last(prompts.texts[numbers[i]]),
-            "completions": per_prompt[i],
+            "completions": texts[i],
             "rewards": [round(float(x), 6) for x in scores[i]],
             "ended": ended[i].tolist(),
         }
@@ -187,11 +189,73 @@ def draw(
     return Drawing(
         numbers=list(numbers),
         answered=answered,
-        texts=per_prompt,
+        texts=texts,
         scores=scores.astype(np.float32),
         valid=valid,
         metrics=_metrics(answered, scores, valid, parts, scored.names, scored.bad.total),
         samples=samples,
+    )
+
+
+def judge(
+    prompts: Prompts,
+    numbers: Sequence[int],
+    ids: Sequence[Sequence[Sequence[int]]],
+    ended: Bool[np.ndarray, "n k"],
+    settings: Rollout,
+    decode: Callable[[Sequence[Sequence[int]]], list[str]],
+) -> tuple[list[list[str]], Scored, Float32[np.ndarray, "n k"]]:
+    """The texts of responses, what rewards give them, and that less what a missing end costs.
+
+    Args:
+        numbers: of the n prompts that were answered.
+        ids: of the k responses to each.
+    """
+    k = len(ids[0])
+    repeated = [number for number in numbers for _ in range(k)]
+    flat = [list(x) for rows in ids for x in rows]
+    texts = decode(flat)
+    scored = settings.rewards.score(
+        [prompts.texts[i] for i in repeated],
+        texts,
+        completion_ids=flat,
+        columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
+    )
+    scores = scored.total.reshape(ended.shape) - settings.missing_end * ~ended
+    apart = [texts[i : i + k] for i in range(0, len(texts), k)]
+    return apart, scored, scores.astype(np.float32)
+
+
+def ask_server(
+    server: Server,
+    renderer: Renderer,
+    sampler: Sampler,
+    prompts: Sequence[np.ndarray],
+    numbers: Sequence[int],
+    *,
+    seed: int,
+    vocab_size: int,
+) -> Completions:
+    """What an outside engine answers to prompts, by the sampler's settings.
+
+    Args:
+        numbers: with the seed, one of each prompt decides its draws.
+    """
+    ends = [renderer.end_id, *sorted(renderer.end_ids - {renderer.end_id})]
+    return complete(
+        server,
+        [prompt.tolist() for prompt in prompts],
+        num_samples=sampler.num_samples,
+        max_new_tokens=sampler.max_new_tokens,
+        temperature=sampler.temperature,
+        top_p=sampler.top_p,
+        top_k=sampler.top_k,
+        min_p=sampler.min_p,
+        seed=seed,
+        prompt_ids=numbers,
+        end_ids=ends,
+        encode=lambda text: renderer.continuation_ids([text])[0],
+        vocab_size=vocab_size,
     )
 
 

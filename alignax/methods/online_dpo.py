@@ -5,14 +5,13 @@ Guo et al. 2024, arXiv:2402.04792, with a reward function in the place of the ju
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Prompt, Record
-from alignax.core.rollouts import prompt_alone
-from alignax.core.selection import at_least, distinct, pairs, take_pairs
+from alignax.core.rollouts import prompt_alone, require_samples
+from alignax.core.selection import distinct, pairs, take_pairs
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 from alignax.methods.dpo import DPO
 
@@ -37,6 +36,9 @@ class OnlineDPO(Method):
     refresh: int = 1
     epochs: int = 1
 
+    def __post_init__(self) -> None:
+        require_samples(self.num_samples, 2, "A pair takes two.")
+
     def needs(self) -> Needs:
         """Prompts, a reward and the reference's log-probabilities."""
         return Needs(
@@ -50,12 +52,6 @@ class OnlineDPO(Method):
                 epochs=self.epochs,
             ),
         )
-
-    def fit(self, records: Sequence[Record]) -> "OnlineDPO":
-        """Refuses fewer samples than make a pair."""
-        del records
-        at_least(2, self.num_samples, where="method.num_samples", remedy="A pair takes two.")
-        return self
 
     def group(self, record: Record) -> Group:
         """The prompt alone."""

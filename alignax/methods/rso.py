@@ -7,7 +7,7 @@ highest reward of those that are left in place of the highest there is, it does 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -19,8 +19,8 @@ from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.pairs import pair_metrics
 from alignax.core.records import Group, Prompt, Record
-from alignax.core.rollouts import prompt_alone
-from alignax.core.selection import at_least, distinct, pairs, take, take_pairs
+from alignax.core.rollouts import prompt_alone, require_samples
+from alignax.core.selection import distinct, pairs, take, take_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 from alignax.methods.dpo import DPO
 from alignax.methods.slic import Hinge, slic
@@ -135,6 +135,10 @@ class RSO(Method):
     refresh: int = 16
     epochs: int = 1
 
+    def __post_init__(self) -> None:
+        require_samples(self.num_accepted, 2, "A pair takes two.", name="num_accepted")
+        require_samples(self.num_samples, self.num_accepted, "It cannot be below num_accepted.")
+
     def needs(self) -> Needs:
         """Prompts, a reward, and samples of the reference; its log-probabilities for most."""
         return Needs(
@@ -150,18 +154,6 @@ class RSO(Method):
                 epochs=self.epochs,
             ),
         )
-
-    def fit(self, records: Sequence[Record]) -> "RSO":
-        """Refuses fewer samples than are to be accepted, or than make a pair."""
-        del records
-        at_least(2, self.num_accepted, where="method.num_accepted", remedy="A pair takes two.")
-        at_least(
-            self.num_accepted,
-            self.num_samples,
-            where="method.num_samples",
-            remedy="It cannot be below method.num_accepted.",
-        )
-        return self
 
     def group(self, record: Record) -> Group:
         """The prompt alone."""

@@ -6,7 +6,6 @@ policy's, so they can be drawn once and for all.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
@@ -16,8 +15,8 @@ from alignax.core.lists import best, list_metrics
 from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Prompt, Record
-from alignax.core.rollouts import prompt_alone
-from alignax.core.selection import at_least, distinct, only_ranked, pairs
+from alignax.core.rollouts import prompt_alone, require_samples
+from alignax.core.selection import distinct, only_ranked, pairs
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 from alignax.methods.slic import slic
 
@@ -52,6 +51,9 @@ class SLiCSampleRank(Method):
     refresh: int = 16
     epochs: int = 1
 
+    def __post_init__(self) -> None:
+        require_samples(self.num_samples, 2, "A pair takes two.")
+
     def needs(self) -> Needs:
         """Prompts, a reward and samples of the reference, but not its log-probabilities."""
         return Needs(
@@ -66,12 +68,6 @@ class SLiCSampleRank(Method):
                 epochs=self.epochs,
             ),
         )
-
-    def fit(self, records: Sequence[Record]) -> "SLiCSampleRank":
-        """Refuses fewer samples than make a pair."""
-        del records
-        at_least(2, self.num_samples, where="method.num_samples", remedy="A pair takes two.")
-        return self
 
     def group(self, record: Record) -> Group:
         """The prompt alone."""

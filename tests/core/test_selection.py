@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax.core.errors import BadInput
 from alignax.core.selection import (
-    at_least,
     best_of_rounds,
     distinct,
     only_ranked,
@@ -189,10 +187,3 @@ def test_a_round_joined_to_what_was_kept_gives_what_all_rounds_together_give():
         pool = np.concatenate([kept, np.arange(begin, begin + 20)])
         kept = pool[best_of_rounds(scores[pool], prompts[pool])]
     np.testing.assert_array_equal(kept, once)
-
-
-def test_a_setting_that_leaves_nothing_to_compare_is_refused():
-    at_least(2, 2, where="method.k", remedy="A pair takes two.")
-    with pytest.raises(BadInput) as refused:
-        at_least(2, 1, where="method.k", remedy="A pair takes two.")
-    assert str(refused.value) == "method.k: expected at least 2; got 1.\n    A pair takes two."

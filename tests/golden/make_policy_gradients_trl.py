@@ -26,7 +26,7 @@ SCALES = (0.05, 0.3, 1.0)  # of the differences between the policies
 CASES = [
     ("GRPO", {"beta": 0.04, "clip": 0.2}, "grpo", "token"),
     ("GRPO", {"beta": 0.0, "clip": 0.1}, "grpo", "token"),
-    ("DrGRPO", {"max_length": float(LONGEST), "clip": 0.2}, "dr_grpo", "token"),
+    ("DrGRPO", {"max_length": LONGEST, "clip": 0.2}, "dr_grpo", "token"),
     ("DAPO", {"clip_low": 0.2, "clip_high": 0.28}, "dapo", "token"),
     ("GSPO", {"clip_low": 0.03, "clip_high": 0.04}, "grpo", "sequence"),
     ("RLOO", {"beta": 0.05, "clip": 0.2}, None, None),

@@ -69,7 +69,7 @@ def test_it_has_the_metrics_of_dpo():
 
 def test_one_sample_is_refused():
     with pytest.raises(BadInput) as refused:
-        OnlineDPO(num_samples=1).fit([])
+        OnlineDPO(num_samples=1)
     assert str(refused.value) == (
-        "method.num_samples: expected at least 2; got 1.\n    A pair takes two."
+        "num_samples: expected at least 2 samples a prompt; got 1.\n    A pair takes two."
     )

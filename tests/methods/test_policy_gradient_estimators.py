@@ -145,7 +145,7 @@ def test_is_unbiased(method):
 
 @pytest.mark.parametrize("samples", [2, 3])
 def test_dr_grpo_is_unbiased_up_to_its_constant(samples):
-    method = DrGRPO(num_samples=samples, max_length=2.0)
+    method = DrGRPO(num_samples=samples, max_length=2)
     constant = (samples - 1) / samples / 2.0
     np.testing.assert_allclose(expected(method), constant * exact(), atol=1e-6)
 
@@ -187,7 +187,7 @@ def test_the_standard_deviation_makes_every_prompt_count_alike():
     method = GRPO(num_samples=3, beta=0.0, eps=0.0)
     np.testing.assert_allclose(expected(method, louder), expected(method), atol=1e-6)
     assert np.abs(exact(rewards=louder) - exact()).max() > 0.1
-    plain = DrGRPO(num_samples=3, max_length=1.0)
+    plain = DrGRPO(num_samples=3, max_length=1)
     np.testing.assert_allclose(expected(plain, louder), 2 / 3 * exact(rewards=louder), atol=1e-5)
 
 

@@ -217,10 +217,10 @@ def test_it_samples_from_the_reference_as_the_paper_does():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_accepted": 1}, "method.num_accepted: expected at least 2; got 1"),
-        ({"num_samples": 7}, "method.num_samples: expected at least 8; got 7"),
+        ({"num_accepted": 1}, "num_accepted: expected at least 2 samples a prompt; got 1"),
+        ({"num_samples": 7}, "num_samples: expected at least 8 samples a prompt; got 7"),
     ],
 )
 def test_too_few_samples_are_refused(settings, message):
     with pytest.raises(BadInput, match=message):
-        RSO(**settings).fit([])
+        RSO(**settings)

@@ -80,5 +80,5 @@ def test_samples_are_the_references_and_its_log_probabilities_are_not_needed():
 
 
 def test_one_sample_is_refused():
-    with pytest.raises(BadInput, match=r"method.num_samples: expected at least 2; got 1"):
-        SLiCSampleRank(num_samples=1).fit([])
+    with pytest.raises(BadInput, match=r"num_samples: expected at least 2 samples a prompt; got 1"):
+        SLiCSampleRank(num_samples=1)

@@ -1,0 +1,132 @@
+"""What a run measures: held-out metrics, held-out answers and their rewards, before and after."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alignax.core.method import Method
+from alignax.core.types import Params
+from alignax.evaluate.evaluators import Answers, HeldOut, Sampled
+from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
+from alignax.generate.rollout import judge
+from alignax.run import Run
+
+
+def held_out(run: Run, params: Params) -> HeldOut | None:
+    """The method's own metrics on held-out groups; None where there are none.
+
+    Args:
+        params: of the reference, in case its log-probabilities are not on disk yet.
+    """
+    if run.experiment.rollout or run.eval_data is None:
+        return None
+    data = run.eval_data
+    plan = run.one_pass(data)
+    return HeldOut(
+        method=run.method,
+        model=run.model_fn(plan),
+        groups=data,
+        plan=plan,
+        numbers=run.reference(data, run.policy(params), "held out"),
+        put=run.put,
+    )
+
+
+def sampled(run: Run) -> Sampled | None:
+    """Answers to held-out prompts; None where none are asked for."""
+    settings, drawn = run.experiment.evaluation, run.experiment.rollout
+    if run.experiment.data.eval is None or settings.num_prompts == 0:
+        return None
+    if run.method.needs().head == "reward":
+        return None
+    if drawn:
+        prompts = list(run.prompts("eval").ids[: settings.num_prompts])
+    else:
+        own_way = type(run.method).ask is not Method.ask
+        data = run.prepared("eval", asked=True) if own_way else run.eval_data
+        assert data is not None
+        prompts = [data[i].prompt for i in range(min(settings.num_prompts, len(data)))]
+
+    def reward(ids: Sequence[Sequence[Sequence[int]]], ended: np.ndarray) -> np.ndarray:
+        """NaN where a reward is masked."""
+        found = judge(run.prompts("eval"), range(len(ids)), ids, ended, drawn, run.decode_all)
+        return np.where(found[1].good.reshape(ended.shape), found[2], np.nan)
+
+    return Sampled(
+        model=run.decoder,
+        prompts=prompts,
+        end_ids=sorted(run.renderer.end_ids),
+        sampler=settings.sampler,
+        seed=run.experiment.seed,
+        reward=reward if drawn else None,
+        weights=run.decoding_shardings,
+    )
+
+
+class Evaluator:
+    """Evaluates a run before, during and after, keeps what was found, and prints it.
+
+    Calling it with the reference's own parameters (step 0) leaves the KL out: it is 0.
+    """
+
+    def __init__(self, run: Run, params: Params, num_steps: int):
+        self._run, self._num_steps = run, num_steps
+        self._held_out, self._sampled = held_out(run, params), sampled(run)
+
+    def __call__(self, step: int, params: Params) -> dict[str, float]:
+        """Held-out metrics at every call; answers to prompts at the first and the last."""
+        run, found = self._run, {}
+        if self._held_out is not None:
+            bar = run.bar(f"evaluate at step {step}")
+            at_reference = step == 0 and run.method.needs().reference
+            found |= self._held_out(None if at_reference else params, progress=bar)
+        if self._sampled is not None and step in (0, self._num_steps):
+            reference = None if step == 0 else run.initial_policy()
+            answers = self._sampled(
+                run.policy(params), reference, progress=run.bar("sample answers")
+            )
+            found |= answers.estimates
+            self._keep(step, self._sampled.prompts, answers)
+        return as_metrics(found)
+
+    def _samples(self, step: int) -> Path:
+        return Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
+
+    def _keep(self, step: int, prompts: Sequence[np.ndarray], answers: Answers) -> None:
+        with self._samples(step).open("w") as file:
+            for prompt, tokens, ended in zip(prompts, answers.tokens, answers.ended, strict=True):
+                row = {
+                    "prompt": self._run.decode(prompt),
+                    "completions": [self._run.decode(t) for t in tokens],
+                    "ended": ended.tolist(),
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def report(self, logged: Callable[[int], dict[str, float]]) -> None:
+        """Prints before and after, from the log: an earlier process may have been before.
+
+        Args:
+            logged: the metrics of a step.
+        """
+        run, ends = self._run, (0, self._num_steps)
+        before, after = (from_metrics(logged(step), self._count) for step in ends)
+        if not after:
+            return
+        run.say(estimates_table(before, after))
+        if self._sampled is None or not all(self._samples(step).is_file() for step in ends):
+            return
+        shown = range(min(run.experiment.evaluation.shown, len(self._sampled.prompts)))
+        columns = []
+        for step in ends:
+            rows = [json.loads(line) for line in self._samples(step).read_text().splitlines()]
+            columns.append([rows[i]["completions"][0].strip() for i in shown])
+        prompts = [run.last_turn(self._sampled.prompts[i]) for i in shown]
+        run.say(answers_table(prompts, *columns))
+
+    def _count(self, name: str) -> int:
+        """The prompts behind a metric."""
+        if name.startswith("eval_sampled/"):
+            return 0 if self._sampled is None else len(self._sampled.prompts)
+        return 0 if self._held_out is None else len(self._held_out.groups)

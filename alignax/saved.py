@@ -1,0 +1,47 @@
+"""Settings as a checkpoint keeps them, and whether a run may go on under others."""
+
+import dataclasses
+from typing import Any
+
+from alignax.config import is_settings
+
+
+def to_json(settings: Any) -> Any:
+    """Settings as JSON; a dataclass carries its class's name under `type`, a function its own."""
+    if is_settings(settings):
+        fields = {f.name: to_json(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+        return {"type": type(settings).__name__, **fields}
+    if isinstance(settings, tuple | list):
+        return [to_json(x) for x in settings]
+    if callable(settings):
+        name = getattr(settings, "__qualname__", type(settings).__qualname__)
+        return f"{settings.__module__}:{name}"
+    return settings
+
+
+# What may differ between a run and its continuation: none of it changes a number of the run by
+# more than rounding, and all but the first two by not even that.
+_FREE = (
+    *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
+    *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir"),
+    *("rollout.server", "rollout.slots", "rollout.show_every"),
+    *("evaluation.sampler", "evaluation.num_prompts", "evaluation.shown"),
+)
+
+
+def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting in which two experiments, as JSON, differ in what decides their numbers."""
+
+    def walk(old: Any, new: Any, name: str) -> tuple[str, Any, Any] | None:
+        if name in _FREE or old == new:
+            return None
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in {**old, **new}:
+                inner = f"{name}.{key}" if name else key
+                found = walk(old.get(key), new.get(key), inner)
+                if found is not None:
+                    return found
+            return None
+        return name, old, new
+
+    return walk(old, new, "")
