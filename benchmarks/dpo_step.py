@@ -119,7 +119,7 @@ def main(settings: Settings) -> None:
             {
                 "library": "alignax",
                 "jax": jax.__version__,
-                "params_m": round(model.config.num_params / 1e6, 2),
+                "params_m": round(model.num_params / 1e6, 2),
                 "rows": f"{shape.rows} x {shape.row_length}",
                 "s_per_step_median": round(statistics.median(kept), 4),
                 "s_per_step_min": round(min(kept), 4),

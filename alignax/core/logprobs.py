@@ -20,6 +20,7 @@ def token_logprobs(
     head: Float[Array, "v d"],
     target: Int[Array, "n m"],
     *,
+    softcap: float | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Float[Array, "n m"]:
     """log softmax(hidden @ head.T)[target], in nats and float32, whatever dtype comes in.
@@ -28,6 +29,7 @@ def token_logprobs(
         hidden: the states that predict the targets, already gathered: the shift by one is made.
         head: the output matrix.
         target: token ids in [0, v).
+        softcap: c, where the logits are c * tanh(hidden @ head.T / c), as Gemma 2's are.
         chunk_bytes: how many bytes of logits may exist at once, over all of axis n.
 
     Returns:
@@ -42,25 +44,29 @@ def token_logprobs(
     target = jnp.pad(target, ((0, 0), (0, padding)))
     hidden = hidden.reshape(rows, chunks, chunk, -1).swapaxes(0, 1)
     target = target.reshape(rows, chunks, chunk).swapaxes(0, 1)
-    logprobs = _chunked(hidden, head.astype(hidden.dtype), target)
+    logprobs = _chunked(softcap, hidden, head.astype(hidden.dtype), target)
     return logprobs.swapaxes(0, 1).reshape(rows, -1)[:, :tokens]
 
 
-def _logits(hidden, head):
-    return jnp.einsum("ncd,vd->ncv", hidden, head, preferred_element_type=jnp.float32)
+def _logits(softcap, hidden, head):
+    logits = jnp.einsum("ncd,vd->ncv", hidden, head, preferred_element_type=jnp.float32)
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _chunked(
-    hidden: Float[Array, "c n m d"], head: Float[Array, "v d"], target: Int[Array, "c n m"]
+    softcap: float | None,
+    hidden: Float[Array, "c n m d"],
+    head: Float[Array, "v d"],
+    target: Int[Array, "c n m"],
 ) -> Float[Array, "c n m"]:
-    return _forward(hidden, head, target)[0]
+    return _forward(softcap, hidden, head, target)[0]
 
 
-def _forward(hidden, head, target):
+def _forward(softcap, hidden, head, target):
     def chunk(inputs):
         hidden, target = inputs
-        logits = _logits(hidden, head)
+        logits = _logits(softcap, hidden, head)
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         return chosen - normaliser, normaliser, logits
@@ -74,15 +80,17 @@ def _forward(hidden, head, target):
     return logprobs, (hidden, head, target, normaliser, logits)
 
 
-def _backward(saved, gradient):
+def _backward(softcap, saved, gradient):
     hidden, head, target, normaliser, kept = saved
 
     def chunk(head_gradient, inputs):
         hidden, target, normaliser, gradient = inputs
-        logits = _logits(hidden, head) if kept is None else kept[0]
+        logits = _logits(softcap, hidden, head) if kept is None else kept[0]
         probability = jnp.exp(logits - normaliser[..., None])
         chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
         logits_gradient = gradient[..., None] * (chosen - probability)
+        if softcap is not None:
+            logits_gradient *= 1 - (logits / softcap) ** 2  # of the tanh
         logits_gradient = logits_gradient.astype(hidden.dtype)
         product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
         hidden_gradient = product("ncv,vd->ncd", logits_gradient, head).astype(hidden.dtype)

@@ -23,7 +23,9 @@ def packed_attention(
     position: Int[Array, "n t"],
     *,
     reach: tuple[int, ...] | None = None,
-    window: int | None = None,
+    window: int | Int[Array, ""] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
     block: int = BLOCK,
 ) -> Float[Array, "n t h e"]:
     """Attention of every token to its own response so far and to its group's prompt.
@@ -40,6 +42,7 @@ def packed_attention(
         reach: for each block of a row, how many tokens before the block its tokens may attend
             to; None where nothing is known but the causal order. Static.
         window: a token attends to this many last positions of its own sequence.
+        scale: of the products; head_dim ** -0.5 where None. softcap: c in c * tanh(x / c).
         block: queries at a time.
 
     Returns:
@@ -48,7 +51,7 @@ def packed_attention(
     rows, tokens, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     # Heads first, once for all blocks: what each block takes is then contiguous.
-    query = query.reshape(rows, tokens, kv_heads, -1, head_dim) * head_dim**-0.5
+    query = query.reshape(rows, tokens, kv_heads, -1, head_dim) * (scale or head_dim**-0.5)
     query, key, value = query.transpose(0, 2, 3, 1, 4), key.swapaxes(1, 2), value.swapaxes(1, 2)
     parts = []
     for start in range(0, tokens, block):
@@ -60,7 +63,7 @@ def packed_attention(
         allowed &= jnp.arange(start, end)[None, :, None] >= jnp.arange(first, end)[None, None]
         if window is not None:
             allowed &= position[:, q, None] - position[:, None, k] < window
-        parts.append(_attend(query[..., q, :], key[:, :, k], value[:, :, k], allowed))
+        parts.append(_attend(query[..., q, :], key[:, :, k], value[:, :, k], allowed, softcap))
     out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, tokens, heads, head_dim)
 
@@ -70,7 +73,14 @@ def _attend(
     key: Float[Array, "n g s e"],
     value: Float[Array, "n g s e"],
     allowed: Bool[Array, "n q s"],
+    softcap: float | None,
 ) -> Float[Array, "n g a q e"]:
     scores = jnp.einsum("ngaqe,ngse->ngaqs", query, key, preferred_element_type=jnp.float32)
+    scores = softcapped(scores, softcap)
     weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
     return jnp.einsum("ngaqs,ngse->ngaqe", weights.astype(value.dtype), value)
+
+
+def softcapped(x: Float[Array, "*n"], cap: float | None) -> Float[Array, "*n"]:
+    """cap * tanh(x / cap), which stays within cap; x where there is none."""
+    return x if cap is None else cap * jnp.tanh(x / cap)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from alignax.models.attention import MASKED
+from alignax.models.attention import MASKED, softcapped
 
 
 class Cache(NamedTuple):
@@ -112,6 +112,9 @@ def cached_attention(
     value: Float[Array, "b k g r e"],
     see_prompt: Bool[Array, "b k s p"],
     see_own: Bool[Array, "b k s r"],
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> Float[Array, "b k s h e"]:
     """Attention of s new tokens of each response to its prompt and to its own past.
 
@@ -121,7 +124,7 @@ def cached_attention(
     b, k, s, heads, dim = query.shape
     groups = key.shape[2]
     # [b, k, g, a s, e]: all queries that read the same keys are rows of one product.
-    query = query.reshape(b, k, s, groups, -1, dim) * dim**-0.5
+    query = query.reshape(b, k, s, groups, -1, dim) * (scale or dim**-0.5)
     query = query.transpose(0, 1, 3, 4, 2, 5).reshape(b, k, groups, -1, dim)
     wide = {"preferred_element_type": jnp.float32}
     to_prompt = jnp.einsum("bgme,bgep->bgmp", _side_by_side(query), prompt_key, **wide)
@@ -129,7 +132,7 @@ def cached_attention(
     to_own = jnp.einsum("bkgme,bkger->bkgmr", query, key, **wide)
 
     def mask(scores, seen):
-        rows = scores.reshape(b, k, groups, -1, s, scores.shape[-1])
+        rows = softcapped(scores, softcap).reshape(b, k, groups, -1, s, scores.shape[-1])
         return jnp.where(seen[:, :, None, None], rows, MASKED).reshape(scores.shape)
 
     to_prompt, to_own = mask(to_prompt, see_prompt), mask(to_own, see_own)

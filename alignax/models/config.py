@@ -1,54 +1,77 @@
 """The shape of a decoder: one frozen dataclass for all families.
 
-Names are this library's; `families` maps the keys of Hugging Face's config.json to them.
+Names are this library's; `families` maps the keys of Hugging Face's config.json to them. What a
+field leaves out costs nothing: a decoder holds the parts that its config asks for, and no others.
 """
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from alignax.models.rotary import Rope
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Llama3Scaling:
-    """Rotary frequencies stretched for a longer window, as Llama 3.1 does.
+class LayerKind:
+    """What may differ between the layers of one decoder.
 
-    Wavelengths above `original_positions / low_freq_factor` are divided by `factor`, those below
-    `original_positions / high_freq_factor` are kept, and those between are interpolated.
+    Fields:
+        window: a token attends to this many last tokens, itself included; None for all.
+        rope: how positions turn queries and keys; None where they do not.
     """
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_positions: int
+    window: int | None = None
+    rope: Rope | None = Rope()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearScaling:
-    """All rotary frequencies divided by one factor (arXiv:2306.15595)."""
+class Experts:
+    """Several MLPs a layer, of which each token takes a few (arXiv:2401.04088, section 2).
 
-    factor: float
+    Fields:
+        count: of experts in a layer.
+        per_token: how many of them a token goes through.
+        normalised: the weights of those sum to 1; else they are the softmax over all experts.
+    """
+
+    count: int
+    per_token: int
+    normalised: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """A decoder-only transformer: RMSNorm before each part, rotary positions, a gated SiLU MLP.
+    """A decoder-only transformer. As it stands: Llama, without biases.
 
     Fields:
         vocab_size: rows of the embedding.
         width: of the residual stream.
         layers, heads, kv_heads: `heads` is a multiple of `kv_heads`.
         head_dim: need not be width / heads.
-        mlp_width: of the gate.
+        mlp_width: of the hidden layer of the MLP, or of each expert.
         max_positions: the longest prompt + response that the weights were made for.
-        rope_theta: base of the rotary frequencies; `rope_scaling` stretches them.
+        kinds: one for every layer, or a single one that all of them share.
+        norm: root mean square alone, or mean and deviation, with a bias.
         norm_eps: added to the mean square, inside the root.
+        norm_offset: what is added to the stored scales: 1 where they are distances from 1.
+        norms: where they stand about attention and MLP: on what goes in, on what comes out, or
+            both.
+        parallel: attention and MLP read the same stream, and both are added to it at once.
+        qkv_bias, out_bias: of the projections into attention and out of it. mlp_bias: of the MLP.
+        qk_norm: queries and keys are normed: each head by itself, all heads as one, or not.
+        attention_scale: of the products of queries and keys; head_dim ** -0.5 where None.
+        attention_softcap, logits_softcap: c in c * tanh(x / c); None where nothing is capped.
+        gated: the MLP multiplies activation(gate(x)) with up(x); else it is activation(up(x)).
+        experts: where an MLP is one of several.
         tied: the output matrix is the embedding.
-        attention_bias: biases on query, key, value and output. mlp_bias: on all three of the MLP.
-        window: a token attends to this many last tokens, itself included; None for all.
+        embed_scale: what embeddings are multiplied with.
+        learned_positions: a table of `max_positions` rows is added to the embeddings.
+        init_scale: deviation of new parameters.
         num_scores: outputs of the `score` head of a reward model; 0 for a language model, which
             has a vocabulary head instead.
     """
@@ -61,27 +84,37 @@ class DecoderConfig:
     head_dim: int
     mlp_width: int
     max_positions: int = 2048
-    rope_theta: float = 10_000.0
-    rope_scaling: Llama3Scaling | LinearScaling | None = None
+    kinds: tuple[LayerKind, ...] = (LayerKind(),)
+    norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-5
-    tied: bool = False
-    attention_bias: bool = False
+    norm_offset: float = 0.0
+    norms: Literal["before", "after", "around"] = "before"
+    parallel: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
     mlp_bias: bool = False
-    window: int | None = None
+    qk_norm: Literal["none", "head", "all"] = "none"
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logits_softcap: float | None = None
+    activation: Activation = "silu"
+    gated: bool = True
+    experts: Experts | None = None
+    tied: bool = False
+    embed_scale: float = 1.0
+    learned_positions: bool = False
     init_scale: float = 0.02
     num_scores: int = 0
 
-    @property
-    def num_params(self) -> int:
-        """How many numbers the parameters hold."""
-        query = self.width * self.heads * self.head_dim
-        attention = 2 * query + 2 * self.width * self.kv_heads * self.head_dim
-        if self.attention_bias:
-            attention += (self.heads + 2 * self.kv_heads) * self.head_dim + self.width
-        mlp = 3 * self.width * self.mlp_width + self.mlp_bias * (2 * self.mlp_width + self.width)
-        tables = self.vocab_size * (1 if self.tied or self.num_scores else 2) + self.num_scores
-        blocks = self.layers * (attention + mlp + 2 * self.width)
-        return tables * self.width + blocks + self.width
+    def __post_init__(self):
+        if len(self.kinds) not in (1, self.layers):
+            raise ValueError(f"{len(self.kinds)} kinds for {self.layers} layers; give 1 or all")
+        if len(set(self.kinds)) == 1:
+            object.__setattr__(self, "kinds", self.kinds[:1])
+
+    def kind(self, layer: int) -> LayerKind:
+        """What the layer of that index is."""
+        return self.kinds[layer if len(self.kinds) > 1 else 0]
 
 
 def draw_score(key: PRNGKeyArray, config: DecoderConfig) -> Float[Array, "c d"]:
@@ -92,33 +125,3 @@ def draw_score(key: PRNGKeyArray, config: DecoderConfig) -> Float[Array, "c d"]:
     """
     shape = (config.num_scores, config.width)
     return jax.random.normal(key, shape) / math.sqrt(config.width + 1)
-
-
-def rotary_frequencies(config: DecoderConfig) -> np.ndarray:
-    """Radians a position for each of the head_dim / 2 planes, float32."""
-    half = config.head_dim // 2
-    # float32 throughout, as the reference implementation computes them: at position 8,000 a
-    # float64 frequency would turn a plane by a visibly different angle.
-    exponent = np.arange(0, half, dtype=np.float32) * np.float32(2) / np.float32(config.head_dim)
-    frequency = (1.0 / np.float32(config.rope_theta) ** exponent).astype(np.float32)
-    match config.rope_scaling:
-        case None:
-            return frequency
-        case LinearScaling(factor=factor):
-            return frequency / np.float32(factor)
-        case Llama3Scaling() as s:
-            wavelength = 2 * math.pi / frequency
-            smooth = (s.original_positions / wavelength - s.low_freq_factor) / (
-                s.high_freq_factor - s.low_freq_factor
-            )
-            smooth = np.clip(smooth, 0.0, 1.0).astype(np.float32)
-            return ((1 - smooth) * frequency / s.factor + smooth * frequency).astype(np.float32)
-
-
-def rotary_angles(
-    config: DecoderConfig, position: Int[Array, "*n"]
-) -> tuple[Float[Array, "*n half"], Float[Array, "*n half"]]:
-    """Cosine and sine of each plane's angle at each position, float32."""
-    frequency = rotary_frequencies(config).reshape((1,) * position.ndim + (-1,))
-    angle = position[..., None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)

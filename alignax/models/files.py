@@ -83,6 +83,7 @@ class Checkpoint:
     def __init__(self, directory: Path, opened: Mapping[str, Any]):
         self.directory, self._opened = directory, opened
         self._added: dict[str, np.ndarray] = {}
+        self._stored: dict[str, str] = {}  # what a tensor that was renamed is called in its file
         self.tensors: dict[str, Tensor] = {}
         for file, handle in opened.items():
             for name in handle.keys():  # noqa: SIM118, a handle is not a mapping
@@ -93,12 +94,18 @@ class Checkpoint:
         """Part of a tensor. Only its bytes are read."""
         if name in self._added:
             return self._added[name][index]
-        return self._opened[self.tensors[name].file].get_slice(name)[index]
+        handle = self._opened[self.tensors[name].file]
+        return handle.get_slice(self._stored.get(name, name))[index]
 
     def add(self, name: str, tensor: Float[np.ndarray, "..."]) -> None:
         """Holds a further tensor, float32 and in no file, to be fetched as the others are."""
         self._added[name] = tensor
         self.tensors[name] = Tensor("added", tensor.shape, "F32")
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Gives tensors the names that a later layout has for them. Those not named keep theirs."""
+        self.tensors = {names.get(name, name): found for name, found in self.tensors.items()}
+        self._stored |= {new: old for old, new in names.items()}
 
     @property
     def dtype(self) -> str:

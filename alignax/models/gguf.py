@@ -15,12 +15,12 @@ import numpy as np
 
 from alignax.core.errors import BadInput
 from alignax.models import files
-from alignax.models.config import DecoderConfig, LinearScaling
-from alignax.models.families import to_hugging_face
+from alignax.models.config import DecoderConfig, LayerKind
+from alignax.models.families import tensor_shapes, to_hugging_face
 from alignax.models.gguf_tokenizer import write_tokenizer
 from alignax.models.pretrained import MAX_SHARD_BYTES
+from alignax.models.rotary import LinearScaling, Rope
 from alignax.models.settings import write_settings
-from alignax.models.stored import stored
 
 _NAMES = {
     "model.embed_tokens": "token_embd",
@@ -52,8 +52,7 @@ def convert(gguf_path: str | Path, directory: str | Path, *, dtype: str = "bfloa
     path = Path(gguf_path)
     with _opened(path) as (metadata, tensors):
         config = _config(metadata, tensors, str(path))
-        places = stored(config)
-        shapes = {name: place.stored_shape for place in places for name in place.names}
+        shapes = tensor_shapes(config, "llama")
         _check(shapes, tensors, str(path))
         described = to_hugging_face(config, "llama") | {"torch_dtype": dtype}
         for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
@@ -104,6 +103,11 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any], where: str)
     # Llama 3.1's scaling is stored as finished factors, from which its settings cannot be told.
     _require("rope_freqs.weight" not in tensors, "unscaled frequencies", "rope_freqs", where)
     factor = _decimal(metadata.get("llama.rope.scaling.factor", 1.0))
+    rope = Rope(
+        theta=_decimal(metadata.get("llama.rope.freq_base", 10_000.0)),
+        scaling=LinearScaling(factor=factor) if scaling == "linear" else None,
+    )
+    bias = "blk.0.attn_q.bias" in tensors
     return DecoderConfig(
         vocab_size=int(tensors["token_embd.weight"].shape[1]),
         width=width,
@@ -113,11 +117,11 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any], where: str)
         head_dim=head_dim,
         mlp_width=_integer(metadata, "feed_forward_length", where),
         max_positions=_integer(metadata, "context_length", where),
-        rope_theta=_decimal(metadata.get("llama.rope.freq_base", 10_000.0)),
-        rope_scaling=LinearScaling(factor=factor) if scaling == "linear" else None,
+        kinds=(LayerKind(rope=rope),),
         norm_eps=_decimal(metadata.get("llama.attention.layer_norm_rms_epsilon", 1e-5)),
         tied="output.weight" not in tensors,
-        attention_bias="blk.0.attn_q.bias" in tensors,
+        qkv_bias=bias,
+        out_bias=bias,
         mlp_bias="blk.0.ffn_gate.bias" in tensors,
         init_scale=1 / math.sqrt(width),  # not in the file; what SmolLM2 was begun with
     )

@@ -39,7 +39,13 @@ def outputs(
         return Outputs(logprobs=nothing, rewards=attributes[..., 0], attributes=attributes)
     hidden = hidden.reshape(layout.source.shape[0], -1, hidden.shape[-1])
     hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
-    logprobs = token_logprobs(hidden, model.head(params), layout.target, chunk_bytes=chunk_bytes)
+    logprobs = token_logprobs(
+        hidden,
+        model.head(params),
+        layout.target,
+        softcap=model.config.logits_softcap,
+        chunk_bytes=chunk_bytes,
+    )
     size = batch.mask.size
     slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
     flat = jnp.zeros(size, jnp.float32).at[slot].set(logprobs, mode="drop", unique_indices=False)
@@ -82,6 +88,10 @@ def score_responses(
     first = jnp.broadcast_to(last[:, None, None], (b, k, 1, last.shape[-1]))
     hidden = jnp.concatenate([first, hidden[:, :, :-1]], axis=2).reshape(b, k * r, -1)
     logprobs = token_logprobs(
-        hidden, model.head(params), responses.reshape(b, k * r), chunk_bytes=chunk_bytes
+        hidden,
+        model.head(params),
+        responses.reshape(b, k * r),
+        softcap=model.config.logits_softcap,
+        chunk_bytes=chunk_bytes,
     )
     return jnp.where(mask, logprobs.reshape(b, k, r), 0.0)

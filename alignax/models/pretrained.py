@@ -23,9 +23,15 @@ from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.models import files
 from alignax.models.config import DecoderConfig, draw_score
-from alignax.models.families import from_hugging_face, to_hugging_face
+from alignax.models.families import (
+    FAMILIES,
+    from_hugging_face,
+    places,
+    tensor_shapes,
+    to_hugging_face,
+)
 from alignax.models.settings import tokenizer_id, write_settings
-from alignax.models.stored import SCORE, Stored, stored
+from alignax.models.stored import SCORE, Stored
 
 MAX_SHARD_BYTES = 5 * 10**9  # as the hub's own tools cut them
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt"]
@@ -80,9 +86,8 @@ def load(
         if is_new and SCORE not in checkpoint.tensors:
             log.info("%s: a new score head, outputs: %d, seed: %d", directory, num_scores, seed)
             checkpoint.add(SCORE, np.asarray(draw_score(jax.random.key(seed), config)))
-        places = stored(config)
-        _check(checkpoint, places, config)
-        for place in places:
+        _check(checkpoint, config, raw["model_type"])
+        for place in places(config, raw["model_type"]):
             sharding = None if shardings is None else _at(shardings, place.path)
             inside = params
             for name in place.path[:-1]:
@@ -127,7 +132,9 @@ def save(
     """
     source = None if source is None else locate(source)
     raw = {} if source is None else _read_config(source)
-    family = str(family or raw.get("model_type") or ("mistral" if config.window else "llama"))
+    family = str(
+        family or raw.get("model_type") or ("mistral" if config.kind(0).window else "llama")
+    )
     dtype = dtype or _source_dtype(source, raw)
     if dtype not in files.DTYPES:
         known = ", ".join(files.DTYPES)
@@ -135,16 +142,20 @@ def save(
     if source is not None and raw.get("pad_token_id") is None and config.num_scores:
         raw["pad_token_id"] = tokenizer_id(source, "pad_token")
     described = to_hugging_face(config, family, raw, labels) | {"torch_dtype": dtype}
-    places = stored(config)
+    parameters = places(config, family)
     if jax.process_index() == 0:
-        shapes = {name: place.stored_shape for place in places for name in place.names}
+        shapes = tensor_shapes(config, family)
         with files.replacing(Path(directory)) as new:
             write_settings(new, described, source, eos=eos)
             files.write_weights(
-                new, shapes, _tensors(params, places), dtype=dtype, max_shard_bytes=max_shard_bytes
+                new,
+                shapes,
+                tensors(params, parameters),
+                dtype=dtype,
+                max_shard_bytes=max_shard_bytes,
             )
     else:
-        for _ in _tensors(params, places):
+        for _ in tensors(params, parameters):
             pass  # takes its part in gathering
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("alignax export")
@@ -216,8 +227,11 @@ def _with_head(
     return dataclasses.replace(config, num_scores=num_scores), not found
 
 
-def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: DecoderConfig) -> None:
-    expected = {name: place.stored_shape for place in places for name in place.names}
+def _check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> None:
+    names = FAMILIES[family].names
+    expected = tensor_shapes(config, family)
+    if names.optional and not any(name.startswith(names.optional) for name in checkpoint.tensors):
+        checkpoint.rename({name.removeprefix(names.optional): name for name in expected})
     missing = [name for name in expected if name not in checkpoint.tensors]
     if missing:
         raise BadInput(
@@ -228,13 +242,14 @@ def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: Dec
         )
     for name, shape in expected.items():
         checkpoint.check(name, shape)
+    embedding, head = (f"{names.parts[part]}.weight" for part in ("embed", "head"))
     extra = [
         name
         for name in checkpoint.tensors
         if name not in expected
-        and not name.endswith("rotary_emb.inv_freq")
-        and not (config.tied and name == "lm_head.weight" and _is_embedding(checkpoint, name))
-        and not (config.num_scores and name == "lm_head.weight")
+        and not name.endswith(names.dropped)
+        and not (config.tied and name == head and _is_same(checkpoint, name, embedding))
+        and not (config.num_scores and name == head)
     ]
     if extra:
         shown = ", ".join(extra[:3])
@@ -242,8 +257,7 @@ def _check(checkpoint: files.Checkpoint, places: tuple[Stored, ...], config: Dec
                     checkpoint.directory, len(extra), shown)  # fmt: skip
 
 
-def _is_embedding(checkpoint: files.Checkpoint, name: str) -> bool:
-    embedding = "model.embed_tokens.weight"
+def _is_same(checkpoint: files.Checkpoint, name: str, embedding: str) -> bool:
     if checkpoint.tensors[name].shape != checkpoint.tensors[embedding].shape:
         return False
     everything = (slice(None), slice(None))
@@ -272,15 +286,27 @@ def _read(
     return jax.make_array_from_callback(place.full_shape, sharding, part)
 
 
-def _tensors(params: Params, places: tuple[Stored, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """The checkpoint's tensors, one parameter at a time on the host."""
-    for place in places:
-        param = _at(params, place.path)
-        if isinstance(param, jax.Array) and not param.is_fully_addressable:
-            param = multihost_utils.process_allgather(param, tiled=True)
-        param = np.asarray(param)
-        for name, layer in zip(place.names, param if place.stacked else [param], strict=True):
-            yield name, place.to_stored(layer)
+def tensors(params: Params, parameters: tuple[Stored, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """The checkpoint's tensors, those of one name on the host at a time."""
+    together: dict[tuple[str, ...], list[Stored]] = {}
+    for place in parameters:
+        together.setdefault(place.names, []).append(place)
+    for names, sharing in together.items():
+        arrays = [place.each(_on_host(_at(params, place.path))) for place in sharing]
+        for i, name in enumerate(names):
+            if sharing[0].part is None:
+                yield name, sharing[0].to_stored(arrays[0][i])
+                continue
+            whole = np.empty(sharing[0].stored_shape, arrays[0].dtype)
+            for place, array in zip(sharing, arrays, strict=True):
+                place.fill(whole, array[i])
+            yield name, whole
+
+
+def _on_host(param: jax.Array | np.ndarray) -> np.ndarray:
+    if isinstance(param, jax.Array) and not param.is_fully_addressable:
+        param = multihost_utils.process_allgather(param, tiled=True)
+    return np.asarray(param)
 
 
 def _at(tree: Params, path: tuple[str, ...]) -> Any:

@@ -9,7 +9,6 @@ attention that they hand down.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -19,7 +18,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from alignax.core.axes import split_rows, whole
 from alignax.core.types import Layout, Params
-from alignax.models.attention import packed_attention
+from alignax.models import rotary
+from alignax.models.attention import packed_attention, softcapped
+from alignax.models.blocks import Block
 from alignax.models.caching import (
     Cache,
     cached_attention,
@@ -28,122 +29,11 @@ from alignax.models.caching import (
     visible,
     write,
 )
-from alignax.models.config import DecoderConfig, draw_score, rotary_angles
+from alignax.models.config import DecoderConfig, draw_score
+from alignax.models.parts import Norm, draw
 
-# (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
-Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 Remat = Literal["none", "attention", "block"]
-
-
-class Linear(nnx.Module):
-    """A product over the leading axes of the kernel, with an optional bias."""
-
-    def __init__(self, config, shape, axes, *, contract=1, bias=False, rngs):
-        draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
-        self.kernel = nnx.Param(config.init_scale * draw, axes=axes)
-        self.bias = nnx.Param(jnp.zeros(shape[contract:]), axes=axes[contract:]) if bias else None
-        self.contract = contract
-
-    def __call__(self, x):
-        out = _product(self.contract, x, self.kernel[...])
-        return out if self.bias is None else out + _spread(self.bias, out)
-
-
-def _plain_product(axes: int, x: Array, kernel: Array) -> Array:
-    """x times the kernel over the last axes of x, in the dtype of x."""
-    return jnp.tensordot(x, kernel.astype(x.dtype), axes=axes)
-
-
-def _product_forward(axes, x, kernel):
-    return _plain_product(axes, x, kernel), (x, kernel)
-
-
-def _product_backward(axes, saved, gradient):
-    x, kernel = saved
-    rows, out = tuple(range(x.ndim - axes)), tuple(range(axes, kernel.ndim))
-    back = tuple(range(len(rows), gradient.ndim))
-    x_gradient = jnp.tensordot(gradient, kernel.astype(gradient.dtype), axes=(back, out))
-    narrow_first = math.prod(kernel.shape[:axes]) <= math.prod(kernel.shape[axes:])
-    pair = (x, gradient) if narrow_first else (gradient, x)
-    summed = jnp.tensordot(*pair, axes=(rows, rows), preferred_element_type=jnp.float32)
-    if not narrow_first:
-        summed = jnp.moveaxis(summed, range(len(out)), range(axes, kernel.ndim))
-    return x_gradient, summed.astype(kernel.dtype)
-
-
-# A backward pass of its own: the kernel's gradient is summed in float32 whatever the dtype of x,
-# and of its two operands the narrower one is transposed. XLA on CPUs copies what it transposes,
-# and left alone it copies the wide hidden layer of every MLP: 12% of a block's time.
-_product = jax.custom_vjp(_plain_product, nondiff_argnums=(0,))
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _spread(weight, x):
-    return jnp.broadcast_to(weight[...].astype(x.dtype), x.shape)
-
-
-class RMSNorm(nnx.Module):
-    """x / rms(x) * scale, computed in float32."""
-
-    def __init__(self, config):
-        self.scale = nnx.Param(jnp.ones(config.width), axes=("embed",))
-        self.eps = config.norm_eps
-
-    def __call__(self, x):
-        wide = x.astype(jnp.float32)
-        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return wide.astype(x.dtype) * _spread(self.scale, x)
-
-
-class Attention(nnx.Module):
-    """Grouped-head attention with rotary positions (halves of a head rotate together)."""
-
-    def __init__(self, config, rngs):
-        linear = functools.partial(Linear, config, bias=config.attention_bias, rngs=rngs)
-        width, dim = config.width, config.head_dim
-        self.query = linear((width, config.heads, dim), ("embed", "heads", "head_dim"))
-        self.key = linear((width, config.kv_heads, dim), ("embed", "kv_heads", "head_dim"))
-        self.value = linear((width, config.kv_heads, dim), ("embed", "kv_heads", "head_dim"))
-        self.out = linear((config.heads, dim, width), ("heads", "head_dim", "embed"), contract=2)
-
-    def __call__(self, x, angles, attend: Attend):
-        query, key = _rotate(self.query(x), angles), _rotate(self.key(x), angles)
-        attended, kept = attend(query, key, self.value(x))
-        return self.out(attended), kept
-
-
-def _rotate(x, angles):
-    cos, sin = (a[..., None, :] for a in angles)
-    low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], -1).astype(x.dtype)
-
-
-class MLP(nnx.Module):
-    """silu(gate(x)) * up(x), brought down to the width again."""
-
-    def __init__(self, config, rngs):
-        linear = functools.partial(Linear, config, bias=config.mlp_bias, rngs=rngs)
-        self.gate = linear((config.width, config.mlp_width), ("embed", "mlp"))
-        self.up = linear((config.width, config.mlp_width), ("embed", "mlp"))
-        self.down = linear((config.mlp_width, config.width), ("mlp", "embed"))
-
-    def __call__(self, x):
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
-
-
-class Block(nnx.Module):
-    """Attention and MLP, each on a normed input and added to the residual stream."""
-
-    def __init__(self, config, rngs):
-        self.attention_norm = RMSNorm(config)
-        self.attention = Attention(config, rngs)
-        self.mlp_norm = RMSNorm(config)
-        self.mlp = MLP(config, rngs)
-
-    def __call__(self, x, angles, attend: Attend):
-        attended, kept = self.attention(self.attention_norm(x), angles, attend)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), kept
+EVERYTHING = 2**30  # a window that no text is longer than
 
 
 class Network(nnx.Module):
@@ -151,16 +41,17 @@ class Network(nnx.Module):
 
     def __init__(self, config, rngs):
         shape, axes = (config.vocab_size, config.width), ("vocab", "embed")
-        draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
-        self.embed = nnx.Param(config.init_scale * draw, axes=axes)
+        self.embed = nnx.Param(draw(config, rngs, shape), axes=axes)
+        if config.learned_positions:
+            places = (config.max_positions, config.width)
+            self.positions = nnx.Param(draw(config, rngs, places), axes=("positions", "embed"))
         keys = jax.random.split(rngs.params(), config.layers)
         self.layers = jax.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
-        self.norm = RMSNorm(config)
+        self.norm = Norm(config)
         if config.num_scores:
             self.score = nnx.Param(draw_score(rngs.params(), config), axes=("scores", "embed"))
         elif not config.tied:
-            draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
-            self.head = nnx.Param(config.init_scale * draw, axes=axes)
+            self.head = nnx.Param(draw(config, rngs, shape), axes=axes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +82,11 @@ class Decoder:
         """The parameters' shapes and dtypes, nothing allocated."""
         return nnx.to_pure_dict(self._abstract[1])
 
+    @functools.cached_property
+    def num_params(self) -> int:
+        """How many numbers the parameters hold."""
+        return sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract()))
+
     def axes(self) -> Params:
         """The logical axes of every parameter, in the structure of `abstract()`."""
 
@@ -215,18 +111,9 @@ class Decoder:
             reach: how far back each block of a row looks, where the plan knows it.
         """
 
-        def attend(query, key, value):
-            out = packed_attention(
-                query,
-                key,
-                value,
-                layout.group,
-                layout.response,
-                layout.position,
-                reach=reach,
-                window=self.config.window,
-            )
-            return out, None
+        def attend(query, key, value, window):
+            where = layout.group, layout.response, layout.position
+            return self._attention(query, key, value, *where, reach=reach, window=window), None
 
         if self.remat == "attention":
             attend = jax.checkpoint(attend)
@@ -252,10 +139,8 @@ class Decoder:
         group = jnp.where(index < lengths[:, None], 0, -1)
         segment = jnp.zeros_like(group)
 
-        def attend(query, key, value):
-            out = packed_attention(
-                query, key, value, group, segment, index, window=self.config.window
-            )
+        def attend(query, key, value, window):
+            out = self._attention(query, key, value, group, segment, index, window=window)
             return out, (key, value)
 
         hidden, (key, value) = self._run(params, prompts, index, attend)
@@ -275,24 +160,35 @@ class Decoder:
             params: as `unstack` gives them, where this is called more than once.
         """
         position = (cache.prompt_lengths[:, None] + cache.filled)[..., None]
-        angles = rotary_angles(self.config, position + jnp.arange(tokens.shape[2])[None, None])
-        x = params["embed"].astype(self.dtype)[tokens]
-        seen = visible(cache, tokens.shape[2], self.config.window)
+        position = position + jnp.arange(tokens.shape[2])[None, None]
+        x = self._enter(params, params["embed"].astype(self.dtype)[tokens], position)
+        kinds, count = self.config.kinds, tokens.shape[2]
+        angles = {rope: self._angles(rope, position) for rope in {kind.rope for kind in kinds}}
+        seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         keys, values = [], []
         for i, weights in enumerate(self.unstack(params)["layers"]):
+            kind = self.config.kind(i)
 
-            def attend(query, key, value, i=i):
+            def attend(query, key, value, i=i, kind=kind):
                 key, value = write(cache, i, key, value)
                 out = cached_attention(
-                    query, cache.prompt_key[i], cache.prompt_value[i], key, value, *seen
+                    query,
+                    cache.prompt_key[i],
+                    cache.prompt_value[i],
+                    key,
+                    value,
+                    *seen[kind.window],
+                    scale=self.config.attention_scale,
+                    softcap=self.config.attention_softcap,
                 )
                 return out, (key, value)
 
-            x, (key, value) = nnx.merge(self._abstract_block, weights)(x, angles, attend)
+            block = nnx.merge(self._abstract_block, weights)
+            x, (key, value) = block(x, angles[kind.rope], attend)
             keys.append(key)
             values.append(value)
         norm = nnx.merge(self._abstract_norm, params["norm"])
-        return norm(x), moved_on(cache, tuple(keys), tuple(values), tokens.shape[2])
+        return norm(x), moved_on(cache, tuple(keys), tuple(values), count)
 
     def unstack(self, params: Params) -> Params:
         """The parameters with a tuple of layers in place of stacked ones, in the compute dtype."""
@@ -310,28 +206,60 @@ class Decoder:
 
     @functools.cached_property
     def _abstract_norm(self) -> Any:
-        return nnx.split(jax.eval_shape(lambda: RMSNorm(self.config)))[0]
+        return nnx.split(jax.eval_shape(lambda: Norm(self.config)))[0]
 
     def logits(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
         """Unnormalised log-probabilities over the vocabulary, float32."""
         head = self.head(params).astype(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+        return softcapped(logits, self.config.logits_softcap)
 
     def scores(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
         """Outputs of the `score` head, in float32 whatever dtype the hidden states have."""
         score = whole(params["score"])  # small: it goes to the states, and not they to it
         return jnp.einsum("...d,cd->...c", hidden.astype(jnp.float32), score)
 
-    def _run(self, params, tokens, position, attend: Attend):
-        angles = rotary_angles(self.config, position)
-        network = nnx.merge(self._abstract[0], params)
-        x = split_rows(whole(network.embed[...].astype(self.dtype))[tokens])
+    def _attention(self, query, key, value, group, response, position, **how):
+        settings = {"scale": self.config.attention_scale, "softcap": self.config.attention_softcap}
+        return packed_attention(query, key, value, group, response, position, **settings, **how)
 
-        def layer(x, block):
-            x, kept = block(x, angles, attend)
+    def _angles(self, rope: rotary.Rope | None, position: Array):
+        """What turns queries and keys; None where no layer of the decoder turns them."""
+        if all(kind.rope is None for kind in self.config.kinds):
+            return None
+        return rotary.angles(rope, self.config.head_dim, position)
+
+    def _enter(self, params: Params, embedded: Array, position: Array) -> Array:
+        """The stream that the first block reads."""
+        if self.config.embed_scale != 1.0:
+            embedded = embedded * self.config.embed_scale
+        if self.config.learned_positions:
+            embedded = embedded + whole(params["positions"].astype(self.dtype))[position]
+        return embedded
+
+    def _run(self, params, tokens, position, attend):
+        network = nnx.merge(self._abstract[0], params)
+        embedded = whole(network.embed[...].astype(self.dtype))[tokens]
+        x = split_rows(self._enter(params, embedded, position))
+        kinds = self.config.kinds
+        ropes = list(dict.fromkeys(kind.rope for kind in kinds))
+        angles = [self._angles(rope, position) for rope in ropes]
+        each = None
+        if len(kinds) > 1:  # one block is compiled for all, and told which kind it is
+            which = jnp.array([ropes.index(kind.rope) for kind in kinds])
+            each = which, jnp.array([kind.window or EVERYTHING for kind in kinds])
+
+        def layer(x, inputs):
+            block, each = inputs
+            angle, window = angles[0], kinds[0].window
+            if each is not None:
+                window = each[1]
+                if len(ropes) > 1:
+                    angle = jax.tree.map(lambda *tables: jnp.stack(tables)[each[0]], *angles)
+            x, kept = block(x, angle, functools.partial(attend, window=window))
             return split_rows(x), kept
 
         if self.remat == "block":
             layer = jax.checkpoint(layer)
-        x, kept = jax.lax.scan(layer, x, network.layers)
+        x, kept = jax.lax.scan(layer, x, (network.layers, each))
         return network.norm(x), kept

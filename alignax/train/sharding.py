@@ -26,6 +26,8 @@ RULES = {
     "head_dim": None,
     "layers": None,
     "scores": None,
+    "positions": None,
+    "experts": None,
 }
 
 

@@ -19,8 +19,7 @@ from alignax.generate.reward_models import Model
 from alignax.generate.rewards import Rewards
 from alignax.generate.scoring import Scorer, Tokens
 from alignax.models import pretrained
-from alignax.models.families import from_hugging_face
-from alignax.models.stored import stored
+from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.transformer import Decoder
 from alignax.score import score
 from alignax.train import sharding
@@ -87,7 +86,7 @@ def golden_scorer(case, folder) -> Scorer:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     decoder = Decoder(config=from_hugging_face(config, case))
-    shapes = {name: place.stored_shape for place in stored(decoder.config) for name in place.names}
+    shapes = tensor_shapes(decoder.config, config["model_type"])
     save_file({n: weights(n, s) for n, s in shapes.items()}, folder / "model.safetensors")
     renderer = Renderer(tokenizer=chatml_tokenizer())
     names = scoring.output_names(folder)

@@ -16,7 +16,7 @@ LENGTH = 32  # sequences are padded to it, behind what is asked for, to be compi
 def logits(config, params, tokens):
     """[t] token ids to [t, v] logits."""
     t, half = len(tokens), config.head_dim // 2
-    frequency = config.rope_theta ** (-np.arange(half) / half)
+    frequency = config.kinds[0].rope.theta ** (-np.arange(half) / half)
     angle = np.arange(t)[:, None] * frequency[None]
     cos, sin = (jnp.asarray(f(angle), jnp.float32)[:, None] for f in (np.cos, np.sin))
     causal = np.tril(np.ones((1, t, t), bool))

@@ -1,6 +1,7 @@
 """config.json is read in old keys and new, and what cannot be computed is refused by name."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -9,19 +10,27 @@ import pytest
 from transformers import AutoConfig
 
 from alignax.core.errors import BadInput
-from alignax.models.config import (
-    DecoderConfig,
-    LinearScaling,
-    Llama3Scaling,
-    rotary_frequencies,
+from alignax.models import pretrained
+from alignax.models.config import DecoderConfig, LayerKind
+from alignax.models.families import (
+    FAMILIES,
+    from_hugging_face,
+    places,
+    tensor_shapes,
+    to_hugging_face,
 )
-from alignax.models.families import FAMILIES, from_hugging_face, to_hugging_face
-from alignax.models.stored import stored
+from alignax.models.rotary import LinearScaling, Llama3Scaling, Rope, YarnScaling, frequencies
 from alignax.models.transformer import Decoder
+from tests.golden import make_family_logits
 from tests.golden.make_llama_logits import CASES
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "llama_logits.npz")
-NEW_KEYS = json.loads(str(GOLDEN["configs"]))  # the same cases, as transformers 5 writes them
+FOLDER = pathlib.Path(__file__).parents[1] / "golden"
+FURTHER = np.load(FOLDER / "family_logits.npz")
+# The same cases, as transformers 5 writes them.
+NEW_KEYS = json.loads(str(np.load(FOLDER / "llama_logits.npz")["configs"]))
+CONFIGS = NEW_KEYS | json.loads(str(FURTHER["configs"]))
+OLD_KEYS = CASES | make_family_logits.CASES
+SCORES = json.loads(str(FURTHER["scores"]))
 
 LLAMA_3_2 = {
     "model_type": "llama",
@@ -56,12 +65,28 @@ COMPUTED = {  # the keys of transformers 5 that change what is computed
     *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps"),
     *("rope_parameters", "tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window"),
-    "max_position_embeddings",
+    *("max_position_embeddings", "layer_types", "use_sliding_window", "max_window_layers"),
+    *("no_rope_layers", "hidden_activation", "query_pre_attn_scalar", "attn_logit_softcapping"),
+    *("final_logit_softcapping", "num_experts_per_tok", "num_local_experts", "norm_topk_prob"),
+    *("moe_intermediate_size", "mlp_only_layers", "decoder_sparse_step", "n_embd", "n_layer"),
+    *("n_head", "n_inner", "n_positions", "activation_function", "layer_norm_epsilon"),
+    *("layer_norm_eps", "use_parallel_residual", "partial_rotary_factor"),
 }
+
+
+def plainly(value):
+    """Rotary settings without what says the same twice, or says the default."""
+    if not isinstance(value, dict):
+        return value
+    usual = {"type": value.get("type"), "beta_fast": 32, "beta_slow": 1}
+    return {k: plainly(v) for k, v in value.items() if k not in usual or v != usual[k]}
 
 
 def test_llama_3_2_is_read_field_by_field():
     config = from_hugging_face(LLAMA_3_2, "config.json")
+    scaling = Llama3Scaling(
+        factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=8192
+    )
     assert config == DecoderConfig(
         vocab_size=128256,
         width=2048,
@@ -71,24 +96,21 @@ def test_llama_3_2_is_read_field_by_field():
         head_dim=64,
         mlp_width=8192,
         max_positions=131072,
-        rope_theta=500_000.0,
-        rope_scaling=Llama3Scaling(
-            factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=8192
-        ),
+        kinds=(LayerKind(rope=Rope(theta=500_000.0, scaling=scaling)),),
         norm_eps=1e-5,
         tied=True,
     )
-    assert config.num_params == 1_235_814_400  # as the model card has it: 1.23B
+    assert Decoder(config=config).num_params == 1_235_814_400  # as the model card has it: 1.23B
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CONFIGS)
 def test_old_and_new_keys_say_the_same(case):
-    old = from_hugging_face(CASES[case], "old")
-    assert old == from_hugging_face(NEW_KEYS[case], "new")
+    old = from_hugging_face(OLD_KEYS[case], "old")
+    assert old == from_hugging_face(CONFIGS[case], "new")
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("configs", [CASES, NEW_KEYS], ids=["old keys", "new keys"])
+@pytest.mark.parametrize("case", CONFIGS)
+@pytest.mark.parametrize("configs", [OLD_KEYS, CONFIGS], ids=["old keys", "new keys"])
 def test_what_is_written_is_read_back_the_same_here_and_by_transformers(case, configs, tmp_path):
     source = configs[case]
     config = from_hugging_face(source, "config.json")
@@ -97,11 +119,11 @@ def test_what_is_written_is_read_back_the_same_here_and_by_transformers(case, co
     (tmp_path / "config.json").write_text(json.dumps(written))
     theirs = AutoConfig.from_pretrained(tmp_path).to_dict()
     assert str(theirs["dtype"]) in ("bfloat16", "torch.bfloat16")
-    expected = dict(NEW_KEYS[case])
-    expected["rope_parameters"] = dict(expected["rope_parameters"])
-    expected["rope_parameters"].pop("type", None)  # the old name of rope_type, kept beside it
+    expected = CONFIGS[case]
     for key in COMPUTED & expected.keys():
-        assert theirs[key] == expected[key], key
+        if key == "head_dim" and expected[key] is None:
+            continue  # derived there, and written here
+        assert plainly(theirs[key]) == plainly(expected[key]), key
 
 
 def test_absent_heads_and_head_dim_follow_from_the_others():
@@ -111,8 +133,9 @@ def test_absent_heads_and_head_dim_follow_from_the_others():
 
 def test_an_absent_window_of_mistral_is_4096_and_a_null_one_is_none():
     mistral = {k: v for k, v in CASES["window"].items() if k != "sliding_window"}
-    assert from_hugging_face(mistral, "c").window == 4096
-    assert from_hugging_face(mistral | {"sliding_window": None}, "c").window is None
+    assert from_hugging_face(mistral, "c").kinds[0].window == 4096
+    null = from_hugging_face(mistral | {"sliding_window": None}, "c")
+    assert null.kinds[0].window is None
 
 
 def test_the_source_keeps_what_is_not_the_decoders():
@@ -127,13 +150,12 @@ def test_the_source_keeps_what_is_not_the_decoders():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "lama"}, "llama, mistral; got 'lama'.\n    Did you mean llama?"),
-        ({"model_type": None}, "llama, mistral; got none"),
-        ({"hidden_act": "gelu"}, "hidden_act to be 'silu'; got 'gelu'"),
+        ({"model_type": "lama"}, "gpt_neox; got 'lama'.\n    Did you mean llama?"),
+        ({"model_type": None}, "gpt_neox; got none"),
+        ({"hidden_act": "tanh"}, "hidden_act, one of silu"),
         ({"pretraining_tp": 2}, "pretraining_tp to be 1; got 2"),
         ({"quantization_config": {"bits": 4}}, "no quantization_config; got {'bits': 4}"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "linear, llama3; got 'yarn'"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "got 'dynamic'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "yarn; got 'dynamic'"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "got 'longrope'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor, a positive"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
@@ -160,9 +182,9 @@ def test_a_missing_key_is_named():
 
 def test_a_layout_without_a_place_for_a_setting_is_refused():
     window = from_hugging_face(CASES["window"], "c")
-    with pytest.raises(BadInput, match="window = 9"):
+    with pytest.raises(BadInput, match=r"kinds = .*window=9"):
         to_hugging_face(window, "llama")
-    with pytest.raises(BadInput, match="attention_bias = True"):
+    with pytest.raises(BadInput, match="qkv_bias = True"):
         to_hugging_face(from_hugging_face(CASES["biases"], "c"), "mistral")
 
 
@@ -216,11 +238,11 @@ def test_a_classifier_pads_with_the_sources_token_or_else_its_first_end():
 
 
 @pytest.mark.parametrize("num_scores", [0, 3])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CONFIGS)
 def test_every_parameter_has_one_place_in_the_checkpoint(case, num_scores):
-    config = dataclasses.replace(from_hugging_face(CASES[case], "c"), num_scores=num_scores)
-    places = {place.path: place.full_shape for place in stored(config)}
-    params = Decoder(config=config).abstract()
+    config = dataclasses.replace(from_hugging_face(CONFIGS[case], "c"), num_scores=num_scores)
+    found = places(config, CONFIGS[case]["model_type"])
+    decoder = Decoder(config=config)
 
     def leaves(tree, path=()):
         for name, value in tree.items():
@@ -229,19 +251,25 @@ def test_every_parameter_has_one_place_in_the_checkpoint(case, num_scores):
             else:
                 yield (*path, name), value.shape
 
-    assert places == dict(leaves(params))
-    total = sum(int(np.prod(p.stored_shape)) * len(p.names) for p in stored(config))
-    assert total == config.num_params
+    assert {place.path: place.full_shape for place in found} == dict(leaves(decoder.abstract()))
+    shapes = tensor_shapes(config, CONFIGS[case]["model_type"]).values()
+    assert sum(int(np.prod(shape)) for shape in shapes) == decoder.num_params
 
 
-def test_part_of_a_parameter_is_read_from_part_of_the_tensors():
-    for place in stored(from_hugging_face(CASES["biases"], "c")):
-        whole = np.arange(np.prod(place.full_shape), dtype=np.float32).reshape(place.full_shape)
-        layers = whole if place.stacked else whole[None]
-        tensors = {n: place.to_stored(x) for n, x in zip(place.names, layers, strict=True)}
+@pytest.mark.parametrize("case", ["biases", "phi3", "gpt2", "neox", "mixtral"])
+def test_part_of_a_parameter_is_read_from_part_of_the_tensors(case):
+    config, family = from_hugging_face(CONFIGS[case], "c"), CONFIGS[case]["model_type"]
+    found = places(config, family)
+    draw, params = np.random.default_rng(0), {}
+    for place in found:
+        inside = functools.reduce(lambda tree, n: tree.setdefault(n, {}), place.path[:-1], params)
+        inside[place.path[-1]] = draw.standard_normal(place.full_shape).astype(np.float32)
+    tensors = dict(pretrained.tensors(params, found))
+    for place in found:
+        whole = functools.reduce(lambda tree, name: tree[name], place.path, params)
         fetched = []
 
-        def fetch(name, index, tensors=tensors, fetched=fetched):
+        def fetch(name, index, fetched=fetched):
             fetched.append(tensors[name][index].size)
             return tensors[name][index]
 
@@ -253,26 +281,110 @@ def test_part_of_a_parameter_is_read_from_part_of_the_tensors():
             fetched.clear()
             part = place.read(tuple(half), fetch, whole.dtype)
             np.testing.assert_array_equal(part, whole[tuple(half)])
-            name = place.path[-2:]
-            if not (name[0] in ("query", "key", "value", "out") and size == 8):
-                assert sum(fetched) == part.size, (place.path, axis)  # the bytes needed, no more
+            # The bytes needed and no more, unless entries of a head are asked for: rows of a
+            # matrix that has all heads' entries in one axis.
+            heads = place.path[-2:][0] in ("query", "key", "value", "out")
+            inner = axis - len(place.over) in (place.axes[0][1:] + place.axes[-1][1:])
+            if not (heads and (inner or (place.part and family == "gpt_neox"))):
+                assert sum(fetched) == part.size, (place.path, axis)
 
 
 def test_frequencies_are_those_of_the_papers():
-    base = DecoderConfig(
-        vocab_size=8, width=8, layers=1, heads=1, kv_heads=1, head_dim=4, mlp_width=8
-    )
     # theta^(-2i/d): 1 and 10000^(-1/2)
-    np.testing.assert_allclose(rotary_frequencies(base), [1.0, 0.01], rtol=1e-7)
-    linear = dataclasses.replace(base, rope_scaling=LinearScaling(factor=4.0))
-    np.testing.assert_allclose(rotary_frequencies(linear), [0.25, 0.0025], rtol=1e-7)
+    np.testing.assert_allclose(frequencies(Rope(), 4), [1.0, 0.01], rtol=1e-7)
+    linear = Rope(scaling=LinearScaling(factor=4.0))
+    np.testing.assert_allclose(frequencies(linear, 4), [0.25, 0.0025], rtol=1e-7)
     # Wavelengths 6.28 and 628 against 100 / 4 and 100 / 1: the first is kept, the second / 8.
-    scaling = Llama3Scaling(
+    llama3 = Llama3Scaling(
         factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=100
     )
-    llama3 = dataclasses.replace(base, rope_scaling=scaling)
-    np.testing.assert_allclose(rotary_frequencies(llama3), [1.0, 0.00125], rtol=1e-6)
+    np.testing.assert_allclose(frequencies(Rope(scaling=llama3), 4), [1.0, 0.00125], rtol=1e-6)
+    # Within 1,000 positions a plane i turns 1000 / (2 pi) * 10000^(-i / 2) times: 32 times where
+    # i is 0.35, once where it is 1.10. Rounded out to 0 and 2: plane 0 is kept, and plane 1 stands
+    # half way between 0.01 and 0.01 / 8.
+    yarn = YarnScaling(factor=8.0, original_positions=1000, attention_factor=1.2)
+    np.testing.assert_allclose(frequencies(Rope(scaling=yarn), 4), [1.0, 0.005625], rtol=1e-6)
+    # Of 8 entries, the first 4 turn.
+    np.testing.assert_allclose(frequencies(Rope(dims=4), 8), [1.0, 0.01], rtol=1e-7)
 
 
 def test_families_are_listed_by_their_model_type():
-    assert list(FAMILIES) == ["llama", "mistral"]
+    assert sorted(FAMILIES) == [
+        *("gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2"),
+        *("phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "message"),
+    [
+        ("qwen2", {"layer_types": ["full_attention"]}, "layer_types, a list of 3"),
+        (
+            "qwen2",
+            {"layer_types": ["full_attention"] * 2 + ["sliding_attention"]},
+            "without windows, since use_sliding_window is off",
+        ),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, "mlp_only_layers, such that all layers"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step, such that all layers"),
+        ("smollm3", {"no_rope_layers": [1, 1]}, "no_rope_layers, a list of 5 zeros and ones"),
+        (
+            "gemma2",
+            {"use_bidirectional_attention": True},
+            "attention to be False; got True",
+        ),
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": []}}, "got 'longrope'"),
+        ("phi3", {"rope_parameters": {"partial_rotary_factor": 0.4}}, "an even number of the 8"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "to be False; got True"),
+        ("gpt2", {"activation_function": "tanh"}, "activation_function, one of silu"),
+        ("neox", {"use_parallel_residual": "no"}, "use_parallel_residual, true or false"),
+        ("untied", {"attn_logit_softcapping": 50.0}, "no attn_logit_softcapping, which this"),
+        ("untied", {"sliding_window": 512}, "no sliding_window, which this model_type"),
+        ("untied", {"num_local_experts": 8}, "num_local_experts to be 0; got 8"),
+        ("olmo2", {"clip_qkv": 8.0}, "no clip_qkv; got 8.0"),
+        ("qwen2_yarn", {"rope_scaling": {"rope_type": "yarn", "factor": 2, "mscale": 1.0}}, "msca"),
+    ],
+    ids=str,
+)
+def test_what_a_family_cannot_compute_is_refused_by_name(case, change, message):
+    if "rope_scaling" in change:
+        change = change | {"rope_parameters": None}
+    with pytest.raises(BadInput) as raised:
+        from_hugging_face(CONFIGS[case] | change, "some/config.json")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 21},
+        {"attn_logit_softcapping": None},
+        {"vendor_note": 7},
+        {"partial_rotary_factor": 1.0},
+    ],
+    ids=str,
+)
+def test_keys_that_change_nothing_are_passed_over(change):
+    assert from_hugging_face(SMALL | change, "c") == from_hugging_face(SMALL, "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("phi", "The nearest is gpt_neox, but its attention and MLP share one norm."),
+        ("gemma3", "The nearest is gemma3_text, but it has a vision tower"),
+        ("qwen4", "Did you mean qwen"),
+    ],
+)
+def test_a_family_that_is_not_computed_is_told_the_nearest(name, message):
+    with pytest.raises(BadInput) as raised:
+        from_hugging_face(SMALL | {"model_type": name}, "c")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_sequence_classifier_has_the_class_that_transformers_has_for_it(case):
+    config = dataclasses.replace(from_hugging_face(CONFIGS[case], "c"), num_scores=1)
+    written = to_hugging_face(config, CONFIGS[case]["model_type"])
+    if case in SCORES:
+        assert written["architectures"] == [SCORES[case]]
+    assert from_hugging_face(written, "c") == config

@@ -13,9 +13,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from alignax.core.errors import BadInput
 from alignax.models import pretrained
-from alignax.models.families import from_hugging_face
+from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.gguf import convert
-from alignax.models.stored import stored
 from tests.golden.make_llama_logits import CASES, weights
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 
@@ -41,9 +40,8 @@ NAMES = {  # as llama.cpp's converter has them
 
 def tensors(config):
     return {
-        name: weights(name, place.stored_shape).astype(ml_dtypes.bfloat16).astype(np.float32)
-        for place in stored(config)
-        for name in place.names
+        name: weights(name, shape).astype(ml_dtypes.bfloat16).astype(np.float32)
+        for name, shape in tensor_shapes(config, "llama").items()
     }
 
 
@@ -69,7 +67,7 @@ def write(path, config=CONFIG, *, change=lambda writer: None, leave_out=(), pre=
     writer.add_head_count_kv(config.kv_heads)
     writer.add_key_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_rope_freq_base(config.kinds[0].rope.theta)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_tokenizer_model(extra.get("tokenizer", "gpt2"))
     writer.add_tokenizer_pre(pre)

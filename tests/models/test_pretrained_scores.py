@@ -12,8 +12,7 @@ from transformers import AutoConfig
 
 from alignax.core.errors import BadInput
 from alignax.models import files, pretrained
-from alignax.models.families import from_hugging_face
-from alignax.models.stored import stored
+from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.transformer import Decoder
 from alignax.train import sharding
 from tests.golden.make_llama_logits import weights
@@ -33,9 +32,10 @@ def publish_classifier(directory, case, dtype=np.float32):
     number = settings.pop("num_labels")
     settings |= {"id2label": {str(i): f"LABEL_{i}" for i in range(number)}}
     tensors = {
-        name: weights(name, place.stored_shape).astype(dtype)
-        for place in stored(from_hugging_face(settings, case))
-        for name in place.names
+        name: weights(name, shape).astype(dtype)
+        for name, shape in tensor_shapes(
+            from_hugging_face(settings, case), settings["model_type"]
+        ).items()
     }
     assert tensors["score.weight"].shape == (number, 32)
     directory.mkdir()

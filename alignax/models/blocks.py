@@ -1,0 +1,63 @@
+"""A layer of a decoder: attention and MLP about a residual stream, as the config arranges them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array
+
+from alignax.models.parts import MLP, ExpertMLP, Linear, Norm
+from alignax.models.rotary import rotate
+
+# (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
+Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
+
+
+class Attention(nnx.Module):
+    """Grouped-head attention: projections in and out, with rotary positions where there are any."""
+
+    def __init__(self, config, rngs):
+        linear = functools.partial(Linear, config, bias=config.qkv_bias, rngs=rngs)
+        width, heads, kv_heads, dim = config.width, config.heads, config.kv_heads, config.head_dim
+        self.query = linear((width, heads, dim), ("embed", "heads", "head_dim"))
+        self.key = linear((width, kv_heads, dim), ("embed", "kv_heads", "head_dim"))
+        self.value = linear((width, kv_heads, dim), ("embed", "kv_heads", "head_dim"))
+        shape, axes = (heads, dim, width), ("heads", "head_dim", "embed")
+        self.out = Linear(config, shape, axes, contract=2, bias=config.out_bias, rngs=rngs)
+        each = {"head": 1, "all": 2, "none": 0}[config.qk_norm]  # axes that are normed as one
+        shapes = ((heads, dim), ("heads", "head_dim")), ((kv_heads, dim), ("kv_heads", "head_dim"))
+        norms = [Norm(config, s[-each:], a[-each:]) if each else None for s, a in shapes]
+        self.query_norm, self.key_norm = norms
+
+    def __call__(self, x, angles, attend: Attend):
+        query, key = _through(self.query_norm, self.query(x)), _through(self.key_norm, self.key(x))
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        attended, kept = attend(query, key, self.value(x))
+        return self.out(attended), kept
+
+
+class Block(nnx.Module):
+    """Attention, then an MLP or experts, each added to the residual stream."""
+
+    def __init__(self, config, rngs):
+        before, after = config.norms != "after", config.norms != "before"
+        self.attention_norm = Norm(config) if before else None
+        self.attention = Attention(config, rngs)
+        self.attention_out_norm = Norm(config) if after else None
+        self.mlp_norm = Norm(config) if before else None
+        self.mlp = (ExpertMLP if config.experts else MLP)(config, rngs)
+        self.mlp_out_norm = Norm(config) if after else None
+        self.parallel = config.parallel
+
+    def __call__(self, x, angles, attend: Attend):
+        attended, kept = self.attention(_through(self.attention_norm, x), angles, attend)
+        attended = _through(self.attention_out_norm, attended)
+        middle = x if self.parallel else x + attended
+        out = middle + _through(self.mlp_out_norm, self.mlp(_through(self.mlp_norm, middle)))
+        return (out + attended if self.parallel else out), kept
+
+
+def _through(norm, x):
+    return x if norm is None else norm(x)
