@@ -2,21 +2,22 @@
 
 Which part of a response the assistant said is found by rendering the conversation turn by turn,
 never by searching for its content: templates strip, indent and quote. Prompt and response are
-tokenised apart, as they are when the response is sampled.
+tokenised apart, as they are when the response is sampled (`joining`).
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Message, Text
+from alignax.data import joining, templates
 from alignax.data.bad_rows import BadRow
+from alignax.data.tokenizers import encode, opening
 
 PROBE = "Answer-7f3a"  # content that no template writes by itself
 
@@ -60,22 +61,26 @@ class Renderer:
     Fields:
         tokenizer: a Hugging Face tokenizer.
         template: whether the chat template is used.
-        chat_template: the text of a template that replaces the tokenizer's.
+        chat_template: a template that replaces the tokenizer's: a name of `templates.NAMED`, the
+            path of a Jinja file, or its text.
+        chat_template_kwargs: what the template is told beside the conversation, such as
+            `enable_thinking`.
         extra_end_ids: further ids that end a turn, as in a model's generation config.
+
+    Raises:
+        BadInput: no template, one that cannot be rendered or that writes BOS twice in a row, or
+            no token that ends a turn.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: Literal["chat", "none"] = "chat"
     chat_template: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     extra_end_ids: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.template == "chat" and not (self.chat_template or self.tokenizer.chat_template):
-            raise BadInput(
-                "a tokenizer with a chat template",
-                f"none in {self.tokenizer.name_or_path or type(self.tokenizer).__name__}",
-                'Set data.template="none", or give a template file as data.chat_template.',
-            )
+        if self.template == "chat":
+            self._check_template()
         if not self.end_ids:
             raise BadInput(
                 "a token that ends a turn",
@@ -89,7 +94,7 @@ class Renderer:
         Example (ChatML): user "Hi" -> "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n"
         """
         if self.template == "none":
-            return self._plain(prompt, origin)
+            return self._plain_prompt(prompt, origin)
         return self._render(self._turns(prompt, "user", origin), origin, ask=True)
 
     def render(self, prompt: Text, responses: Sequence[Text], origin: str = "") -> Rendered:
@@ -108,7 +113,10 @@ class Renderer:
         """
         text = self.prompt(prompt, origin)
         if self.template == "none":
-            pieces = ((Segment(self._plain(response, origin), True),) for response in responses)
+            texts = [self._plain(response, origin) for response in responses]
+            for response in texts:
+                self._check_plain_response(response, origin)
+            pieces = ((Segment(response, True),) for response in texts)
         else:
             before = self._turns(prompt, "user", origin)
             answers = (self._turns(response, "assistant", origin) for response in responses)
@@ -118,13 +126,34 @@ class Renderer:
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered prompts, BOS included where one belongs, and never twice."""
         start = self._opening if self.template == "none" else []
-        ids = self._encode(texts)
+        ids = encode(self.tokenizer, list(texts))
         return [row if row[: len(start)] == start else start + row for row in ids]
 
-    def continuation_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts that go on where another ended: without BOS or a leading space."""
-        anchor, count = self._anchor
-        return [row[count:] for row in self._encode([anchor + text for text in texts])]
+    def continuation_ids(
+        self, texts: Sequence[str], after: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """Token ids of texts that go on where another ended, without BOS.
+
+        Args:
+            after: the text that each goes on from, of which the end is enough; the header of an
+                answer where None.
+        """
+        if after is None:
+            after = [self._header] * len(texts)
+        if self.template == "none":
+            after = [""] * len(texts)
+        return joining.continuation_ids(self.tokenizer, self._special, texts, after)
+
+    @functools.cached_property
+    def text(self) -> str | None:
+        """The text of the chat template that is used; None in "none" mode."""
+        if self.template == "none":
+            return None
+        given = templates.choose(self.chat_template, self.tokenizer, "data.chat_template")
+        if given is not None:
+            return given
+        own: Any = self.tokenizer.chat_template  # several templates are a dictionary
+        return own.get("default") if isinstance(own, dict) else own
 
     @functools.cached_property
     def end_ids(self) -> frozenset[int]:
@@ -160,11 +189,57 @@ class Renderer:
     def _eos_id(self) -> int | None:
         return cast(int | None, self.tokenizer.eos_token_id)
 
+    def _check_template(self) -> None:
+        """Refuses a template that works for no conversation, before any row is blamed for it."""
+        if not self.text:
+            name = templates.suggestion(self.tokenizer)
+            why = "its vocabulary has the tokens" if name != "plain" else "it needs no tokens"
+            raise BadInput(
+                "a tokenizer with a chat template",
+                f"none in {self.tokenizer.name_or_path or type(self.tokenizer).__name__}",
+                f'Set data.chat_template="{name}" ({why}), or another of '
+                f"{', '.join(templates.NAMED)}, or a Jinja file; or set data.template="
+                '"none" for strings that are to be taken as they stand.',
+            )
+        try:
+            _ = self._closing
+            (ids,) = self.prompt_ids([self._render((Message("user", "Question"),), "", ask=True)])
+        except BadRow as error:
+            raise BadInput(
+                "a chat template that renders a question and its answer",
+                error.got,
+                "Mend it, or give another as data.chat_template.",
+                where="chat template",
+            ) from error
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and any(a == b == bos for a, b in zip(ids, ids[1:], strict=False)):
+            raise BadInput(
+                "a chat template that writes BOS once",
+                f"{self.tokenizer.bos_token} twice in a row",
+                "Take one of them out of the template.",
+                where="chat template",
+            )
+
+    @functools.cached_property
+    def _header(self) -> str:
+        """The end of a prompt: what the template writes before an answer."""
+        if self.template == "none":
+            return ""
+        return self._render((Message("user", "Question"),), "", ask=True)[-joining.REACH :]
+
     @functools.cached_property
     def _closing(self) -> Closing:
         turns = (Message("user", "Question"), Message("assistant", PROBE))
-        closing = self._render(turns, "", ask=False).rpartition(PROBE)[2]
-        found = self._special.search(closing)
+        _, probe, closing = self._render(turns, "", ask=False).rpartition(PROBE)
+        if not probe:
+            raise BadRow(
+                "refused by the chat template",
+                "a template that writes what the assistant said",
+                f"one that leaves it out: {closing[:60]!r}",
+                "Mend the template.",
+                where="",
+            )
+        found = self._control.search(closing)
         if not found:
             return Closing("", closing, None)
         return Closing(closing[: found.end()], closing[found.end() :], found.group())
@@ -174,38 +249,18 @@ class Renderer:
         """Finds any special token that is written out in a text."""
         added = self.tokenizer.added_tokens_decoder.values()
         tokens = {token.content for token in added if token.special}
-        tokens |= set(self.tokenizer.all_special_tokens)
-        longest_first = sorted(filter(None, tokens), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        return _any_of(tokens | set(self.tokenizer.all_special_tokens))
+
+    @functools.cached_property
+    def _control(self) -> re.Pattern[str]:
+        """Finds special tokens, and added ones that are not marked as special, but for spaces."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        seen = {token for token in added if token.strip()}
+        return _any_of(seen | set(self.tokenizer.all_special_tokens))
 
     @functools.cached_property
     def _opening(self) -> list[int]:
-        """What the tokenizer puts before a text by itself; what it puts after one is left out."""
-        ids, (bare,) = self.tokenizer("a")["input_ids"], self._encode(["a"])
-        starts = range(len(ids) - len(bare) + 1)
-        return next((ids[:i] for i in starts if ids[i : i + len(bare)] == bare), [])
-
-    @functools.cached_property
-    def _anchor(self) -> tuple[str, int]:
-        """A text to put before a continuation, and how many tokens of it to take away again.
-
-        Tokenizers in the manner of SentencePiece put a space before any text, which is wrong for
-        one that goes on where another ended. After a newline, which no piece merges with, they do
-        not.
-        """
-        ids = self._encode(["a", "\n", "\na"])
-        first = self.tokenizer.convert_ids_to_tokens(ids[0])[0]
-        if first.startswith("▁") and ids[2][: len(ids[1])] == ids[1]:
-            return "\n", len(ids[1])
-        return "", 0
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        # Not verbose: what is longer than the model is the affair of `TokenLimits`.
-        return self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        return opening(self.tokenizer)
 
     def _plain(self, text: Text, origin: str) -> str:
         if isinstance(text, str):
@@ -217,15 +272,39 @@ class Renderer:
             where=origin or None,
         )
 
+    def _plain_prompt(self, prompt: Text, origin: str) -> str:
+        text, bos = self._plain(prompt, origin), self.tokenizer.bos_token
+        if bos and text.startswith(f"{bos}{bos}"):
+            raise _doubled(f"{bos} at the start of a prompt", origin)
+        return text
+
+    def _check_plain_response(self, text: str, origin: str) -> None:
+        """Refuses BOS in the middle of a sequence, and two ends where one is meant."""
+        bos, bos_id = self.tokenizer.bos_token, self.tokenizer.bos_token_id
+        if bos and bos_id not in self.end_ids and text.startswith(str(bos)):
+            raise BadRow(
+                "BOS in a response",
+                "a response that goes on from its prompt",
+                f"one that begins with {bos}",
+                "Remove it, or set on_bad_row='drop'.",
+                where=origin,
+            )
+        for end in self.tokenizer.convert_ids_to_tokens(sorted(self.end_ids)):
+            if end and text.endswith(f"{end}{end}"):
+                raise _doubled(f"{end} at the end of a response", origin)
+
     def _turns(self, text: Text, role: str, origin: str) -> tuple[Message, ...]:
         turns = (Message(role, text),) if isinstance(text, str) else text
+        end = self._closing.token
         for turn in turns:
-            if found := self._special.search(turn.content):
+            found = self._special.search(turn.content)
+            token = found.group() if found else end if end and end in turn.content else None
+            if token:
                 # The tokenizer would take it for the token itself and end or open a turn there.
                 raise BadRow(
                     "special token in the text",
                     "text without the tokenizer's special tokens",
-                    f"{found.group()} in a turn of the {turn.role}",
+                    f"{token} in a turn of the {turn.role}",
                     "Remove it, or set on_bad_row='drop'.",
                     where=origin,
                 )
@@ -256,15 +335,21 @@ class Renderer:
         try:
             text = self.tokenizer.apply_chat_template(
                 [turn._asdict() for turn in turns],
-                chat_template=self.chat_template,
+                chat_template=self.text,
                 tokenize=False,
                 add_generation_prompt=ask,
+                **self.chat_template_kwargs,
             )
-        except jinja2.TemplateError as error:
+        # A template is a program: it may raise jinja2's errors, with a reason for a person, and
+        # those of the operations in it. The sandbox answers what it forbids by the former.
+        except Exception as error:
+            line = getattr(error, "lineno", None)
+            place = f" (line {line} of the template)" if line else ""
             raise BadRow(
                 "refused by the chat template",
                 "a conversation that the chat template accepts",
-                f"turns by {', '.join(turn.role for turn in turns)}: {error}",
+                f"turns by {', '.join(turn.role for turn in turns)}: "
+                f"{str(error) or type(error).__name__}{place}",
                 "Mend the row, or set on_bad_row='drop'.",
                 where=origin,
             ) from error
@@ -285,6 +370,22 @@ class Renderer:
         return text.removesuffix(self._closing.after)
 
 
+def _any_of(tokens: set[str]) -> re.Pattern[str]:
+    """Finds any of these; of two at one place, the longer one."""
+    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _doubled(what: str, origin: str) -> BadRow:
+    return BadRow(
+        "a special token twice in a row",
+        "BOS and end-of-turn tokens once each",
+        f"twice {what}",
+        "Remove one of them, or set on_bad_row='drop'.",
+        where=origin,
+    )
+
+
 def _rewritten(part: str, whole: str, origin: str) -> BadRow:
     same = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), 0)
     return BadRow(
@@ -293,6 +394,7 @@ def _rewritten(part: str, whole: str, origin: str) -> BadRow:
         f"at character {same}",
         repr(whole[same : same + 30]),
         "The template rewrites earlier turns, so a prompt in training is not the prompt in use. "
-        "Give another template as data.chat_template, or set on_bad_row='drop'.",
+        "Put all turns but the last into the prompt, give another template as data.chat_template, "
+        "or set on_bad_row='drop'.",
         where=origin,
     )
