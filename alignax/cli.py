@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 # XLA's and TFDS's own start-up chatter is not for the people who train models.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -186,6 +187,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--to")
     parser.add_argument("--split", default="train")
     parser.add_argument("--template", choices=("chat", "none"), default="chat")
+    parser.add_argument("--chat-template")
     parser.add_argument("--server")
     parser.add_argument("--served")
     parser.add_argument("--num-samples", type=int, default=1)
@@ -197,6 +199,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(arguments)
     directory, ask = path, None
+    rendering: dict[str, Any] = {"chat_template": options.chat_template}
     if not path or Path(path).suffix == ".py":
         from alignax.run import Run
 
@@ -204,11 +207,16 @@ def _sample(path: str, arguments: list[str]) -> None:
         ask = Run(experiment).method.ask
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
+        rendering = {
+            "chat_template": options.chat_template or experiment.data.chat_template,
+            "chat_template_kwargs": experiment.data.chat_template_kwargs,
+        }
     elif overrides:
         raise BadInput(
             "options of sample beside a model directory",
             " ".join(overrides),
             "They are --prompt, or --data and --to (with --split, --template, --server, --served); "
+            "--chat-template; "
             "--num-samples, --max-new-tokens, --temperature, --top-p, --top-k, --min-p, --seed. "
             "Settings go with a config file.",
             where="command line",
@@ -217,7 +225,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     settings = {name: getattr(options, name) for name in names}
     if options.prompt:
         prompts = [ask(prompt) for prompt in options.prompt] if ask else options.prompt
-        sample.answer(directory, prompts, **settings)
+        sample.answer(directory, prompts, **rendering, **settings)
         return
     if not options.data or not options.to:
         raise BadInput(
@@ -236,6 +244,7 @@ def _sample(path: str, arguments: list[str]) -> None:
         split=options.split,
         template=options.template,
         server=server,
+        **rendering,
         **settings,
     )
 

@@ -7,6 +7,7 @@ tokenised apart, as they are when the response is sampled (`joining`).
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -212,7 +213,7 @@ class Renderer:
                 where="chat template",
             ) from error
         bos = self.tokenizer.bos_token_id
-        if bos is not None and any(a == b == bos for a, b in zip(ids, ids[1:], strict=False)):
+        if bos is not None and any(a == b == bos for a, b in itertools.pairwise(ids)):
             raise BadInput(
                 "a chat template that writes BOS once",
                 f"{self.tokenizer.bos_token} twice in a row",

@@ -45,7 +45,7 @@ def continuation_ids(
             rows[i] = row[len(start) :]
         else:
             grown.append(i)
-    again = encode(tokenizer, [usual + texts[i] for i in grown])
+    again = encode(tokenizer, [f"{usual}{texts[i]}" for i in grown])
     skipped = len(encode(tokenizer, [usual])[0]) if usual else 0
     for i, row in zip(grown, again, strict=True):
         rows[i] = row[skipped:]
@@ -55,10 +55,8 @@ def continuation_ids(
 def _tail(before: str, special: re.Pattern[str], usual: str) -> str:
     """The end of a text from its last special token on; a usual one where none is near."""
     near = before[-REACH:]
-    found = None
-    for found in special.finditer(near):
-        pass
-    return usual if found is None else near[found.start() :]
+    starts = [found.start() for found in special.finditer(near)]
+    return near[starts[-1] :] if starts else usual
 
 
 def _newline(tokenizer: PreTrainedTokenizerBase) -> str:

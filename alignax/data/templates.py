@@ -211,7 +211,7 @@ def suggestion(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     """Whether a special token's text is one token when it stands in a text."""
-    return token in tokenizer.get_added_vocab()
+    return token in {added.content for added in tokenizer.added_tokens_decoder.values()}
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

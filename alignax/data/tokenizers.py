@@ -55,7 +55,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What a tokenizer puts before a text by itself, such as BOS; what it puts after is left out."""
+    """What a tokenizer puts before a text by itself, such as BOS, and not what it puts after."""
     ids, (bare,) = tokenizer("a")["input_ids"], encode(tokenizer, ["a"])
     starts = range(len(ids) - len(bare) + 1)
     return next((ids[:i] for i in starts if ids[i : i + len(bare)] == bare), [])

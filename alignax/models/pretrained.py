@@ -109,6 +109,8 @@ def save(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     eos: tuple[int, ...] = (),
     labels: tuple[str, ...] = (),
+    chat_template: str | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes a directory that transformers and vLLM load; an earlier export there is replaced.
 
@@ -121,6 +123,8 @@ def save(
         dtype: of the numbers in the files; the source's where None, or else float32.
         eos: ids that end a response, beside those that the source names.
         labels: names of the `score` head's outputs; LABEL_0 and so on where there are none.
+        chat_template: takes the place of the source's.
+        card: the text of README.md, without the mark that says whose it is.
 
     Raises:
         BadInput: the directory holds something else, cannot be written, or the disk is full.
@@ -139,7 +143,9 @@ def save(
     if jax.process_index() == 0:
         shapes = {name: place.stored_shape for place in places for name in place.names}
         with files.replacing(Path(directory)) as new:
-            write_settings(new, described, source, eos=eos)
+            write_settings(new, described, source, eos=eos, chat_template=chat_template)
+            if card is not None:
+                (new / "README.md").write_text(files.marked(card), encoding="utf-8")
             files.write_weights(
                 new, shapes, _tensors(params, places), dtype=dtype, max_shard_bytes=max_shard_bytes
             )
