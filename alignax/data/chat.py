@@ -7,7 +7,6 @@ tokenised apart, as they are when the response is sampled (`joining`).
 
 import dataclasses
 import functools
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -16,11 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Message, Text
-from alignax.data import joining, templates
+from alignax.data import joining, rendering, templates
 from alignax.data.bad_rows import BadRow
 from alignax.data.tokenizers import encode, opening
-
-PROBE = "Answer-7f3a"  # content that no template writes by itself
 
 
 class Segment(NamedTuple):
@@ -35,20 +32,6 @@ class Rendered(NamedTuple):
 
     prompt: str
     responses: tuple[tuple[Segment, ...], ...]
-
-
-class Closing(NamedTuple):
-    """What a template writes after the content of the last assistant turn.
-
-    Fields:
-        end: up to and including the end-of-turn token. Empty if it writes none.
-        after: the rest, such as a newline. No part of the response.
-        token: the end-of-turn token.
-    """
-
-    end: str
-    after: str
-    token: str | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +64,7 @@ class Renderer:
 
     def __post_init__(self):
         if self.template == "chat":
-            self._check_template()
+            self._rendering.check()
         if not self.end_ids:
             raise BadInput(
                 "a token that ends a turn",
@@ -96,7 +79,7 @@ class Renderer:
         """
         if self.template == "none":
             return self._plain_prompt(prompt, origin)
-        return self._render(self._turns(prompt, "user", origin), origin, ask=True)
+        return self._rendering.render(self._turns(prompt, "user", origin), origin, ask=True)
 
     def render(self, prompt: Text, responses: Sequence[Text], origin: str = "") -> Rendered:
         """The text of a prompt and of the responses that go on from it.
@@ -139,29 +122,23 @@ class Renderer:
             after: the text that each goes on from, of which the end is enough; the header of an
                 answer where None.
         """
-        if after is None:
-            after = [self._header] * len(texts)
         if self.template == "none":
             after = [""] * len(texts)
+        elif after is None:
+            after = [self._rendering.header] * len(texts)
         return joining.continuation_ids(self.tokenizer, self._special, texts, after)
 
-    @functools.cached_property
+    @property
     def text(self) -> str | None:
         """The text of the chat template that is used; None in "none" mode."""
-        if self.template == "none":
-            return None
-        given = templates.choose(self.chat_template, self.tokenizer, "data.chat_template")
-        if given is not None:
-            return given
-        own: Any = self.tokenizer.chat_template  # several templates are a dictionary
-        return own.get("default") if isinstance(own, dict) else own
+        return None if self.template == "none" else self._rendering.text
 
     @functools.cached_property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a turn."""
         ids = {*self.extra_end_ids, self._eos_id}
-        if self.template == "chat" and self._closing.token:
-            ids.add(cast(int, self.tokenizer.convert_tokens_to_ids(self._closing.token)))
+        if self.template == "chat" and self._rendering.closing.token:
+            ids.add(cast(int, self.tokenizer.convert_tokens_to_ids(self._rendering.closing.token)))
         return frozenset(i for i in ids if i is not None)
 
     @functools.cached_property
@@ -183,18 +160,21 @@ class Renderer:
         if self.template == "none":
             return bos_id in self._opening
         turns = (Message("user", "A"), Message("assistant", "B"), Message("user", "C"))
-        count = self._render(turns, "", ask=True).count(str(bos))
+        count = self._rendering.render(turns, "", ask=True).count(str(bos))
         return None if count > 1 else count == 1
 
     @property
     def _eos_id(self) -> int | None:
         return cast(int | None, self.tokenizer.eos_token_id)
 
-    def _check_template(self) -> None:
-        """Refuses a template that works for no conversation, before any row is blamed for it."""
-        if not self.text:
+    @functools.cached_property
+    def _rendering(self) -> rendering.Template:
+        given = templates.choose(self.chat_template, self.tokenizer, "data.chat_template")
+        own: Any = self.tokenizer.chat_template  # several templates are a dictionary
+        text = given or (own.get("default") if isinstance(own, dict) else own)
+        if not text:
             name = templates.suggestion(self.tokenizer)
-            why = "its vocabulary has the tokens" if name != "plain" else "it needs no tokens"
+            why = "it needs no tokens" if name == "plain" else "its vocabulary has the tokens"
             raise BadInput(
                 "a tokenizer with a chat template",
                 f"none in {self.tokenizer.name_or_path or type(self.tokenizer).__name__}",
@@ -202,62 +182,13 @@ class Renderer:
                 f"{', '.join(templates.NAMED)}, or a Jinja file; or set data.template="
                 '"none" for strings that are to be taken as they stand.',
             )
-        try:
-            _ = self._closing
-            (ids,) = self.prompt_ids([self._render((Message("user", "Question"),), "", ask=True)])
-        except BadRow as error:
-            raise BadInput(
-                "a chat template that renders a question and its answer",
-                error.got,
-                "Mend it, or give another as data.chat_template.",
-                where="chat template",
-            ) from error
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and any(a == b == bos for a, b in itertools.pairwise(ids)):
-            raise BadInput(
-                "a chat template that writes BOS once",
-                f"{self.tokenizer.bos_token} twice in a row",
-                "Take one of them out of the template.",
-                where="chat template",
-            )
-
-    @functools.cached_property
-    def _header(self) -> str:
-        """The end of a prompt: what the template writes before an answer."""
-        if self.template == "none":
-            return ""
-        return self._render((Message("user", "Question"),), "", ask=True)[-joining.REACH :]
-
-    @functools.cached_property
-    def _closing(self) -> Closing:
-        turns = (Message("user", "Question"), Message("assistant", PROBE))
-        _, probe, closing = self._render(turns, "", ask=False).rpartition(PROBE)
-        if not probe:
-            raise BadRow(
-                "refused by the chat template",
-                "a template that writes what the assistant said",
-                f"one that leaves it out: {closing[:60]!r}",
-                "Mend the template.",
-                where="",
-            )
-        found = self._control.search(closing)
-        if not found:
-            return Closing("", closing, None)
-        return Closing(closing[: found.end()], closing[found.end() :], found.group())
+        return rendering.Template(
+            tokenizer=self.tokenizer, text=text, options=self.chat_template_kwargs
+        )
 
     @functools.cached_property
     def _special(self) -> re.Pattern[str]:
-        """Finds any special token that is written out in a text."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        tokens = {token.content for token in added if token.special}
-        return _any_of(tokens | set(self.tokenizer.all_special_tokens))
-
-    @functools.cached_property
-    def _control(self) -> re.Pattern[str]:
-        """Finds special tokens, and added ones that are not marked as special, but for spaces."""
-        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
-        seen = {token for token in added if token.strip()}
-        return _any_of(seen | set(self.tokenizer.all_special_tokens))
+        return rendering.special_tokens(self.tokenizer)
 
     @functools.cached_property
     def _opening(self) -> list[int]:
@@ -296,7 +227,7 @@ class Renderer:
 
     def _turns(self, text: Text, role: str, origin: str) -> tuple[Message, ...]:
         turns = (Message(role, text),) if isinstance(text, str) else text
-        end = self._closing.token
+        end = self._rendering.closing.token
         for turn in turns:
             found = self._special.search(turn.content)
             token = found.group() if found else end if end and end in turn.content else None
@@ -322,7 +253,9 @@ class Renderer:
         whole = self._until_end(turns[: said[-1] + 1], origin)
         segments, position = [], len(opened)
         for i in said:
-            header = opened if i == len(before) else self._render(turns[:i], origin, ask=True)
+            header = (
+                opened if i == len(before) else self._rendering.render(turns[:i], origin, ask=True)
+            )
             until = whole if i == said[-1] else self._until_end(turns[: i + 1], origin)
             for part in (header, until):
                 if not whole.startswith(part):
@@ -332,49 +265,18 @@ class Renderer:
             position = len(until)
         return tuple(segment for segment in segments if segment.text)
 
-    def _render(self, turns: tuple[Message, ...], origin: str, *, ask: bool) -> str:
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [turn._asdict() for turn in turns],
-                chat_template=self.text,
-                tokenize=False,
-                add_generation_prompt=ask,
-                **self.chat_template_kwargs,
-            )
-        # A template is a program: it may raise jinja2's errors, with a reason for a person, and
-        # those of the operations in it. The sandbox answers what it forbids by the former.
-        except Exception as error:
-            line = getattr(error, "lineno", None)
-            place = f" (line {line} of the template)" if line else ""
-            raise BadRow(
-                "refused by the chat template",
-                "a conversation that the chat template accepts",
-                f"turns by {', '.join(turn.role for turn in turns)}: "
-                f"{str(error) or type(error).__name__}{place}",
-                "Mend the row, or set on_bad_row='drop'.",
-                where=origin,
-            ) from error
-        assert isinstance(text, str), "one conversation, not tokenised, is one string"
-        return text
-
     def _until_end(self, turns: tuple[Message, ...], origin: str) -> str:
         """A conversation that ends with an assistant turn, up to its end-of-turn token."""
-        text = self._render(turns, origin, ask=False)
-        if not text.endswith(self._closing.end + self._closing.after):
+        text = self._rendering.render(turns, origin, ask=False)
+        if not text.endswith(self._rendering.closing.end + self._rendering.closing.after):
             raise BadRow(
                 "end of turn not found",
-                f"the template to close every assistant turn with {self._closing.end!r}",
+                f"the template to close every assistant turn with {self._rendering.closing.end!r}",
                 repr(text[-30:]),
                 "Mend the row or the template, or set on_bad_row='drop'.",
                 where=origin,
             )
-        return text.removesuffix(self._closing.after)
-
-
-def _any_of(tokens: set[str]) -> re.Pattern[str]:
-    """Finds any of these; of two at one place, the longer one."""
-    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        return text.removesuffix(self._rendering.closing.after)
 
 
 def _doubled(what: str, origin: str) -> BadRow:
