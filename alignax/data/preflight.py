@@ -80,7 +80,7 @@ def check_tokens(
         checks.append(Check(claim, found))
     if renderer.bos_at_start is None:
         name = renderer.tokenizer.bos_token
-        checks[0] = Check(checks[0].claim, f"not checked: {name} also opens or ends turns")
+        checks[0] = Check(checks[0].claim, f"none twice in a row; {name} also opens or ends turns")
     return checks
 
 
@@ -121,9 +121,15 @@ def _bos(
     example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
 ) -> _Fault | None:
     wanted, bos = renderer.bos_at_start, renderer.tokenizer.bos_token_id
-    if wanted is None or bos is None:
+    if bos is None:
         return None
+    for ids in (example.prompt, *(response for response, _ in example.split())):
+        if ((ids[1:] == bos) & (ids[:-1] == bos)).any():
+            remedy = "Remove it from the texts, or from the chat template."
+            return _Fault("two of them in a row", ids[:TAIL], remedy)
     everywhere = np.concatenate([example.prompt, example.responses])
+    if wanted is None:
+        return None
     count = int((everywhere == bos).sum())
     if count == int(wanted) and (not wanted or everywhere[0] == bos):
         return None
