@@ -281,7 +281,7 @@ BEFORE = {
         without("chat_template.jinja"),
         [],
         "expected a tokenizer with a chat template; got none in {folder}/model.\n"
-        '    Set data.chat_template="chatml" (its vocabulary has the tokens), or another of chatml, ',
+        '    Set data.chat_template="chatml" (its vocabulary has the tokens), or another of ',
     ),
     "a chat template that is not there": (
         nothing,

@@ -81,6 +81,10 @@ class Renderer:
             return self._plain_prompt(prompt, origin)
         return self._rendering.render(self._turns(prompt, "user", origin), origin, ask=True)
 
+    def before_header(self, turns: tuple[Message, ...]) -> str:
+        """A conversation without the header of an answer; the template may write more after it."""
+        return self._rendering.render(turns, "", ask=False)
+
     def render(self, prompt: Text, responses: Sequence[Text], origin: str = "") -> Rendered:
         """The text of a prompt and of the responses that go on from it.
 

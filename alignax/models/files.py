@@ -74,7 +74,7 @@ def write_json(path: Path, contents: Mapping[str, Any]) -> None:
 def marked(card: str) -> str:
     """A README.md with a last line that tells whether somebody has changed it since."""
     digest = hashlib.sha256(card.encode()).hexdigest()
-    return card + _MARK.format(digest)
+    return f"{card}\n{_MARK.format(digest)}"
 
 
 def _is_ours(path: Path) -> bool:
@@ -83,8 +83,7 @@ def _is_ours(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    card = text[: text.rfind("<!-- ")]
-    return text == marked(card)
+    return text == marked(text[: max(text.rfind("\n<!-- "), 0)])
 
 
 class Tensor(NamedTuple):

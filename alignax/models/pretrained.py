@@ -98,6 +98,42 @@ def read_config(directory: str | Path, num_scores: int | None = None) -> Decoder
     return _with_head(_read_config(directory), directory, num_scores)[0]
 
 
+class Header(NamedTuple):
+    """A model as its files describe it, no weight read.
+
+    Fields:
+        family: its model_type. name: of transformers' class.
+        dtypes: of the numbers of each parameter in the files, by its path.
+        files: that hold the weights, with their sizes in bytes.
+    """
+
+    config: DecoderConfig
+    family: str
+    name: str
+    dtypes: dict[tuple[str, ...], str]
+    files: dict[str, int]
+    directory: Path
+
+
+def read_header(directory: str | Path) -> Header:
+    """What a model's files say of themselves.
+
+    Raises:
+        BadInput: as `load` does, but for what only the numbers could tell.
+    """
+    directory = locate(directory)
+    raw = _read_config(directory)
+    config = from_hugging_face(raw, str(directory / "config.json"))
+    with files.open_checkpoint(directory) as checkpoint:
+        places = stored(config)
+        _check(checkpoint, places, config)
+        found = checkpoint.tensors
+        dtypes = {place.path: found[place.names[0]].dtype for place in places}
+    sizes = {path.name: path.stat().st_size for path in files.weight_files(directory)}
+    name = next(iter(raw.get("architectures") or ()), "no architecture named")
+    return Header(config, raw["model_type"], name, dtypes, sizes, directory)
+
+
 def save(
     directory: str | Path,
     params: Params,
