@@ -60,8 +60,9 @@ def model(
     except BadInput as missing:
         console.print(Text("tokenizer  none: ").append(f"{missing.got}. {missing.remedy}"))
         return
-    console.print(tokens(tokenizer, header))
-    console.print(template(tokenizer, header, chat_template))
+    ends = end_ids(header.directory)
+    console.print(tokens(tokenizer, header.config.vocab_size, ends))
+    console.print(template(tokenizer, ends, chat_template))
 
 
 def facts(header: pretrained.Header, name: str) -> Table:
@@ -118,16 +119,19 @@ def parameters(header: pretrained.Header) -> Table:
     return table
 
 
-def tokens(tokenizer: PreTrainedTokenizerBase, header: pretrained.Header) -> Table:
-    """Special tokens, and who writes them."""
-    rows = header.config.vocab_size
+def tokens(tokenizer: PreTrainedTokenizerBase, rows: int, end_ids: tuple[int, ...]) -> Table:
+    """Special tokens, and who writes them.
+
+    Args:
+        rows: of the embedding.
+        end_ids: ids that end a response, by the generation config.
+    """
     spare = (
         f", {rows - len(tokenizer):,} rows of the embedding spare" if rows > len(tokenizer) else ""
     )
     if rows < len(tokenizer):
         spare = f": more than the {rows:,} rows of the embedding"
-    ids = end_ids(header.directory)
-    ends = tokenizer.convert_ids_to_tokens(list(ids))
+    ends = tokenizer.convert_ids_to_tokens(list(end_ids))
     first = tokenizer.convert_ids_to_tokens(opening(tokenizer))
     return _facts(
         {
@@ -144,20 +148,23 @@ def tokens(tokenizer: PreTrainedTokenizerBase, header: pretrained.Header) -> Tab
 
 
 def template(
-    tokenizer: PreTrainedTokenizerBase, header: pretrained.Header, given: str | None
+    tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...], given: str | None
 ) -> Group:
-    """The chat template on a short conversation, token by token."""
+    """The chat template on a short conversation, token by token.
+
+    Args:
+        end_ids: as in `tokens`.
+        given: a template in place of the tokenizer's own, as in `config.Data`.
+    """
     own = "the tokenizer's own" if given is None else given if "{" not in given else "as given"
     if given is None and not tokenizer.chat_template:
         name = templates.suggestion(tokenizer)
         return Group(
             _facts({"chat template": "none; shown is what data.chat_template could be"}),
             _named(name),
-            template(tokenizer, header, name),
+            template(tokenizer, end_ids, name),
         )
-    renderer = Renderer(
-        tokenizer=tokenizer, chat_template=given, extra_end_ids=end_ids(header.directory)
-    )
+    renderer = Renderer(tokenizer=tokenizer, chat_template=given, extra_end_ids=end_ids)
     rendered = renderer.render(EXAMPLE, (ANSWER,))
     whole, unasked = renderer.prompt_ids([rendered.prompt, renderer.before_header(EXAMPLE)])
     # A template may also write something in the place of the header, where none is asked for.
