@@ -87,7 +87,8 @@ def _summary(run: Run, known: Mapping[str, Any], step: int) -> str:
     given = run.experiment.model.model_name_or_path
     base = f"[{given}](https://huggingface.co/{given})" if hub_id(given) else shown_path(given)
     total = known.get("steps", step)
-    made = f"{step:,} updates" if step == total else f"{step:,} of {total:,} updates"
+    count = f"{step:,}" if step == total else f"{step:,} of {total:,}"
+    made = f"{count} update{'' if total == 1 else 's'}"
     kind = "A reward model" if run.num_scores else "A language model"
     return f"{kind}: {base}, trained further by {known['method']['class']}, {made}.\n"
 
