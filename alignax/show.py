@@ -202,8 +202,8 @@ def _named(name: str) -> Text:
 
 
 def _bos(renderer: Renderer, ids: list[int]) -> str:
-    bos = renderer.tokenizer.bos_token_id
-    count = ids.count(bos) if bos is not None else 0
+    bos: Any = renderer.tokenizer.bos_token_id
+    count = 0 if bos is None else ids.count(bos)
     if count == 0:
         adds = bos is not None and bos in opening(renderer.tokenizer)
         return "never, though the tokenizer puts one before a text" if adds else "never"
