@@ -27,17 +27,18 @@ def keep(run: Run, count: Callable[[str], int], command: str | None) -> None:
 
     Args:
         count: the number of prompts behind a metric, by its name.
-        command: the line that started the run; None where it was no command.
+        command: the line that started the run; None where it was no command: then the line of an
+            earlier process of the same run stays.
     """
+    path = Path(run.experiment.output_dir) / FILE
     facts = of(run) | {
         "data": [_of_data(run, name) for name in ("train", "eval") if _source(run, name)],
         "steps": run.num_steps,
         "evaluated": {name: count(name) for name in ("eval_", "eval_sampled/")},
         "versions": {"alignax": _version("alignax"), "jax": jax.__version__},
-        "command": command,
+        "command": command or files.read_json(path).get("command"),
     }
     if jax.process_index() == 0:
-        path = Path(run.experiment.output_dir) / FILE
         draft = path.with_name(f".{FILE}.tmp")
         files.write_json(draft, facts)
         draft.replace(path)

@@ -63,7 +63,6 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
         params = run.initial_params()
         feed = make_feed(run, params)
         evaluator = Evaluator(run, params, num_steps)
-        facts.keep(run, evaluator.count, command)
 
         optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, run.network.axes())
         shardings = sharding.state(run.mesh, run.param_shardings, optimizer, run.network.abstract())
@@ -85,6 +84,7 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
             )
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
+            facts.keep(run, evaluator.count, command)
             state = train_loop(
                 state,
                 step,

@@ -123,7 +123,8 @@ def _bos(
     wanted, bos = renderer.bos_at_start, renderer.tokenizer.bos_token_id
     if bos is None:
         return None
-    for ids in (example.prompt, *(response for response, _ in example.split())):
+    borders = np.cumsum(example.response_lengths)[:-1]
+    for ids in (example.prompt, *np.split(example.responses, borders)):
         if ((ids[1:] == bos) & (ids[:-1] == bos)).any():
             remedy = "Remove it from the texts, or from the chat template."
             return _Fault("two of them in a row", ids[:TAIL], remedy)

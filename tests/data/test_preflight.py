@@ -156,7 +156,7 @@ def test_an_example_is_shown_token_by_token():
     assert printed.startswith("f:7\nprompt, 21 tokens\n<|begin_of_text|>¦<|start_header_id|>¦")
     # Half of a character is shown in the tokenizer's own letters: é is the bytes C3 A9.
     assert "Ã│©│<|eot_id|>│" in printed
-    assert "⏎\n¦" in printed
+    assert "⏎¦\n" in printed  # the bar ends the token's own line
     assert "response 2, 2 tokens, 2 scored, score 0\nB│<|eot_id|>│" in printed
 
 
