@@ -42,12 +42,22 @@ class Entry(NamedTuple):
 
     @property
     def paper(self) -> str:
-        """The arXiv number in the docstring of the class, or else of its module."""
-        module = sys.modules[self.method.__module__]
-        for text in (inspect.getdoc(self.method), inspect.getdoc(module)):
-            if found := PAPER.search(text or ""):
-                return found.group(1)
-        return "-"
+        """The arXiv number of its paper."""
+        return paper(self.method) or "-"
+
+
+def paper(method: type[Method]) -> str | None:
+    """The arXiv number in the docstring of the class, or else of its module."""
+    module = sys.modules[method.__module__]
+    for text in (inspect.getdoc(method), inspect.getdoc(module)):
+        if found := PAPER.search(text or ""):
+            return found.group(1)
+    return None
+
+
+def about(method: type[Method]) -> str:
+    """The first sentence or line of the docstring of the class."""
+    return (inspect.getdoc(method) or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def configs_directory() -> Path:

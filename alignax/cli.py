@@ -4,8 +4,10 @@ import argparse
 import errno
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 # XLA's and TFDS's own start-up chatter is not for the people who train models.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,11 +22,13 @@ commands:
   methods   list the methods: what each learns from, what it needs, its paper
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
-  show      print an example token by token, scored tokens in colour   (--index 0, --split train)
+  show      print an example token by token, scored tokens in colour   (--index 0, --split train);
+            or of a model directory or hub id: its parameters, tokenizer and chat template
   sample    answer prompts   (--prompt TEXT, again for more, or --data FILE --to FILE; CONFIG may
             be a model directory; --server URL --served NAME: an outside engine answers)
   evaluate  measure the newest checkpoint on the held-out data
-  export    write the newest checkpoint as a Hugging Face directory   (--to DIRECTORY)
+  export    write the newest checkpoint, or that of --step N, as a Hugging Face directory with a
+            model card   (--to DIRECTORY)
   score     give every row of a data set a reward model's scores, or a Python function's
             (alignax score MODEL_DIRECTORY, or FILE.py:FUNCTION, --data FILE --to FILE)
 
@@ -137,7 +141,8 @@ def _methods() -> None:
 def _train(path: str, arguments: list[str]) -> None:
     from alignax import jobs
 
-    jobs.train(_experiment(path, arguments))
+    line = shlex.join(["alignax", "train", *([path] if path else []), *arguments])
+    jobs.train(_experiment(path, arguments), command=line)
 
 
 def _prepare(path: str, arguments: list[str]) -> None:
@@ -151,7 +156,30 @@ def _prepare(path: str, arguments: list[str]) -> None:
         work.describe_plan()
 
 
+def _show_model(name: str, arguments: list[str]) -> None:
+    from pathlib import Path
+
+    from alignax import show
+    from alignax.core.errors import BadInput
+    from alignax.run import console
+
+    if not Path(name).exists() and Path(f"{name}.py").is_file():
+        raise BadInput(
+            "a config file, a model directory or a hub id",
+            name,
+            f"Did you mean {name}.py?",
+            where="command line",
+        )
+    parser = argparse.ArgumentParser(prog="alignax show", allow_abbrev=False)
+    parser.add_argument("--chat-template")
+    options = parser.parse_args(arguments)
+    show.model(name, console, chat_template=options.chat_template)
+
+
 def _show(path: str, arguments: list[str]) -> None:
+    if path and not path.endswith(".py"):
+        _show_model(path, arguments)
+        return
     from alignax import run
     from alignax.core.errors import BadInput
     from alignax.data.preflight import show
@@ -186,6 +214,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--to")
     parser.add_argument("--split", default="train")
     parser.add_argument("--template", choices=("chat", "none"), default="chat")
+    parser.add_argument("--chat-template")
     parser.add_argument("--server")
     parser.add_argument("--served")
     parser.add_argument("--num-samples", type=int, default=1)
@@ -197,6 +226,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(arguments)
     directory, ask = path, None
+    rendering: dict[str, Any] = {"chat_template": options.chat_template}
     if not path or Path(path).suffix == ".py":
         from alignax.run import Run
 
@@ -204,11 +234,16 @@ def _sample(path: str, arguments: list[str]) -> None:
         ask = Run(experiment).method.ask
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
+        rendering = {
+            "chat_template": options.chat_template or experiment.data.chat_template,
+            "chat_template_kwargs": experiment.data.chat_template_kwargs,
+        }
     elif overrides:
         raise BadInput(
             "options of sample beside a model directory",
             " ".join(overrides),
             "They are --prompt, or --data and --to (with --split, --template, --server, --served); "
+            "--chat-template; "
             "--num-samples, --max-new-tokens, --temperature, --top-p, --top-k, --min-p, --seed. "
             "Settings go with a config file.",
             where="command line",
@@ -217,7 +252,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     settings = {name: getattr(options, name) for name in names}
     if options.prompt:
         prompts = [ask(prompt) for prompt in options.prompt] if ask else options.prompt
-        sample.answer(directory, prompts, **settings)
+        sample.answer(directory, prompts, **rendering, **settings)
         return
     if not options.data or not options.to:
         raise BadInput(
@@ -236,6 +271,7 @@ def _sample(path: str, arguments: list[str]) -> None:
         split=options.split,
         template=options.template,
         server=server,
+        **rendering,
         **settings,
     )
 
@@ -253,10 +289,11 @@ def _export(path: str, arguments: list[str]) -> None:
 
     parser = argparse.ArgumentParser(prog="alignax export", add_help=False)
     parser.add_argument("--to", default=None)
+    parser.add_argument("--step", type=int, default=None)
     options, overrides = parser.parse_known_args(arguments)
     experiment = _experiment(path, overrides)
     target = Path(options.to) if options.to else Path(experiment.output_dir) / "export"
-    jobs.export_newest(experiment, target)
+    jobs.export_newest(experiment, target, step=options.step)
 
 
 def _score(path: str, arguments: list[str]) -> None:

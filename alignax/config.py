@@ -63,7 +63,13 @@ class Data:
         train_split, eval_split: of a directory or a data set.
         eval_limit: rows of the held-out data that are used; None for all.
         template: "chat" renders by the tokenizer's chat template; "none" takes strings as they
-            stand. chat_template: a file whose template replaces the tokenizer's.
+            stand.
+        chat_template: replaces the tokenizer's template, and is what a model without one needs: a
+            name (`data.templates.NAMED`: plain for a base model, chatml, llama3, llama2, mistral,
+            gemma, phi3, zephyr, tulu), the path of a Jinja file, or the template itself. The
+            exported model carries it.
+        chat_template_kwargs: what the template is told beside the conversation, such as
+            `{"enable_thinking": False}`; the engine that serves the model must be told it too.
         pairing: how lists are made into pairs, for a method that learns from pairs:
             `data.convert.pairs` explains each way.
         strength: sources of responses from the weakest to the strongest, for pairing="strength".
@@ -80,6 +86,7 @@ class Data:
     eval_limit: int | None = None
     template: Literal["chat", "none"] = "chat"
     chat_template: str | None = None
+    chat_template_kwargs: dict[str, bool | int | str] = dataclasses.field(default_factory=dict)
     pairing: Pairing = "best-worst"
     strength: tuple[str, ...] = ()
     limits: TokenLimits = TokenLimits()

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
@@ -31,8 +32,11 @@ from alignax.train.metrics import MetricLog
 from alignax.train.step import DIFFERENCE, init_state, make_step
 
 
-def train(experiment: Experiment, *, quiet: bool = False) -> Path:
+def train(experiment: Experiment, *, quiet: bool = False, command: str | None = None) -> Path:
     """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
+
+    Args:
+        command: the line that started this, for the model card.
 
     Returns:
         The exported Hugging Face directory.
@@ -80,6 +84,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
             )
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
+            facts.keep(run, evaluator.count, command)
             state = train_loop(
                 state,
                 step,
@@ -97,7 +102,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
                 quiet=quiet,
             )
         evaluator.report(metrics.at)
-        return export(run, run.policy(state.params), output / "export")
+        return export(run, run.policy(state.params), output / "export", step=num_steps)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -197,8 +202,13 @@ def check_first_step(run: Run) -> Any:
     return look
 
 
-def export(run: Run, params: Params, directory: Path) -> Path:
-    """Writes a Hugging Face directory with the tokenizer and templates of the model begun with."""
+def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
+    """Writes a Hugging Face directory: weights, tokenizer, the template of training, a card.
+
+    Args:
+        step: updates that the parameters have behind them.
+    """
+    given = run.experiment.data.chat_template
     pretrained.save(
         directory,
         params,
@@ -206,13 +216,15 @@ def export(run: Run, params: Params, directory: Path) -> Path:
         source=run.model_dir,
         eos=tuple(sorted(run.renderer.end_ids)),
         labels=run.method.needs().score_names if run.num_scores else (),
+        chat_template=None if given is None else run.renderer.text,
+        card=card.write(run, step),
     )
     run.say(f"[bold]exported[/]: {directory}")
     return directory
 
 
-def newest(run: Run) -> tuple[int, Params]:
-    """The parameters of the newest whole checkpoint, and the updates made until then."""
+def newest(run: Run, step: int | None = None) -> tuple[int, Params]:
+    """The parameters of the newest whole checkpoint, or of one, and the updates made until then."""
     optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, run.network.axes())
     abstract = run.network.abstract()
     shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract)
@@ -221,7 +233,7 @@ def newest(run: Run) -> tuple[int, Params]:
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
     )
     with Checkpoints(run.experiment.output_dir) as checkpoints:
-        found = checkpoints.restore(wanted)
+        found = checkpoints.restore(wanted, step)
     if found is None:
         raise BadInput(
             "a run with a checkpoint",
@@ -252,9 +264,12 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
     return found
 
 
-def export_newest(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Path:
-    """Writes the newest checkpoint as a Hugging Face directory."""
+def export_newest(
+    experiment: Experiment, directory: Path, *, step: int | None = None, quiet: bool = False
+) -> Path:
+    """Writes the newest checkpoint, or that of one step, as a Hugging Face directory."""
     check(experiment)
     run = Run(experiment, quiet)
     with jax.set_mesh(run.mesh):
-        return export(run, newest(run)[1], directory)
+        found, params = newest(run, step)
+        return export(run, params, directory, step=found)

@@ -111,7 +111,7 @@ class Evaluator:
             logged: the metrics of a step.
         """
         run, ends = self._run, (0, self._num_steps)
-        before, after = (from_metrics(logged(step), self._count) for step in ends)
+        before, after = (from_metrics(logged(step), self.count) for step in ends)
         if not after:
             return
         run.say(estimates_table(before, after))
@@ -125,7 +125,7 @@ class Evaluator:
         prompts = [run.last_turn(self._sampled.prompts[i]) for i in shown]
         run.say(answers_table(prompts, *columns))
 
-    def _count(self, name: str) -> int:
+    def count(self, name: str) -> int:
         """The prompts behind a metric."""
         if name.startswith("eval_sampled/"):
             return 0 if self._sampled is None else len(self._sampled.prompts)

@@ -29,7 +29,7 @@ from alignax.data.plan import Plan, make_plan
 from alignax.data.preflight import preflight, table
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.sources import load_records
-from alignax.data.tokenizers import end_ids, load_tokenizer, read_template
+from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.kept import groups_of_a_prompt
 from alignax.models import pretrained
 from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
@@ -81,11 +81,11 @@ class Run:
     def renderer(self) -> Renderer:
         """The model's tokenizer with its chat template."""
         data = self.experiment.data
-        template = None if data.chat_template is None else read_template(Path(data.chat_template))
         return Renderer(
             tokenizer=load_tokenizer(self.model_dir),
             template=data.template,
-            chat_template=template,
+            chat_template=data.chat_template,
+            chat_template_kwargs=data.chat_template_kwargs,
             extra_end_ids=end_ids(self.model_dir),
         )
 

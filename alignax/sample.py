@@ -1,7 +1,7 @@
 """Answers from a model directory, or from a server: to prompts at hand, or to a file of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,25 @@ from alignax.run import console
 
 
 def answer(
-    directory: str | Path, prompts: list[Text], *, seed: int = 0, **sampling: Any
+    directory: str | Path,
+    prompts: list[Text],
+    *,
+    seed: int = 0,
+    chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    **sampling: Any,
 ) -> list[list[str]]:
     """Answers prompts with a model directory's weights, prints and returns the answers.
 
     Args:
         prompts: a string is one user turn.
+        chat_template, chat_template_kwargs: as in `config.Data`.
         sampling: fields of `Sampler`.
     """
     sampler = Sampler(**sampling)
     sampler.check("command line")
     model = pretrained.load(directory)
-    renderer = _renderer(model.directory, "chat")
+    renderer = _renderer(model.directory, "chat", chat_template, chat_template_kwargs)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
     ids = [np.array(row, np.int32) for row in rendered]
     texts, _ = _ours(model, renderer, ids, sampler, seed)
@@ -54,6 +61,8 @@ def sample(
     *,
     split: str = "train",
     template: Any = "chat",
+    chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     server: Server | None = None,
     seed: int = 0,
     quiet: bool = False,
@@ -68,7 +77,7 @@ def sample(
         directory: the model, or only its tokenizer where a server answers.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet.
-        template: as in `config.Data`.
+        template, chat_template, chat_template_kwargs: as in `config.Data`.
         server: answers in place of the model.
         sampling: fields of `Sampler`.
 
@@ -83,7 +92,7 @@ def sample(
     sampler = Sampler(**sampling)
     sampler.check("command line")
     directory = pretrained.locate(directory)
-    renderer = _renderer(directory, template)
+    renderer = _renderer(directory, template, chat_template, chat_template_kwargs)
     config = pretrained.read_config(directory)
     prompts = load_prompts(
         source,
@@ -118,9 +127,18 @@ def sample(
     return target
 
 
-def _renderer(directory: Path, template: Any) -> Renderer:
+def _renderer(
+    directory: Path,
+    template: Any,
+    chat_template: str | None,
+    chat_template_kwargs: Mapping[str, Any] | None,
+) -> Renderer:
     return Renderer(
-        tokenizer=load_tokenizer(directory), template=template, extra_end_ids=end_ids(directory)
+        tokenizer=load_tokenizer(directory),
+        template=template,
+        chat_template=chat_template,
+        chat_template_kwargs=chat_template_kwargs or {},
+        extra_end_ids=end_ids(directory),
     )
 
 

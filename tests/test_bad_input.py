@@ -281,18 +281,19 @@ BEFORE = {
         without("chat_template.jinja"),
         [],
         "expected a tokenizer with a chat template; got none in {folder}/model.\n"
-        '    Set data.template="none", or give a template file as data.chat_template.',
+        '    Set data.chat_template="chatml" (its vocabulary has the tokens), or another of ',
     ),
     "a chat template that is not there": (
         nothing,
         ["--data.chat-template", "{folder}/zephyr.jinja"],
-        "data.chat_template: expected a file with a chat template; got No such file or "
-        "directory: {folder}/zephyr.jinja.\n",
+        "data.chat_template: expected a chat template's name (chatml, llama3, gemma, phi3, llama2, "
+        "mistral, zephyr, tulu, plain), the path of a Jinja file, or the template itself; got "
+        "'{folder}/zephyr.jinja', which is no name and no file.\n",
     ),
     "a chat template that is no template": (
         a_file("broken.jinja", "{{% for"),
         ["--data.chat-template", "{folder}/broken.jinja"],
-        "expected a conversation that the chat template accepts; got ",
+        "chat template: expected a chat template that renders a question and its answer; got ",
     ),
     # Model directory
     "no such model": (

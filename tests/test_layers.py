@@ -15,8 +15,9 @@ LAYERS = [
     {"evaluate"},
     {"config"},
     {"catalogue", "run", "saved"},
-    {"feeds", "measuring"},
-    {"jobs", "sample", "score"},
+    {"feeds", "measuring", "facts"},
+    {"card"},
+    {"jobs", "sample", "score", "show"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

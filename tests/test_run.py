@@ -104,6 +104,7 @@ def test_the_promised_files_are_there(run):
     found = {path.name for path in output.iterdir()}
     assert found == {
         *("metrics.jsonl", "timings.jsonl", "trainer_state.json", "tensorboard", "export"),
+        "card.json",
         *("samples-0.jsonl", "samples-6.jsonl"),
         *("checkpoint-4", "checkpoint-6"),  # the two newest of 2, 4, 6
     }

@@ -53,8 +53,7 @@ def _logits(softcap, hidden, head):
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(
+def _plainly_chunked(
     softcap: float | None,
     hidden: Float[Array, "c n m d"],
     head: Float[Array, "v d"],
@@ -106,4 +105,5 @@ def _backward(softcap, saved, gradient):
     return hidden_gradient, head_gradient.astype(head.dtype), None
 
 
+_chunked = jax.custom_vjp(_plainly_chunked, nondiff_argnums=(0,))
 _chunked.defvjp(_forward, _backward)

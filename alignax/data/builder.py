@@ -28,7 +28,7 @@ from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 2  # raise it whenever the same input would be written otherwise
+FORMAT = 3  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 
 
@@ -248,7 +248,8 @@ def renderer_hash(renderer: Renderer) -> str:
         "rules": rules,
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "template": renderer.template,
-        "chat_template": renderer.chat_template or tokenizer.chat_template,
+        "chat_template": renderer.text,
+        "chat_template_kwargs": dict(renderer.chat_template_kwargs),
         "end_ids": sorted(renderer.end_ids),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

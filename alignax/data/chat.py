@@ -2,23 +2,22 @@
 
 Which part of a response the assistant said is found by rendering the conversation turn by turn,
 never by searching for its content: templates strip, indent and quote. Prompt and response are
-tokenised apart, as they are when the response is sampled.
+tokenised apart, as they are when the response is sampled (`joining`).
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Message, Text
+from alignax.data import joining, rendering, templates
 from alignax.data.bad_rows import BadRow
-
-PROBE = "Answer-7f3a"  # content that no template writes by itself
+from alignax.data.tokenizers import encode, opening
 
 
 class Segment(NamedTuple):
@@ -35,20 +34,6 @@ class Rendered(NamedTuple):
     responses: tuple[tuple[Segment, ...], ...]
 
 
-class Closing(NamedTuple):
-    """What a template writes after the content of the last assistant turn.
-
-    Fields:
-        end: up to and including the end-of-turn token. Empty if it writes none.
-        after: the rest, such as a newline. No part of the response.
-        token: the end-of-turn token.
-    """
-
-    end: str
-    after: str
-    token: str | None
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Renderer:
     """Renders prompts and responses for one tokenizer.
@@ -60,22 +45,26 @@ class Renderer:
     Fields:
         tokenizer: a Hugging Face tokenizer.
         template: whether the chat template is used.
-        chat_template: the text of a template that replaces the tokenizer's.
+        chat_template: a template that replaces the tokenizer's: a name of `templates.NAMED`, the
+            path of a Jinja file, or its text.
+        chat_template_kwargs: what the template is told beside the conversation, such as
+            `enable_thinking`.
         extra_end_ids: further ids that end a turn, as in a model's generation config.
+
+    Raises:
+        BadInput: no template, one that cannot be rendered or that writes BOS twice in a row, or
+            no token that ends a turn.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: Literal["chat", "none"] = "chat"
     chat_template: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     extra_end_ids: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.template == "chat" and not (self.chat_template or self.tokenizer.chat_template):
-            raise BadInput(
-                "a tokenizer with a chat template",
-                f"none in {self.tokenizer.name_or_path or type(self.tokenizer).__name__}",
-                'Set data.template="none", or give a template file as data.chat_template.',
-            )
+        if self.template == "chat":
+            self._rendering.check()
         if not self.end_ids:
             raise BadInput(
                 "a token that ends a turn",
@@ -89,8 +78,12 @@ class Renderer:
         Example (ChatML): user "Hi" -> "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n"
         """
         if self.template == "none":
-            return self._plain(prompt, origin)
-        return self._render(self._turns(prompt, "user", origin), origin, ask=True)
+            return self._plain_prompt(prompt, origin)
+        return self._rendering.render(self._turns(prompt, "user", origin), origin, ask=True)
+
+    def before_header(self, turns: tuple[Message, ...]) -> str:
+        """A conversation without the header of an answer; the template may write more after it."""
+        return self._rendering.render(turns, "", ask=False)
 
     def render(self, prompt: Text, responses: Sequence[Text], origin: str = "") -> Rendered:
         """The text of a prompt and of the responses that go on from it.
@@ -108,7 +101,10 @@ class Renderer:
         """
         text = self.prompt(prompt, origin)
         if self.template == "none":
-            pieces = ((Segment(self._plain(response, origin), True),) for response in responses)
+            texts = [self._plain(response, origin) for response in responses]
+            for response in texts:
+                self._check_plain_response(response, origin)
+            pieces = ((Segment(response, True),) for response in texts)
         else:
             before = self._turns(prompt, "user", origin)
             answers = (self._turns(response, "assistant", origin) for response in responses)
@@ -118,20 +114,35 @@ class Renderer:
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered prompts, BOS included where one belongs, and never twice."""
         start = self._opening if self.template == "none" else []
-        ids = self._encode(texts)
+        ids = encode(self.tokenizer, list(texts))
         return [row if row[: len(start)] == start else start + row for row in ids]
 
-    def continuation_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts that go on where another ended: without BOS or a leading space."""
-        anchor, count = self._anchor
-        return [row[count:] for row in self._encode([anchor + text for text in texts])]
+    def continuation_ids(
+        self, texts: Sequence[str], after: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """Token ids of texts that go on where another ended, without BOS.
+
+        Args:
+            after: the text that each goes on from, of which the end is enough; the header of an
+                answer where None.
+        """
+        if self.template == "none":
+            after = [""] * len(texts)
+        elif after is None:
+            after = [self._rendering.header] * len(texts)
+        return joining.continuation_ids(self.tokenizer, self._special, texts, after)
+
+    @property
+    def text(self) -> str | None:
+        """The text of the chat template that is used; None in "none" mode."""
+        return None if self.template == "none" else self._rendering.text
 
     @functools.cached_property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a turn."""
         ids = {*self.extra_end_ids, self._eos_id}
-        if self.template == "chat" and self._closing.token:
-            ids.add(cast(int, self.tokenizer.convert_tokens_to_ids(self._closing.token)))
+        if self.template == "chat" and self._rendering.closing.token:
+            ids.add(cast(int, self.tokenizer.convert_tokens_to_ids(self._rendering.closing.token)))
         return frozenset(i for i in ids if i is not None)
 
     @functools.cached_property
@@ -153,7 +164,7 @@ class Renderer:
         if self.template == "none":
             return bos_id in self._opening
         turns = (Message("user", "A"), Message("assistant", "B"), Message("user", "C"))
-        count = self._render(turns, "", ask=True).count(str(bos))
+        count = self._rendering.render(turns, "", ask=True).count(str(bos))
         return None if count > 1 else count == 1
 
     @property
@@ -161,51 +172,31 @@ class Renderer:
         return cast(int | None, self.tokenizer.eos_token_id)
 
     @functools.cached_property
-    def _closing(self) -> Closing:
-        turns = (Message("user", "Question"), Message("assistant", PROBE))
-        closing = self._render(turns, "", ask=False).rpartition(PROBE)[2]
-        found = self._special.search(closing)
-        if not found:
-            return Closing("", closing, None)
-        return Closing(closing[: found.end()], closing[found.end() :], found.group())
+    def _rendering(self) -> rendering.Template:
+        given = templates.choose(self.chat_template, self.tokenizer, "data.chat_template")
+        own: Any = self.tokenizer.chat_template  # several templates are a dictionary
+        text = given or (own.get("default") if isinstance(own, dict) else own)
+        if not text:
+            name = templates.suggestion(self.tokenizer)
+            why = "it needs no tokens" if name == "plain" else "its vocabulary has the tokens"
+            raise BadInput(
+                "a tokenizer with a chat template",
+                f"none in {self.tokenizer.name_or_path or type(self.tokenizer).__name__}",
+                f'Set data.chat_template="{name}" ({why}), or another of '
+                f"{', '.join(templates.NAMED)}, or a Jinja file; or set data.template="
+                '"none" for strings that are to be taken as they stand.',
+            )
+        return rendering.Template(
+            tokenizer=self.tokenizer, text=text, options=self.chat_template_kwargs
+        )
 
     @functools.cached_property
     def _special(self) -> re.Pattern[str]:
-        """Finds any special token that is written out in a text."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        tokens = {token.content for token in added if token.special}
-        tokens |= set(self.tokenizer.all_special_tokens)
-        longest_first = sorted(filter(None, tokens), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        return rendering.special_tokens(self.tokenizer)
 
     @functools.cached_property
     def _opening(self) -> list[int]:
-        """What the tokenizer puts before a text by itself; what it puts after one is left out."""
-        ids, (bare,) = self.tokenizer("a")["input_ids"], self._encode(["a"])
-        starts = range(len(ids) - len(bare) + 1)
-        return next((ids[:i] for i in starts if ids[i : i + len(bare)] == bare), [])
-
-    @functools.cached_property
-    def _anchor(self) -> tuple[str, int]:
-        """A text to put before a continuation, and how many tokens of it to take away again.
-
-        Tokenizers in the manner of SentencePiece put a space before any text, which is wrong for
-        one that goes on where another ended. After a newline, which no piece merges with, they do
-        not.
-        """
-        ids = self._encode(["a", "\n", "\na"])
-        first = self.tokenizer.convert_ids_to_tokens(ids[0])[0]
-        if first.startswith("▁") and ids[2][: len(ids[1])] == ids[1]:
-            return "\n", len(ids[1])
-        return "", 0
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        # Not verbose: what is longer than the model is the affair of `TokenLimits`.
-        return self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        return opening(self.tokenizer)
 
     def _plain(self, text: Text, origin: str) -> str:
         if isinstance(text, str):
@@ -217,15 +208,39 @@ class Renderer:
             where=origin or None,
         )
 
+    def _plain_prompt(self, prompt: Text, origin: str) -> str:
+        text, bos = self._plain(prompt, origin), self.tokenizer.bos_token
+        if bos and text.startswith(f"{bos}{bos}"):
+            raise _doubled(f"{bos} at the start of a prompt", origin)
+        return text
+
+    def _check_plain_response(self, text: str, origin: str) -> None:
+        """Refuses BOS in the middle of a sequence, and two ends where one is meant."""
+        bos, bos_id = self.tokenizer.bos_token, self.tokenizer.bos_token_id
+        if bos and bos_id not in self.end_ids and text.startswith(str(bos)):
+            raise BadRow(
+                "BOS in a response",
+                "a response that goes on from its prompt",
+                f"one that begins with {bos}",
+                "Remove it, or set on_bad_row='drop'.",
+                where=origin,
+            )
+        for end in self.tokenizer.convert_ids_to_tokens(sorted(self.end_ids)):
+            if end and text.endswith(f"{end}{end}"):
+                raise _doubled(f"{end} at the end of a response", origin)
+
     def _turns(self, text: Text, role: str, origin: str) -> tuple[Message, ...]:
         turns = (Message(role, text),) if isinstance(text, str) else text
+        end = self._rendering.closing.token
         for turn in turns:
-            if found := self._special.search(turn.content):
+            found = self._special.search(turn.content)
+            token = found.group() if found else end if end and end in turn.content else None
+            if token:
                 # The tokenizer would take it for the token itself and end or open a turn there.
                 raise BadRow(
                     "special token in the text",
                     "text without the tokenizer's special tokens",
-                    f"{found.group()} in a turn of the {turn.role}",
+                    f"{token} in a turn of the {turn.role}",
                     "Remove it, or set on_bad_row='drop'.",
                     where=origin,
                 )
@@ -242,7 +257,9 @@ class Renderer:
         whole = self._until_end(turns[: said[-1] + 1], origin)
         segments, position = [], len(opened)
         for i in said:
-            header = opened if i == len(before) else self._render(turns[:i], origin, ask=True)
+            header = (
+                opened if i == len(before) else self._rendering.render(turns[:i], origin, ask=True)
+            )
             until = whole if i == said[-1] else self._until_end(turns[: i + 1], origin)
             for part in (header, until):
                 if not whole.startswith(part):
@@ -252,37 +269,28 @@ class Renderer:
             position = len(until)
         return tuple(segment for segment in segments if segment.text)
 
-    def _render(self, turns: tuple[Message, ...], origin: str, *, ask: bool) -> str:
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [turn._asdict() for turn in turns],
-                chat_template=self.chat_template,
-                tokenize=False,
-                add_generation_prompt=ask,
-            )
-        except jinja2.TemplateError as error:
-            raise BadRow(
-                "refused by the chat template",
-                "a conversation that the chat template accepts",
-                f"turns by {', '.join(turn.role for turn in turns)}: {error}",
-                "Mend the row, or set on_bad_row='drop'.",
-                where=origin,
-            ) from error
-        assert isinstance(text, str), "one conversation, not tokenised, is one string"
-        return text
-
     def _until_end(self, turns: tuple[Message, ...], origin: str) -> str:
         """A conversation that ends with an assistant turn, up to its end-of-turn token."""
-        text = self._render(turns, origin, ask=False)
-        if not text.endswith(self._closing.end + self._closing.after):
+        text = self._rendering.render(turns, origin, ask=False)
+        if not text.endswith(self._rendering.closing.end + self._rendering.closing.after):
             raise BadRow(
                 "end of turn not found",
-                f"the template to close every assistant turn with {self._closing.end!r}",
+                f"the template to close every assistant turn with {self._rendering.closing.end!r}",
                 repr(text[-30:]),
                 "Mend the row or the template, or set on_bad_row='drop'.",
                 where=origin,
             )
-        return text.removesuffix(self._closing.after)
+        return text.removesuffix(self._rendering.closing.after)
+
+
+def _doubled(what: str, origin: str) -> BadRow:
+    return BadRow(
+        "a special token twice in a row",
+        "BOS and end-of-turn tokens once each",
+        f"twice {what}",
+        "Remove one of them, or set on_bad_row='drop'.",
+        where=origin,
+    )
 
 
 def _rewritten(part: str, whole: str, origin: str) -> BadRow:
@@ -293,6 +301,7 @@ def _rewritten(part: str, whole: str, origin: str) -> BadRow:
         f"at character {same}",
         repr(whole[same : same + 30]),
         "The template rewrites earlier turns, so a prompt in training is not the prompt in use. "
-        "Give another template as data.chat_template, or set on_bad_row='drop'.",
+        "Put all turns but the last into the prompt, give another template as data.chat_template, "
+        "or set on_bad_row='drop'.",
         where=origin,
     )

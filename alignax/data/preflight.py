@@ -80,7 +80,7 @@ def check_tokens(
         checks.append(Check(claim, found))
     if renderer.bos_at_start is None:
         name = renderer.tokenizer.bos_token
-        checks[0] = Check(checks[0].claim, f"not checked: {name} also opens or ends turns")
+        checks[0] = Check(checks[0].claim, f"none twice in a row; {name} also opens or ends turns")
     return checks
 
 
@@ -101,12 +101,12 @@ def show(example: Example, renderer: Renderer) -> Stack:
     blocks = [
         Text(example.origin, style="bold"),
         Text(f"prompt, {len(example.prompt)} tokens", style="underline"),
-        _coloured(example.prompt, np.zeros(len(example.prompt), bool), renderer, PROMPT),
+        marked_tokens(example.prompt, np.zeros(len(example.prompt), bool), renderer),
     ]
     for i, (ids, mask) in enumerate(example.split()):
         head = f"response {i + 1}, {len(ids)} tokens, {mask.sum()} scored, "
         blocks.append(Text(f"{head}score {example.scores[i]:g}", style="underline"))
-        blocks.append(_coloured(ids, mask, renderer, UNSCORED))
+        blocks.append(marked_tokens(ids, mask, renderer, UNSCORED))
     return Stack(*blocks)
 
 
@@ -121,9 +121,16 @@ def _bos(
     example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
 ) -> _Fault | None:
     wanted, bos = renderer.bos_at_start, renderer.tokenizer.bos_token_id
-    if wanted is None or bos is None:
+    if bos is None:
         return None
+    borders = np.cumsum(example.response_lengths)[:-1]
+    for ids in (example.prompt, *np.split(example.responses, borders)):
+        if ((ids[1:] == bos) & (ids[:-1] == bos)).any():
+            remedy = "Remove it from the texts, or from the chat template."
+            return _Fault("two of them in a row", ids[:TAIL], remedy)
     everywhere = np.concatenate([example.prompt, example.responses])
+    if wanted is None:
+        return None
     count = int((everywhere == bos).sum())
     if count == int(wanted) and (not wanted or everywhere[0] == bos):
         return None
@@ -218,15 +225,25 @@ def _pieces(ids: Int[np.ndarray, " n"], renderer: Renderer) -> list[str]:
     return pieces
 
 
-def _coloured(
-    ids: Int[np.ndarray, " n"], mask: Bool[np.ndarray, " n"], renderer: Renderer, unscored: str
+def marked_tokens(
+    ids: Int[np.ndarray, " n"],
+    mask: Bool[np.ndarray, " n"],
+    renderer: Renderer,
+    unscored: str = PROMPT,
 ) -> Text:
+    """Tokens as `show` has them, one behind the other.
+
+    Args:
+        mask: which of them are scored.
+        unscored: the style of the others.
+    """
     special = set(renderer.tokenizer.all_special_ids) | renderer.end_ids
     line = Text()
     for i, scored, piece in zip(ids, mask, _pieces(ids, renderer), strict=True):
         style = SCORED if scored else unscored
         style = f"{style} {SPECIAL}" if int(i) in special else style
-        line.append(piece.replace("\n", "⏎\n"), style=style).append(
-            "│" if scored else "¦", style="dim"
-        )
+        # The bar of a token that ends with a newline stands before it, on the token's own line.
+        text, end = piece.replace("\n", "⏎\n"), "\n" if piece.endswith("\n") else ""
+        line.append(text.removesuffix("\n") if end else text, style=style)
+        line.append(("│" if scored else "¦") + end, style="dim")
     return line

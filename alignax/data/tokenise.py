@@ -12,6 +12,7 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Group
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.chat import Rendered, Renderer, Segment
+from alignax.data.joining import REACH
 
 CHUNK = 1024  # groups to one call of the tokenizer, which spreads them over its threads
 NOTHING_SCORED = "response without a scored token"
@@ -210,9 +211,16 @@ def _encode(
                 raise
             dropped.add(defect.reason, group.origin)
     prompts = renderer.prompt_ids([rendered.prompt for _, rendered in drafts])
-    responses = [response for _, rendered in drafts for response in rendered.responses]
-    pieces = [segment for response in responses for segment in response]
-    piece_ids = iter(renderer.continuation_ids([segment.text for segment in pieces]))
+    pieces: list[str] = []
+    after: list[str] = []
+    for _, rendered in drafts:
+        for response in rendered.responses:
+            before = rendered.prompt
+            for segment in response:
+                pieces.append(segment.text)
+                after.append(before[-REACH:])
+                before = segment.text if len(segment.text) >= REACH else after[-1] + segment.text
+    piece_ids = iter(renderer.continuation_ids(pieces, after))
     for (group, rendered), prompt in zip(drafts, prompts, strict=True):
         yield group, _Ids(prompt, [_join(r, piece_ids, renderer) for r in rendered.responses])
 

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from alignax.core.errors import BadInput
 
 
-def read_template(path: Path) -> str:
+def read_template(path: Path, where: str = "data.chat_template") -> str:
     """The text of a chat template in a file."""
     try:
         return path.expanduser().read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def read_template(path: Path) -> str:
             "a file with a chat template",
             f"{getattr(error, 'strerror', None) or error}: {path}",
             "Give the path of a Jinja template, or leave it out for the tokenizer's own.",
-            where="data.chat_template",
+            where=where,
         ) from error
 
 
@@ -42,3 +42,20 @@ def end_ids(directory: Path) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(found) if isinstance(found, list) else (found,)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, nothing added before or after."""
+    if not texts:
+        return []
+    # Not verbose: what is longer than the model is the affair of `TokenLimits`.
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What a tokenizer puts before a text by itself, such as BOS, and not what it puts after."""
+    ids, (bare,) = tokenizer("a")["input_ids"], encode(tokenizer, ["a"])
+    starts = range(len(ids) - len(bare) + 1)
+    return next((ids[:i] for i in starts if ids[i : i + len(bare)] == bare), [])

@@ -4,6 +4,7 @@ Nothing here knows what a tensor means. `pretrained` does, and `gguf`.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import shutil
@@ -45,6 +46,7 @@ _REPLACEABLE = (
     "model*.safetensors",
     "model.safetensors.index.json",
 )
+_MARK = "<!-- Written by alignax; unchanged while its SHA-256 above this line is {}. -->\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -67,6 +69,21 @@ def write_json(path: Path, contents: Mapping[str, Any]) -> None:
     """Writes an object as transformers does: two spaces, sorted keys, a last newline."""
     text = json.dumps(contents, indent=2, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def marked(card: str) -> str:
+    """A README.md with a last line that tells whether somebody has changed it since."""
+    digest = hashlib.sha256(card.encode()).hexdigest()
+    return f"{card}\n{_MARK.format(digest)}"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a README.md was written by an export and by nobody since."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return text == marked(text[: max(text.rfind("\n<!-- "), 0)])
 
 
 class Tensor(NamedTuple):
@@ -275,7 +292,9 @@ def _refuse_foreign(directory: Path) -> None:
     if not directory.exists():
         return
     found = sorted(directory.iterdir()) if directory.is_dir() else [directory]
-    foreign = [p.name for p in found if not any(p.match(pattern) for pattern in _REPLACEABLE)]
+    ours = lambda p: p.name == "README.md" and _is_ours(p)  # noqa: E731
+    replaceable = lambda p: any(p.match(pattern) for pattern in _REPLACEABLE)  # noqa: E731
+    foreign = [p.name for p in found if not replaceable(p) and not ours(p)]
     if foreign:
         raise BadInput(
             "a new or empty directory, or an earlier export",

@@ -103,6 +103,42 @@ def read_config(directory: str | Path, num_scores: int | None = None) -> Decoder
     return _with_head(_read_config(directory), directory, num_scores)[0]
 
 
+class Header(NamedTuple):
+    """A model as its files describe it, no weight read.
+
+    Fields:
+        family: its model_type. name: of transformers' class.
+        dtypes: of the numbers of each parameter in the files, by its path.
+        files: that hold the weights, with their sizes in bytes.
+    """
+
+    config: DecoderConfig
+    family: str
+    name: str
+    dtypes: dict[tuple[str, ...], str]
+    files: dict[str, int]
+    directory: Path
+
+
+def read_header(directory: str | Path) -> Header:
+    """What a model's files say of themselves.
+
+    Raises:
+        BadInput: as `load` does, but for what only the numbers could tell.
+    """
+    directory = locate(directory)
+    raw = _read_config(directory)
+    config = from_hugging_face(raw, str(directory / "config.json"))
+    with files.open_checkpoint(directory) as checkpoint:
+        _check(checkpoint, config, raw["model_type"])
+        found = checkpoint.tensors
+        parameters = places(config, raw["model_type"])
+        dtypes = {place.path: found[place.names[0]].dtype for place in parameters}
+    sizes = {path.name: path.stat().st_size for path in files.weight_files(directory)}
+    name = next(iter(raw.get("architectures") or ()), "no architecture named")
+    return Header(config, raw["model_type"], name, dtypes, sizes, directory)
+
+
 def save(
     directory: str | Path,
     params: Params,
@@ -114,6 +150,8 @@ def save(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     eos: tuple[int, ...] = (),
     labels: tuple[str, ...] = (),
+    chat_template: str | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes a directory that transformers and vLLM load; an earlier export there is replaced.
 
@@ -126,6 +164,8 @@ def save(
         dtype: of the numbers in the files; the source's where None, or else float32.
         eos: ids that end a response, beside those that the source names.
         labels: names of the `score` head's outputs; LABEL_0 and so on where there are none.
+        chat_template: takes the place of the source's.
+        card: the text of README.md, without the mark that says whose it is.
 
     Raises:
         BadInput: the directory holds something else, cannot be written, or the disk is full.
@@ -146,7 +186,9 @@ def save(
     if jax.process_index() == 0:
         shapes = tensor_shapes(config, family)
         with files.replacing(Path(directory)) as new:
-            write_settings(new, described, source, eos=eos)
+            write_settings(new, described, source, eos=eos, chat_template=chat_template)
+            if card is not None:
+                (new / "README.md").write_text(files.marked(card), encoding="utf-8")
             files.write_weights(
                 new,
                 shapes,

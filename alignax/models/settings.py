@@ -16,11 +16,15 @@ def write_settings(
     source: Path | None,
     *,
     eos: tuple[int, ...] = (),
+    chat_template: str | None = None,
 ) -> None:
     """Writes config.json, generation_config.json and the tokenizer's files of `source`.
 
     Config, generation config and tokenizer often name different ids as the end of a text, and
     then what stops depends on who asks. Here the first two get all of them.
+
+    Args:
+        chat_template: takes the place of the source's.
     """
     generation: dict[str, Any] = {}
     if source is not None:
@@ -28,6 +32,8 @@ def write_settings(
         for name in files.TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, directory / name)
+    if chat_template is not None:
+        _replace_template(directory, chat_template)
     ids: list[int] = []
     for found in (generation.get("eos_token_id"), config.get("eos_token_id"), *eos):
         ids += [] if found is None else found if isinstance(found, list) else [found]
@@ -42,6 +48,15 @@ def write_settings(
             generation[name] = config[name]
     files.write_json(directory / "config.json", config)
     files.write_json(directory / "generation_config.json", generation)
+
+
+def _replace_template(directory: Path, chat_template: str) -> None:
+    """Writes the one template, and removes those at the two other places that are read."""
+    (directory / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    (directory / "chat_template.json").unlink(missing_ok=True)
+    settings = files.read_json(directory / "tokenizer_config.json")
+    if settings.pop("chat_template", None) is not None:
+        files.write_json(directory / "tokenizer_config.json", settings)
 
 
 def _padding(directory: Path, pad: int | None, ends: list[int]) -> int | None:

@@ -100,7 +100,7 @@ class Stored(NamedTuple):
         names = np.array(self.names, object).reshape(self.over)[(*outer, ...)]
         out = np.empty((*names.shape, *(s.stop - s.start for s in within)), dtype)
         for at in np.ndindex(names.shape):
-            out[at] = self._read_one(names[at], within, fetch)
+            out[at] = self._read_one(str(names[at]), within, fetch)
         return out
 
     def _sizes(self) -> tuple[int, ...]:

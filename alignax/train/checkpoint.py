@@ -165,18 +165,24 @@ class Checkpoints:
         """
         return self._find_whole()[0]
 
-    def restore(self, abstract_state: TrainState) -> Restored | None:
+    def restore(
+        self, abstract_state: TrainState, wanted_step: int | None = None
+    ) -> Restored | None:
         """Reads the newest whole checkpoint; None where no save was ever completed.
 
         Args:
             abstract_state: a `jax.ShapeDtypeStruct` with a sharding for each array. Mesh and
                 sharding may differ from those it was saved under.
+            wanted_step: the one to read in place of the newest.
 
         Raises:
             BadInput: where there are checkpoints and none is whole, or the whole one is of
-                another model or optimiser.
+                another model or optimiser; where the one wanted is not there, or damaged.
         """
-        step, skipped = self._find_whole()
+        if wanted_step is None:
+            step, skipped = self._find_whole()
+        else:
+            step, skipped = self._whole(wanted_step), []
         if step is None:
             return None
         path = self._path(step)
@@ -190,6 +196,20 @@ class Checkpoints:
         state = jax.tree.unflatten(structure, [leaves[name] for name in wanted])
         self._newest = self._current = step
         return Restored(step, state, record["position"], record["experiment"], skipped)
+
+    def _whole(self, step: int) -> int:
+        """The step, where its checkpoint is there and whole."""
+        self.wait()
+        steps = sorted(_steps(self._dir))
+        reason = damage(self._path(step)) if step in steps else "no such checkpoint"
+        if reason is not None:
+            raise BadInput(
+                f"a whole checkpoint of step {step}",
+                reason,
+                f"There are: {', '.join(map(str, steps)) or 'none'}.",
+                where=str(self._dir),
+            )
+        return step
 
     def _find_whole(self) -> tuple[int | None, list[tuple[str, str]]]:
         self.wait()

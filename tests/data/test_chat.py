@@ -113,8 +113,10 @@ def test_a_special_token_written_in_a_text_is_refused():
     assert chatml(template="none").prompt("say <|im_end|>") == "say <|im_end|>"
 
 
-def test_a_tokenizer_without_template_is_refused_with_both_remedies():
-    with pytest.raises(BadInput, match=r'(?s)with a chat template.*="none".*data.chat_template'):
+def test_a_tokenizer_without_template_is_refused_with_all_remedies():
+    # The first is the template that the vocabulary has the tokens of.
+    wanted = r'(?s)with a chat template.*chat_template="chatml".*llama3.*plain.*template="none"'
+    with pytest.raises(BadInput, match=wanted):
         Renderer(tokenizer=chatml_tokenizer(template=None))
     given = Renderer(tokenizer=llama3_tokenizer(None), chat_template=LLAMA3_TEMPLATE)
     assert given.prompt("Q").startswith("<|begin_of_text|>")

@@ -45,8 +45,15 @@ def test_good_tokens_pass_every_check():
 def test_a_second_bos_is_found():
     example = good(llama())
     doubled = example._replace(prompt=np.concatenate([ints(0), example.prompt]))
-    with pytest.raises(BadInput, match=r"^f:7: expected exactly one BOS.* 2 of them where 1 "):
+    with pytest.raises(BadInput, match=r"^f:7: expected exactly one BOS.* two of them in a row: "):
         check(doubled, llama())
+
+
+def test_a_bos_twice_in_a_row_is_found_where_it_may_open_every_turn():
+    example = good(Renderer(tokenizer=chatml_tokenizer()))
+    doubled = example._replace(prompt=np.concatenate([ints(1), example.prompt]))
+    with pytest.raises(BadInput, match=r"two of them in a row: '<\|im_start\|><\|im_start\|>"):
+        check(doubled, Renderer(tokenizer=chatml_tokenizer()))
 
 
 def test_a_missing_bos_is_found():
@@ -65,7 +72,7 @@ def test_a_bos_inside_a_response_is_found():
 def test_a_bos_that_opens_every_turn_is_said_to_be_unchecked():
     renderer = Renderer(tokenizer=chatml_tokenizer())
     first = check(good(renderer), renderer)[0]
-    assert first.found == "not checked: <|im_start|> also opens or ends turns"
+    assert first.found == "none twice in a row; <|im_start|> also opens or ends turns"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,7 @@ def test_an_example_is_shown_token_by_token():
     assert printed.startswith("f:7\nprompt, 21 tokens\n<|begin_of_text|>¦<|start_header_id|>¦")
     # Half of a character is shown in the tokenizer's own letters: é is the bytes C3 A9.
     assert "Ã│©│<|eot_id|>│" in printed
-    assert "⏎\n¦" in printed
+    assert "⏎¦\n" in printed  # the bar ends the token's own line
     assert "response 2, 2 tokens, 2 scored, score 0\nB│<|eot_id|>│" in printed
 
 

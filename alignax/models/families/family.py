@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from alignax.core.errors import BadInput
-from alignax.models.config import DecoderConfig, LayerKind
+from alignax.models.config import Activation, DecoderConfig, LayerKind
 from alignax.models.rotary import LinearScaling, Llama3Scaling, Rope, YarnScaling
 from alignax.models.stored import Names
 
@@ -79,11 +79,15 @@ class Keys(NamedTuple):
             return bool(value)
         raise self.wrong(key, "true or false", value)
 
-    def activation(self, key: str) -> str:
+    def activation(self, key: str) -> Activation:
         """Our name of an activation."""
-        names = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu",
-                 "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
-                 "gelu_fast": "gelu_tanh"}  # fmt: skip
+        names: dict[Any, Activation] = {
+            "silu": "silu",
+            "swish": "silu",
+            "gelu": "gelu",
+            "relu": "relu",
+            **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_tanh"),
+        }
         value = self.values.get(key)
         if value in names:
             return names[value]

@@ -1,0 +1,127 @@
+"""What a run keeps of itself for the model card: in `card.json`, beside its checkpoints.
+
+An export can come long after the run, when its data are no longer there or prepared otherwise.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from alignax import catalogue
+from alignax.data.bad_rows import Tally
+from alignax.evaluate.report import from_metrics
+from alignax.evaluate.stats import Estimate
+from alignax.models import files
+from alignax.run import Run
+from alignax.saved import to_json
+
+FILE = "card.json"
+
+
+def keep(run: Run, count: Callable[[str], int], command: str | None) -> None:
+    """Writes what is known of a run before its first step.
+
+    Args:
+        count: the number of prompts behind a metric, by its name.
+        command: the line that started the run; None where it was no command: then the line of an
+            earlier process of the same run stays.
+    """
+    path = Path(run.experiment.output_dir) / FILE
+    facts = of(run) | {
+        "data": [_of_data(run, name) for name in ("train", "eval") if _source(run, name)],
+        "steps": run.num_steps,
+        "evaluated": {name: count(name) for name in ("eval_", "eval_sampled/")},
+        "versions": {"alignax": _version("alignax"), "jax": jax.__version__},
+        "command": command or files.read_json(path).get("command"),
+    }
+    if jax.process_index() == 0:
+        draft = path.with_name(f".{FILE}.tmp")
+        files.write_json(draft, facts)
+        draft.replace(path)
+
+
+def kept(run: Run) -> dict[str, Any]:
+    """What was kept; of a run that kept nothing, what its settings say."""
+    return of(run) | files.read_json(Path(run.experiment.output_dir) / FILE)
+
+
+def of(run: Run) -> dict[str, Any]:
+    """What the settings say: the method with its hyperparameters and paper, and the rest."""
+    method = run.method
+    found = next((e for e in catalogue.entries() if e.method is type(method)), None)
+    sampled = bool(run.experiment.rollout)
+    settings = to_json(dataclasses.replace(run.experiment, method=method))
+    return {
+        "method": {
+            "name": found.name if found else type(method).__name__.lower(),
+            "class": type(method).__name__,
+            "about": catalogue.about(type(method)),
+            "paper": catalogue.paper(type(method)),
+            "reference": method.needs().reference,
+            "sampled": sampled,
+        },
+        "settings": settings if sampled else settings | {"rollout": {}},
+    }
+
+
+def estimates(run: Run, step: int, evaluated: Mapping[str, int]) -> dict[str, Estimate]:
+    """The held-out means that were logged at a step; none where none were.
+
+    Args:
+        evaluated: as `keep` wrote them: the prompts behind metrics, by the start of their names.
+    """
+    path = Path(run.experiment.output_dir) / "metrics.jsonl"
+    flat: dict[str, float] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        row = json.loads(line)
+        if row.pop("step") == step:
+            flat |= {name: float(x) for name, x in row.items()}
+    longest_first = sorted(evaluated, key=len, reverse=True)
+    return from_metrics(
+        flat, lambda name: next((evaluated[s] for s in longest_first if name.startswith(s)), 0)
+    )
+
+
+def _source(run: Run, name: str) -> str | None:
+    return getattr(run.experiment.data, name)
+
+
+def _of_data(run: Run, name: str) -> dict[str, Any]:
+    if run.experiment.rollout:
+        prompts = run.prompts(name)
+        report, kept_count, lost = prompts.records, len(prompts), prompts.dropped
+        tokens: dict[str, int] = {"prompt": sum(len(ids) for ids in prompts.ids)}
+        cut = Tally()
+    else:
+        prepared = run.prepared(name)
+        report, counted = prepared.records, prepared.tokens
+        kept_count, lost, cut = counted.kept, counted.dropped, counted.cut
+        tokens = {
+            "prompt": counted.prompt_tokens,
+            "response": counted.response_tokens,
+            "scored": counted.scored_tokens,
+        }
+    return {
+        "use": name,
+        "source": report.source,
+        "split": report.split,
+        "form": report.form,
+        "rows": report.rows,
+        "records": report.records,
+        "bad rows": report.dropped.counts,
+        "left out": report.left_out.counts,
+        "too long or not rendered": lost.counts,
+        "cut": cut.counts,
+        "used": kept_count,
+        "tokens": tokens,
+    }
+
+
+def _version(package: str) -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version(package)
