@@ -14,12 +14,13 @@ import jax
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
+from alignax.data.plan import Plan
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
 from alignax.measuring import Evaluator, held_out, sampled
-from alignax.models import pretrained
+from alignax.models import peft, pretrained
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
 from alignax.train import optim as optim_lib
@@ -39,11 +40,17 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
     """
     check(experiment)
     run, output = Run(experiment, quiet), Path(experiment.output_dir)
-    num_params = sum(math.prod(x.shape) for x in jax.tree.leaves(run.network.abstract()))
+    if run.frozen is not None:
+        run.frozen.check()
+    num_params, num_trained = (
+        sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+        for tree in (run.network.abstract(), run.trained[0])
+    )
     # Parameters and two moments in float32, for each checkpoint kept and the one being written.
-    check_writable(output, 12 * num_params * (experiment.loop.keep + 1))
+    check_writable(output, 12 * num_trained * (experiment.loop.keep + 1))
+    part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
     run.say(
-        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters, "
+        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters{part}, "
         f"{experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
         f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
     )
@@ -60,13 +67,10 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
         feed = make_feed(run, params)
         evaluator = Evaluator(run, params, num_steps)
 
-        optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, run.network.axes())
-        shardings = sharding.state(run.mesh, run.param_shardings, optimizer, run.network.abstract())
-        step = jax.jit(
-            make_step(run.method, run.model_fn(plan), optimizer),
-            donate_argnums=0,
-            out_shardings=(shardings, sharding.replicated(run.mesh)),
-        )
+        abstract, axes, places = run.trained
+        optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, axes)
+        shardings = sharding.state(run.mesh, places, optimizer, abstract)
+        step = make_compiled_step(run, plan, optimizer, shardings)
         with (
             Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
             MetricLog(
@@ -78,6 +82,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
                 out_shardings=shardings,
                 donate_argnums=0,
             )
+            params = run.initial_trained(params)
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
             state = train_loop(
@@ -92,6 +97,7 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
                 metrics=metrics,
                 evaluate=evaluator,
                 experiment=settings(run),
+                whole=run.whole,
                 check_first=check_first_step(run),
                 show=show(run),
                 quiet=quiet,
@@ -100,12 +106,27 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
         return export(run, run.policy(state.params), output / "export")
 
 
+def make_compiled_step(run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState) -> Any:
+    """The update, compiled when first called; an adapter's base goes into it as an argument."""
+    join = None if run.frozen is None else run.join
+    step = jax.jit(
+        make_step(
+            run.method, run.model_fn(plan), optimizer, join=join, seed=run.experiment.seed
+        ),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(run.mesh)),
+    )
+    if run.frozen is None:
+        return step
+    return lambda state, *arrays: step(state, *arrays, run.frozen.base)
+
+
 def settings(run: Run) -> dict[str, Any]:
     """The experiment as JSON, with a digest of what its files held: a path alone may not say.
 
     Digests come last, because a setting that differs often changes them too.
     """
-    contents = {"model.model_name_or_path": pretrained.fingerprint(run.model_dir)}
+    contents = {"model.model_name_or_path": run.reference_fingerprint}
     for name in ("train", "eval"):
         source = getattr(run.experiment.data, name)
         if source is None:
@@ -198,7 +219,20 @@ def check_first_step(run: Run) -> Any:
 
 
 def export(run: Run, params: Params, directory: Path) -> Path:
-    """Writes a Hugging Face directory with the tokenizer and templates of the model begun with."""
+    """Writes a Hugging Face directory with the tokenizer and templates of the model begun with.
+
+    Args:
+        params: of the policy, or of its adapter: then the merged model is written, or the adapter,
+            as the settings say.
+    """
+    if run.frozen is not None:
+        adapter = run.frozen.adapter
+        if adapter.settings.export == "adapter":
+            base = run.experiment.model.model_name_or_path
+            peft.save(directory, params, adapter, base=base, source=run.model_dir)
+            run.say(f"[bold]exported the adapter[/]: {directory}")
+            return directory
+        params = run.frozen.join(params)
     pretrained.save(
         directory,
         params,
@@ -212,11 +246,11 @@ def export(run: Run, params: Params, directory: Path) -> Path:
 
 
 def newest(run: Run) -> tuple[int, Params]:
-    """The parameters of the newest whole checkpoint, and the updates made until then."""
-    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, run.network.axes())
-    abstract = run.network.abstract()
+    """What the newest whole checkpoint has of the policy, and the updates made until then."""
+    abstract, axes, shardings = run.trained
+    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, axes)
     shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract)
-    places = sharding.state(run.mesh, run.param_shardings, optimizer, abstract)
+    places = sharding.state(run.mesh, shardings, optimizer, abstract)
     wanted = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
     )
@@ -238,6 +272,7 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
     run = Run(experiment, quiet)
     with jax.set_mesh(run.mesh):
         step, params = newest(run)
+        params = params if run.frozen is None else run.frozen.join(params)
         reference_params = run.initial_policy()
         measure, answer = held_out(run, reference_params), sampled(run)
         if measure is None and answer is None:

@@ -44,6 +44,8 @@ _REPLACEABLE = (
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
 )
 
 

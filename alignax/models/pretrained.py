@@ -24,6 +24,7 @@ from alignax.core.types import Params
 from alignax.models import files
 from alignax.models.config import DecoderConfig, draw_score
 from alignax.models.families import from_hugging_face, to_hugging_face
+from alignax.models.kernels import whole
 from alignax.models.settings import tokenizer_id, write_settings
 from alignax.models.stored import SCORE, Stored, stored
 
@@ -275,7 +276,7 @@ def _read(
 def _tensors(params: Params, places: tuple[Stored, ...]) -> Iterator[tuple[str, np.ndarray]]:
     """The checkpoint's tensors, one parameter at a time on the host."""
     for place in places:
-        param = _at(params, place.path)
+        param = whole(_at(params, place.path))
         if isinstance(param, jax.Array) and not param.is_fully_addressable:
             param = multihost_utils.process_allgather(param, tiled=True)
         param = np.asarray(param)

@@ -29,6 +29,7 @@ from alignax.models.caching import (
     write,
 )
 from alignax.models.config import DecoderConfig, draw_score, rotary_angles
+from alignax.models.kernels import plain, times
 
 # (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -45,7 +46,7 @@ class Linear(nnx.Module):
         self.contract = contract
 
     def __call__(self, x):
-        out = _product(self.contract, x, self.kernel[...])
+        out = times(x, self.kernel.get_value(), self.contract, _product)
         return out if self.bias is None else out + _spread(self.bias, out)
 
 
@@ -298,7 +299,7 @@ class Decoder:
         """The parameters with a tuple of layers in place of stacked ones, in the compute dtype."""
         if isinstance(params["layers"], tuple):
             return params
-        cast = jax.tree.map(lambda x: x.astype(self.dtype), params)
+        cast = jax.tree.map(lambda x: x.astype(self.dtype), plain(params))
         layers = tuple(
             jax.tree.map(lambda x, i=i: x[i], cast["layers"]) for i in range(self.config.layers)
         )

@@ -26,6 +26,7 @@ RULES = {
     "head_dim": None,
     "layers": None,
     "scores": None,
+    "rank": None,
 }
 
 
