@@ -85,7 +85,7 @@ def test_a_dotted_name_changes_that_setting_and_no_other(arguments, expected):
 
 
 SETTINGS = (
-    "method, model, data, output_dir, optim, loop, rollout, mesh, evaluation, seed, "
+    "method, model, data, output_dir, adapter, optim, loop, rollout, mesh, evaluation, seed, "
     "tensorboard, wandb"
 )
 

@@ -118,7 +118,7 @@ def save(
     family = family_of(source)
     check(adapter.decoder.config, family)
     tensors = {}
-    for name, path, kind, layer in _places(adapter, family):
+    for name, path, kind, layer in tensors_of(adapter, family):
         param = at(params["layers"], path)[kind]
         tensors[name] = _to_stored(_host(param)[layer], kind, adapter.contract(path))
     if "score" in params:
@@ -164,7 +164,7 @@ def _described(adapter: Adapter, base: str, family: str) -> dict[str, Any]:
     }
 
 
-def _places(
+def tensors_of(
     adapter: Adapter, family: str
 ) -> Iterator[tuple[str, tuple[str, ...], str, int]]:
     """Each tensor's name; and the layer's path, the array and the number of the block it is of."""
@@ -294,7 +294,7 @@ def load(directory: str | Path, adapter: Adapter, *, family: str) -> Params:
             raise BadInput(f"the shape {list(shape)}", got, remedy, where=where)
         return tensors[name].astype(np.float32)
 
-    for name, path, kind, layer in _places(adapter, family):
+    for name, path, kind, layer in tensors_of(adapter, family):
         mine = at(tree["layers"], path)[kind]
         inside = mine.shape[1:]
         shape = _to_stored(mine[layer], kind, adapter.contract(path)).shape
