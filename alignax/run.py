@@ -6,6 +6,7 @@ plan, update, loop, export. Everything here is glue; each line calls the room th
 
 import dataclasses
 import functools
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -250,9 +251,7 @@ class Run:
             return model
         adapter = self.frozen.adapter
         own = (adapter.abstract(), adapter.axes(), self.frozen.shardings)
-        abstract, axes, places = (
-            self.with_policy(x, y) for x, y in zip(model, own, strict=True)
-        )
+        abstract, axes, places = (self.with_policy(x, y) for x, y in zip(model, own, strict=True))
         return abstract, axes, places
 
     @functools.cached_property
@@ -293,8 +292,10 @@ class Run:
         return self._read_policy() if self.frozen is None else self.frozen.reference
 
     def _read_policy(self) -> Params:
+        settings = self.experiment.adapter
         return pretrained.load(
             self.model_dir,
+            dtype="float32" if settings is None or settings.base == "float32" else "bfloat16",
             shardings=self.policy(self.param_shardings),
             num_scores=self.num_scores,
             seed=self.experiment.seed,
@@ -358,11 +359,12 @@ class Run:
     @functools.cached_property
     def reference_fingerprint(self) -> str:
         """A key for what is made of the weights that the run begins from."""
-        found = pretrained.fingerprint(self.model_dir)
-        settings = self.experiment.adapter
+        found, settings = [pretrained.fingerprint(self.model_dir)], self.experiment.adapter
         if settings is not None and settings.adapter_name_or_path is not None:
-            found += peft.fingerprint(settings.adapter_name_or_path)
-        return found
+            found.append(peft.fingerprint(settings.adapter_name_or_path))
+        if settings is not None and settings.base != "float32":
+            found.append(settings.base)
+        return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
 
     def reference(
         self, data: Prepared, params: Params, title: str, chosen: np.ndarray | None = None

@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
-from alignax.models import peft
+from alignax.models import peft, quantised
 from alignax.models.lora import Adapter
 
 INIT = 5  # what a key is for: the first matrices of an adapter
@@ -21,7 +21,7 @@ class Frozen:
 
     Fields:
         adapter: its functions.
-        read: reads the base.
+        read: reads the base, in float32 or bfloat16.
         family: of the base's layout.
         shardings: of the adapter's arrays.
         seed: draws the first matrices, where no adapter is given.
@@ -36,7 +36,7 @@ class Frozen:
     @functools.cached_property
     def base(self) -> Params:
         """The base's parameters: the same arrays whoever asks."""
-        return self.read()
+        return quantised.hold(self.read(), self.adapter, self.adapter.settings.base)
 
     def begin(self) -> Params:
         """A new copy of the adapter that training begins with.

@@ -31,7 +31,9 @@ class Kernel(abc.ABC):
 
 def times(x: Array, kernel: Any, axes: int, product: Product) -> Array:
     """x times an array or a `Kernel`."""
-    return kernel.times(x, axes, product) if isinstance(kernel, Kernel) else product(axes, x, kernel)
+    return (
+        kernel.times(x, axes, product) if isinstance(kernel, Kernel) else product(axes, x, kernel)
+    )
 
 
 def whole(kernel: Any) -> Array:

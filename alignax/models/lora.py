@@ -43,6 +43,10 @@ class LoRA:
             of the model's own format, such as `q_proj`, or `all-linear`, all of a block.
         rslora: divide alpha by the root of the rank instead.
         dora: learn a magnitude for every output too.
+        base: how the frozen weights are held. `bfloat16` changes nothing where they were
+            published so. `int8` and `nf4` hold the matrices of the blocks in 8 and in 4 bits and
+            all else in bfloat16, and need the package qwix; what is held is the reference, and
+            what the adapter is merged into.
         adapter_name_or_path: a directory in PEFT's format to begin with. The reference is then
             the base with that adapter as it came.
         export: what a run leaves behind: the `merged` model, or the `adapter` in PEFT's format.
@@ -54,6 +58,7 @@ class LoRA:
     targets: tuple[str, ...] = (ALL,)
     rslora: bool = False
     dora: bool = False
+    base: Literal["float32", "bfloat16", "int8", "nf4"] = "float32"
     adapter_name_or_path: str | None = None
     export: Literal["merged", "adapter"] = "merged"
 
@@ -192,7 +197,7 @@ class Adapter:
         Raises:
             BadInput: a target that is no layer, with those that there are.
         """
-        known = {"/".join(path): path for path in self._linears}
+        known = {"/".join(path): path for path in self.linears}
         chosen = set()
         for target in self.settings.targets:
             found = [name for name in known if target in self._names(name)]
@@ -216,21 +221,20 @@ class Adapter:
         return {name, name.split("/")[-1], alias, alias.split(".")[-1]}
 
     @functools.cached_property
-    def _linears(self) -> dict[tuple[str, ...], tuple[tuple[str, ...], int]]:
-        """The axes' names of each kernel of a block, without layers, and how many are inputs."""
+    def linears(self) -> dict[tuple[str, ...], int]:
+        """Of every linear layer of a block, adapted or not: how many of its axes are inputs."""
         is_names = lambda x: isinstance(x, tuple)  # noqa: E731
-        found = {}
-        places = jax.tree_util.tree_leaves_with_path(self.decoder.axes()["layers"], is_leaf=is_names)
-        for place, names in places:
+        axes, found = self.decoder.axes()["layers"], {}
+        for place, names in jax.tree_util.tree_leaves_with_path(axes, is_leaf=is_names):
             *path, last = (part.key for part in place)
             inputs = 2 if names[1] in _TWO_AXES else 1
             if last == "kernel" and len(names) > 1 + inputs:
-                found[tuple(path)] = (names[1:], inputs)
+                found[tuple(path)] = inputs
         return found
 
     def contract(self, path: tuple[str, ...]) -> int:
         """How many axes of a layer's kernel are inputs."""
-        return self._linears[path][1]
+        return self.linears[path]
 
     def abstract(self) -> Params:
         """The adapter's shapes and dtypes, nothing allocated."""
@@ -249,8 +253,9 @@ class Adapter:
     def axes(self) -> Params:
         """The logical axes of every array, in the structure of `abstract()`."""
         tree: dict[str, Any] = {}
+        base = self.decoder.axes()
         for path in self.paths:
-            names, contract = self._linears[path]
+            names, contract = at(base["layers"], path)["kernel"][1:], self.contract(path)
             made = {
                 "a": ("layers", *names[:contract], "rank"),
                 "b": ("layers", "rank", *names[contract:]),
@@ -259,7 +264,7 @@ class Adapter:
                 made["magnitude"] = ("layers", *names[contract:])
             _put(tree, ("layers", *path), made)
         scored = self.decoder.config.num_scores
-        return tree | ({"score": self.decoder.axes()["score"]} if scored else {})
+        return tree | ({"score": base["score"]} if scored else {})
 
     def init(self, key: PRNGKeyArray, base: Params) -> Params:
         """An adapter that changes nothing yet: B is 0, and magnitudes are the base's own norms.
@@ -280,8 +285,10 @@ class Adapter:
             if self.settings.dora:
                 made["magnitude"] = self._adapted(at(base["layers"], path), made, path).norm()
             _put(tree, ("layers", *path), made)
-        # A copy: what is trained is given away at every update, and the base is not.
-        return tree | ({"score": jnp.copy(base["score"])} if "score" in self.abstract() else {})
+        if self.decoder.config.num_scores:
+            # A copy: what is trained is given away at every update, and the base is not.
+            tree["score"] = jnp.array(base["score"], jnp.float32, copy=True)
+        return tree
 
     def attach(self, base: Params, adapter: Params, key: PRNGKeyArray | None = None) -> Params:
         """The parameters that the decoder computes with; the base's arrays are not copied.

@@ -164,9 +164,7 @@ def _described(adapter: Adapter, base: str, family: str) -> dict[str, Any]:
     }
 
 
-def tensors_of(
-    adapter: Adapter, family: str
-) -> Iterator[tuple[str, tuple[str, ...], str, int]]:
+def tensors_of(adapter: Adapter, family: str) -> Iterator[tuple[str, tuple[str, ...], str, int]]:
     """Each tensor's name; and the layer's path, the array and the number of the block it is of."""
     config = adapter.decoder.config
     modules = {place.path[1:-1]: place.names for _, _, place in _modules(config, family)}
@@ -212,7 +210,7 @@ def read_settings(directory: str | Path) -> LoRA:
         raise BadInput(
             f"a directory with {CONFIG} and {WEIGHTS}",
             "no such file",
-            "Give the directory that PEFT or a run with export=\"adapter\" has written.",
+            'Give the directory that PEFT or a run with export="adapter" has written.',
             where=where,
         )
     begun = str(raw.get("init_lora_weights") or "").split("_")[0].lower()

@@ -63,7 +63,9 @@ def make_step(
         def seen(params: Params, key: PRNGKeyArray) -> Params:
             return params if join is None else join(params, frozen, key)
 
-        batch = with_means(method, model, functools.partial(seen, state.params), batch, layout, keys)
+        batch = with_means(
+            method, model, functools.partial(seen, state.params), batch, layout, keys
+        )
 
         def micro(
             params: Params, batch: Batch, layout: Layout, key: PRNGKeyArray
