@@ -108,15 +108,16 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Path:
 
 def make_compiled_step(run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState) -> Any:
     """The update, compiled when first called; an adapter's base goes into it as an argument."""
-    join = None if run.frozen is None else run.join
+    frozen = run.frozen
+    join = None if frozen is None else run.join
     step = jax.jit(
         make_step(run.method, run.model_fn(plan), optimizer, join=join, seed=run.experiment.seed),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
     )
-    if run.frozen is None:
+    if frozen is None:
         return step
-    return lambda state, *arrays: step(state, *arrays, run.frozen.base)
+    return lambda state, *arrays: step(state, *arrays, frozen.base)
 
 
 def settings(run: Run) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from safetensors.numpy import load_file
 
 from alignax import jobs
 from alignax.core.errors import BadInput
-from alignax.measuring import Evaluator
-from alignax.methods import DPO, GRPO, KTO, PPO, RewardModel
+from alignax.methods import GRPO, KTO, PPO, RewardModel
 from alignax.models import peft, pretrained
 from alignax.models.lora import LoRA
 from alignax.run import Run
@@ -86,7 +85,7 @@ def test_the_base_is_unchanged_bit_for_bit(tmp_path, monkeypatch):
 
 
 def test_the_export_is_the_base_with_the_last_checkpoints_adapter_merged(run):
-    experiment, folder = run
+    folder = run[1]
     found = arrays(folder / "run" / "checkpoint-6")
     base, exported = weights(folder / "model"), weights(folder / "run" / "export")
     assert base.keys() == exported.keys()
@@ -132,18 +131,17 @@ def test_dropout_is_drawn_anew_at_every_update_and_by_the_seed(run, tmp_path):
 
 def test_a_base_with_other_weights_is_refused_when_the_run_goes_on(run, tmp_path):
     experiment, folder = run
-    shutil.copytree(folder / "run", tmp_path / "run")
-    model_directory(tmp_path / "other", init_scale=0.2)
-    model = dataclasses.replace(experiment.model, model_name_or_path=str(tmp_path / "other"))
-    other = dataclasses.replace(experiment, model=model, output_dir=str(tmp_path / "run"))
-    with pytest.raises(BadInput, match="model.model_name_or_path"):
-        jobs.train(other, quiet=True)
-    # In the same place too: by what the files hold.
-    shutil.copytree(folder, tmp_path / "moved")
-    shutil.rmtree(tmp_path / "moved" / "model")
-    shutil.copytree(tmp_path / "other", tmp_path / "moved" / "model")
-    settings = json.loads((folder / "run" / "checkpoint-6" / "alignax.json").read_text())
-    assert "contents of model.model_name_or_path" in settings["experiment"]
+    model = folder / "model"
+    shutil.copytree(model, tmp_path / "model")
+    shutil.rmtree(model)
+    model_directory(model, init_scale=0.2)
+    try:
+        with pytest.raises(BadInput) as error:
+            jobs.train(experiment, quiet=True)
+    finally:
+        shutil.rmtree(model)
+        shutil.copytree(tmp_path / "model", model)
+    assert error.value.where == "contents of model.model_name_or_path"
 
 
 def test_micro_batches_and_meshes_change_nothing_but_rounding(tmp_path):
@@ -321,8 +319,6 @@ def test_the_reference_is_the_very_arrays_of_the_base(run):
     whole = work.whole(work.initial_trained(work.initial_params()))
     kernel = whole["layers"]["mlp"]["up"]["kernel"]
     assert kernel.kernel is base["layers"]["mlp"]["up"]["kernel"]
-    assert isinstance(work.experiment.method, DPO)
-    assert Evaluator is not None
 
 
 @pytest.mark.parametrize("base", ["bfloat16", "int8", "nf4"])

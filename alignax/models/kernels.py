@@ -18,7 +18,7 @@ Product = Callable[[int, Array, Array], Array]
 
 
 class Kernel(abc.ABC):
-    """A matrix as a node of the tree. Its arrays may be stacked over layers, on their first axis."""
+    """A matrix as a node of the tree; its arrays may have an axis of layers before all others."""
 
     @abc.abstractmethod
     def times(self, x: Float[Array, "..."], axes: int, product: Product) -> Float[Array, "..."]:

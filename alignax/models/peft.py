@@ -8,7 +8,6 @@ It has one pair of matrices for each of the base's own, so an adapter of a famil
 several of our layers in one matrix has no place there.
 """
 
-import math
 import hashlib
 import shutil
 from collections import Counter

@@ -40,7 +40,7 @@ def make_step(
     join: Join | None = None,
     seed: int = 0,
 ) -> Callable[..., tuple[TrainState, Scalars]]:
-    """The update as a function of the state and one step's arrays; and of what is frozen, if `join`.
+    """The update as a function of the state and one step's arrays, and of what is frozen.
 
     Every array of the batch and the layout has a leading axis of micro-batches. Metrics are
     means over the prompts of the step; `grad_norm` is taken before clipping.

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.golden.make_llama_logits import CASES as LLAMAS  # noqa: E402
-from tests.golden.make_llama_logits import POSITIONS, PROMPT, tokens, weights  # noqa: E402
+from tests.golden.make_llama_logits import CASES as LLAMAS
+from tests.golden.make_llama_logits import POSITIONS, PROMPT, tokens, weights
 
 BASE = LLAMAS["biases"]
 LAYER = "layers.1."

@@ -15,11 +15,9 @@ from alignax.models.families import from_hugging_face
 from alignax.models.lora import Adapter, LoRA, at
 from alignax.models.stored import Stored, stored
 from alignax.models.transformer import Decoder
-from tests.golden.make_llama_logits import LENGTH, POSITIONS, PROMPT, weights
+from tests.golden.make_llama_logits import POSITIONS, PROMPT, weights
 from tests.golden.make_lora_logits import CASES, adapter_weights
 from tests.models.test_golden_logits import (
-    RESPONSE,
-    group_in_a_row,
     logprobs_of_sequences,
     packed_logits,
     places,

@@ -26,8 +26,8 @@ def copy(base=BASE):
     return jax.tree.map(lambda x: x, base)
 
 
-def held_base(held, settings=LoRA(rank=4)):
-    return hold(copy(), Adapter(decoder=DECODER, settings=settings), held)
+def held_base(held):
+    return hold(copy(), Adapter(decoder=DECODER, settings=LoRA(rank=4)), held)
 
 
 def kernels(base):
