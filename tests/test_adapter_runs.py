@@ -6,6 +6,7 @@ import math
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -16,6 +17,7 @@ from alignax.methods import GRPO, KTO, PPO, RewardModel
 from alignax.models import peft, pretrained
 from alignax.models.lora import LoRA
 from alignax.run import Run
+from alignax.sample import answer
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
@@ -212,6 +214,18 @@ def test_the_same_run_exports_the_merged_model_too(exported, tmp_path):
     )
 
 
+def test_an_exported_adapter_answers_as_the_merged_model_does(exported, tmp_path):
+    experiment, folder = exported
+    merged = dataclasses.replace(experiment.adapter, export="merged")
+    changed = dataclasses.replace(experiment, adapter=merged)
+    jobs.export_newest(changed, tmp_path / "merged", quiet=True)
+    one, two = (
+        answer(directory, ["Is 3 a number?"], temperature=0.0, max_new_tokens=8)
+        for directory in (folder / "run" / "export", tmp_path / "merged")
+    )
+    assert one == two
+
+
 def test_training_goes_on_from_a_given_adapter_which_is_then_the_reference(exported, tmp_path):
     experiment, folder = exported
     given = str(folder / "run" / "export")
@@ -321,6 +335,9 @@ def test_the_reference_is_the_very_arrays_of_the_base(run):
     assert kernel.kernel is base["layers"]["mlp"]["up"]["kernel"]
 
 
+# --- A base in few bits
+
+
 @pytest.mark.parametrize("base", ["bfloat16", "int8", "nf4"])
 def test_a_base_in_few_bits_is_the_reference_too(tmp_path, base):
     """So the first loss is ln 2, whatever was lost in rounding the base."""
@@ -334,8 +351,8 @@ def test_a_base_in_few_bits_is_the_reference_too(tmp_path, base):
     policy = pretrained.load(tmp_path / "run" / "export")
     run = Run(experiment, True)
     _, params = jobs.newest(run)
-    tokens = np.arange(5, 37, dtype=np.int32)[None]
-    lengths = np.array([32])
+    tokens = jnp.arange(5, 37)[None]
+    lengths = jnp.array([32])
     found, expected = (
         run.decoder.prefill(x, tokens, lengths, num_responses=1, max_response=1)[0]
         for x in (policy.params, run.frozen.join(params))

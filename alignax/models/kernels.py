@@ -5,6 +5,7 @@ the tree with arrays of its own. So the decoder's code is one, whatever its matr
 """
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,3 +45,15 @@ def whole(kernel: Any) -> Array:
 def plain(params: Params) -> Params:
     """The parameters with an array for every `Kernel`; other leaves are not copied."""
     return jax.tree.map(whole, params, is_leaf=lambda x: isinstance(x, Kernel))
+
+
+def at(tree: Params, path: tuple[str, ...]) -> Any:
+    """What lies at a path of nested dictionaries."""
+    return functools.reduce(lambda inside, name: inside[name], path, tree)
+
+
+def put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Lays a value at a path, in dictionaries made where there are none."""
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value

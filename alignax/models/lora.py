@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
-from alignax.models.kernels import Kernel, Product, times, whole
+from alignax.models.kernels import Kernel, Product, at, put, times, whole
 from alignax.models.transformer import Decoder
 
 ALL = "all-linear"
@@ -247,7 +247,7 @@ class Adapter:
             made = {"a": shape(layers, *inputs, rank), "b": shape(layers, rank, *outputs)}
             if self.settings.dora:
                 made["magnitude"] = shape(layers, *outputs)
-            _put(tree, ("layers", *path), made)
+            put(tree, ("layers", *path), made)
         return tree | ({"score": base["score"]} if self.decoder.config.num_scores else {})
 
     def axes(self) -> Params:
@@ -262,7 +262,7 @@ class Adapter:
             }
             if self.settings.dora:
                 made["magnitude"] = ("layers", *names[contract:])
-            _put(tree, ("layers", *path), made)
+            put(tree, ("layers", *path), made)
         scored = self.decoder.config.num_scores
         return tree | ({"score": base["score"]} if scored else {})
 
@@ -284,7 +284,7 @@ class Adapter:
             made = {"a": drawn, "b": jnp.zeros(place["b"].shape)}
             if self.settings.dora:
                 made["magnitude"] = self._adapted(at(base["layers"], path), made, path).norm()
-            _put(tree, ("layers", *path), made)
+            put(tree, ("layers", *path), made)
         if self.decoder.config.num_scores:
             # A copy: what is trained is given away at every update, and the base is not.
             tree["score"] = jnp.array(base["score"], jnp.float32, copy=True)
@@ -323,7 +323,7 @@ class Adapter:
         tree: dict[str, Any] = {}
         for path in self.paths:
             kernel = self._adapted(at(base["layers"], path), at(adapter["layers"], path), path)
-            _put(tree, path, kernel.norm())
+            put(tree, path, kernel.norm())
         return tree
 
     def unmerge(self, merged: Params, adapter: Params, norms: Params | None = None) -> Params:
@@ -341,14 +341,3 @@ class Adapter:
             norm = None if norms is None else at(norms, path)
             layer["kernel"] = kernel.without(layer["kernel"], norm)
         return params
-
-
-def at(tree: Params, path: tuple[str, ...]) -> Any:
-    """What lies at a path of nested dictionaries."""
-    return functools.reduce(lambda inside, name: inside[name], path, tree)
-
-
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value

@@ -25,8 +25,8 @@ from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.models import files, pretrained
 from alignax.models.config import DecoderConfig
-from alignax.models.kernels import plain
-from alignax.models.lora import Adapter, LoRA, at
+from alignax.models.kernels import at, plain
+from alignax.models.lora import Adapter, LoRA
 from alignax.models.stored import SCORE, Stored, stored
 from alignax.models.transformer import Decoder
 
@@ -323,6 +323,12 @@ def is_adapter(directory: str | Path) -> bool:
     return (Path(directory).expanduser() / CONFIG).is_file()
 
 
+def base_of(directory: str | Path) -> Path:
+    """Where the base of an adapter lies, by the adapter's own config; fetched where need be."""
+    raw = files.read_json(Path(directory).expanduser() / CONFIG)
+    return pretrained.locate(str(raw.get("base_model_name_or_path") or ""))
+
+
 def load_merged(directory: str | Path, base: str | Path | None = None) -> pretrained.Pretrained:
     """Reads an adapter's base and merges the adapter into it.
 
@@ -333,10 +339,7 @@ def load_merged(directory: str | Path, base: str | Path | None = None) -> pretra
         BadInput: as `read_settings`, `load` and `pretrained.load`.
     """
     settings = read_settings(directory)
-    if base is None:
-        raw = files.read_json(Path(directory).expanduser() / CONFIG)
-        base = str(raw.get("base_model_name_or_path") or "")
-    found = pretrained.load(base)
+    found = pretrained.load(base_of(directory) if base is None else base)
     adapter = Adapter(
         decoder=Decoder(config=found.config),
         settings=settings,

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
-from alignax.models.kernels import Kernel, Product
-from alignax.models.lora import Adapter, at
+from alignax.models.kernels import Kernel, Product, at
+from alignax.models.lora import Adapter
 
 Held = Literal["float32", "bfloat16", "int8", "nf4"]
 BLOCK = 64  # inputs that share a scale, at most, as QLoRA has it; of the 4-bit numbers only

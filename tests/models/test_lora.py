@@ -11,8 +11,8 @@ import pytest
 
 from alignax.core.errors import BadInput
 from alignax.models.config import DecoderConfig
-from alignax.models.kernels import plain
-from alignax.models.lora import Adapted, Adapter, LoRA, at
+from alignax.models.kernels import at, plain
+from alignax.models.lora import Adapted, Adapter, LoRA
 from alignax.models.transformer import Decoder
 from alignax.train import sharding
 from alignax.train.optim import decay_mask

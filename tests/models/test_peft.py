@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 from alignax.core.errors import BadInput
 from alignax.models import peft, pretrained
 from alignax.models.families import from_hugging_face
-from alignax.models.lora import Adapter, LoRA, at
+from alignax.models.kernels import at
+from alignax.models.lora import Adapter, LoRA
 from alignax.models.stored import Stored, stored
 from alignax.models.transformer import Decoder
 from tests.golden.make_llama_logits import POSITIONS, PROMPT, weights
@@ -177,8 +178,8 @@ def test_an_adapter_with_tensors_too_many_or_too_few_is_refused(folder, tmp_path
                  change_tensors=lambda x: x | {deeper: np.zeros((4, 32), np.float32)})  # fmt: skip
     said = refusal(peft.load, more, adapter, family="llama")
     assert f"1 others, {deeper}" in said
-    fewer = write(tmp_path / "fewer", "lora",
-                  change_tensors=lambda x: {n: t for n, t in x.items() if n != lacking})  # fmt: skip
+    fewer = write(tmp_path / "fewer", "lora", change_tensors=lambda x: {
+        n: t for n, t in x.items() if n != lacking})  # fmt: skip
     assert f"{lacking}: expected a tensor of the shape [4, 32]; got none" in refusal(
         peft.load, fewer, adapter, family="llama"
     )
