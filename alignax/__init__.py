@@ -37,6 +37,7 @@ _HOME = {
     "KTO": "alignax.methods",
     "Length": "alignax.generate.reward_rules",
     "Lexicon": "alignax.generate.lexicon",
+    "LoRA": "alignax.models.lora",
     "Loop": "alignax.train.loop",
     "Match": "alignax.generate.reward_rules",
     "Mesh": "alignax.train.sharding",

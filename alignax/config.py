@@ -28,6 +28,7 @@ from alignax.data.convert import Pairing
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
+from alignax.models.lora import LoRA
 from alignax.models.transformer import Remat
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
@@ -117,6 +118,8 @@ class Experiment:
     """Everything that decides a run, and with the seed, every number of it.
 
     Fields:
+        adapter: trained in place of the model's weights, which stay as they are; None to train
+            these. A critic is trained whole.
         output_dir: takes checkpoints, metrics, samples and the exported model.
         seed: of the order of the data and of all draws.
         tensorboard, wandb: where metrics go beside metrics.jsonl; `wandb` names a project.
@@ -126,6 +129,7 @@ class Experiment:
     model: Model
     data: Data
     output_dir: str
+    adapter: LoRA | None = None
     optim: Optim = Optim()
     loop: Loop = Loop()
     rollout: Rollout = Rollout()
@@ -206,7 +210,7 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 def _fields_of(name: str) -> list[str]:
     """The settings of the dataclass of this name, among an experiment's and all methods."""
-    kinds = [Experiment, Model, Data, Evaluation, TokenLimits, Sampler, Loop, Optim, Mesh]
+    kinds = [Experiment, Model, Data, Evaluation, TokenLimits, Sampler, Loop, Optim, Mesh, LoRA]
     kinds += Method.__subclasses__()
     found = next((kind for kind in kinds if kind.__name__ == name), None)
     return [] if found is None else [field.name for field in dataclasses.fields(found)]
@@ -220,6 +224,7 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
     """
     if not arguments:
         return experiment
+    experiment = _begun(experiment, arguments)
     for argument in arguments:
         if argument.startswith("--"):
             _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
@@ -241,6 +246,13 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
             "The message above names the setting.",
             where="command line",
         ) from None
+
+
+def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """With an adapter of the default settings, where there is none and some are changed."""
+    if experiment.adapter is None and any(x.startswith("--adapter.") for x in arguments):
+        return dataclasses.replace(experiment, adapter=LoRA())
+    return experiment
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -329,6 +341,8 @@ def check(experiment: Experiment) -> None:
     experiment.loop.check()
     experiment.rollout.check(experiment.method)
     experiment.evaluation.sampler.check("evaluation.sampler")
+    if experiment.adapter is not None:
+        experiment.adapter.check()
     convert.check(experiment.data.pairing, experiment.data.strength)
     for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
                         ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip

@@ -15,12 +15,13 @@ from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
+from alignax.data.plan import Plan
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
 from alignax.measuring import Evaluator, held_out, sampled
-from alignax.models import pretrained
+from alignax.models import peft, pretrained
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
 from alignax.train import optim as optim_lib
@@ -43,11 +44,17 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
     """
     check(experiment)
     run, output = Run(experiment, quiet), Path(experiment.output_dir)
-    num_params = sum(math.prod(x.shape) for x in jax.tree.leaves(run.network.abstract()))
+    if run.frozen is not None:
+        run.frozen.check()
+    num_params, num_trained = (
+        sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+        for tree in (run.network.abstract(), run.trained[0])
+    )
     # Parameters and two moments in float32, for each checkpoint kept and the one being written.
-    check_writable(output, 12 * num_params * (experiment.loop.keep + 1))
+    check_writable(output, 12 * num_trained * (experiment.loop.keep + 1))
+    part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
     run.say(
-        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters, "
+        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters{part}, "
         f"{experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
         f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
     )
@@ -64,13 +71,10 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
         feed = make_feed(run, params)
         evaluator = Evaluator(run, params, num_steps)
 
-        optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, run.network.axes())
-        shardings = sharding.state(run.mesh, run.param_shardings, optimizer, run.network.abstract())
-        step = jax.jit(
-            make_step(run.method, run.model_fn(plan), optimizer),
-            donate_argnums=0,
-            out_shardings=(shardings, sharding.replicated(run.mesh)),
-        )
+        abstract, axes, places = run.trained
+        optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, axes)
+        shardings = sharding.state(run.mesh, places, optimizer, abstract)
+        step = make_compiled_step(run, plan, optimizer, shardings)
         with (
             Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
             MetricLog(
@@ -82,6 +86,7 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
                 out_shardings=shardings,
                 donate_argnums=0,
             )
+            params = run.initial_trained(params)
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
             facts.keep(run, evaluator.count, command)
@@ -97,6 +102,7 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
                 metrics=metrics,
                 evaluate=evaluator,
                 experiment=settings(run),
+                whole=run.whole,
                 check_first=check_first_step(run),
                 show=show(run),
                 quiet=quiet,
@@ -105,12 +111,26 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
         return export(run, run.policy(state.params), output / "export", step=num_steps)
 
 
+def make_compiled_step(run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState) -> Any:
+    """The update, compiled when first called; an adapter's base goes into it as an argument."""
+    frozen = run.frozen
+    join = None if frozen is None else run.join
+    step = jax.jit(
+        make_step(run.method, run.model_fn(plan), optimizer, join=join, seed=run.experiment.seed),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(run.mesh)),
+    )
+    if frozen is None:
+        return step
+    return lambda state, *arrays: step(state, *arrays, frozen.base)
+
+
 def settings(run: Run) -> dict[str, Any]:
     """The experiment as JSON, with a digest of what its files held: a path alone may not say.
 
     Digests come last, because a setting that differs often changes them too.
     """
-    contents = {"model.model_name_or_path": pretrained.fingerprint(run.model_dir)}
+    contents = {"model.model_name_or_path": run.reference_fingerprint}
     for name in ("train", "eval"):
         source = getattr(run.experiment.data, name)
         if source is None:
@@ -171,6 +191,9 @@ def check_first_step(run: Run) -> Any:
     """Policy and reference are the same at step 0, so the method's rewards must be 0."""
     # Rounding of sums over some hundred tokens; with bfloat16 the layout in rows can matter more.
     tolerance = {"float32": 1e-3, "bfloat16": 0.1}[run.experiment.model.dtype]
+    adapter = run.experiment.adapter
+    if adapter is not None and adapter.adapter_name_or_path is not None and adapter.dropout:
+        return None  # what is left out of a given adapter tells the two apart from the start
 
     def look(values: Any) -> None:
         apart = values.get(DIFFERENCE)
@@ -206,8 +229,18 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
     """Writes a Hugging Face directory: weights, tokenizer, the template of training, a card.
 
     Args:
+        params: of the policy, or of its adapter: then the merged model is written, or the adapter,
+            as the settings say.
         step: updates that the parameters have behind them.
     """
+    if run.frozen is not None:
+        adapter = run.frozen.adapter
+        if adapter.settings.export == "adapter":
+            base = run.experiment.model.model_name_or_path
+            peft.save(directory, params, adapter, base=base, source=run.model_dir)
+            run.say(f"[bold]exported the adapter[/]: {directory}")
+            return directory
+        params = run.frozen.join(params)
     given = run.experiment.data.chat_template
     pretrained.save(
         directory,
@@ -224,11 +257,11 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
 
 
 def newest(run: Run, step: int | None = None) -> tuple[int, Params]:
-    """The parameters of the newest whole checkpoint, or of one, and the updates made until then."""
-    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, run.network.axes())
-    abstract = run.network.abstract()
+    """What the newest whole checkpoint, or one, has of the policy, and the updates until then."""
+    abstract, axes, shardings = run.trained
+    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, axes)
     shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract)
-    places = sharding.state(run.mesh, run.param_shardings, optimizer, abstract)
+    places = sharding.state(run.mesh, shardings, optimizer, abstract)
     wanted = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
     )
@@ -250,6 +283,7 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
     run = Run(experiment, quiet)
     with jax.set_mesh(run.mesh):
         step, params = newest(run)
+        params = params if run.frozen is None else run.frozen.join(params)
         reference_params = run.initial_policy()
         measure, answer = held_out(run, reference_params), sampled(run)
         if measure is None and answer is None:

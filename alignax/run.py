@@ -6,6 +6,7 @@ plan, update, loop, export. Everything here is glue; each line calls the room th
 
 import dataclasses
 import functools
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from rich.console import Console
 from rich.progress import track
 
@@ -31,8 +33,10 @@ from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.sources import load_records
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.kept import groups_of_a_prompt
-from alignax.models import pretrained
+from alignax.models import peft, pretrained
 from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
+from alignax.models.frozen import Frozen
+from alignax.models.lora import Adapter
 from alignax.models.outputs import outputs
 from alignax.models.transformer import Decoder
 from alignax.train import reference, sharding
@@ -214,12 +218,41 @@ class Run:
 
     @functools.cached_property
     def network(self) -> Decoder | ActorCritic:
-        """All that is trained: the policy, and where the method has a value head, a critic."""
+        """The whole model: the policy, and where the method has a value head, a critic."""
         if self.method.needs().head != "value":
             return self.decoder
         config = pretrained.read_config(self.critic_dir, num_scores=1)
         critic = dataclasses.replace(self.decoder, config=config)
         return ActorCritic(policy=self.decoder, critic=critic)
+
+    @functools.cached_property
+    def frozen(self) -> Frozen | None:
+        """The policy's weights, where an adapter is trained in their place."""
+        settings = self.experiment.adapter
+        if settings is None:
+            return None
+        family, config = peft.family_of(self.model_dir), self.decoder.config
+        adapter = Adapter(
+            decoder=self.decoder, settings=settings, aliases=peft.module_names(config, family)
+        )
+        return Frozen(
+            adapter=adapter,
+            read=self._read_policy,
+            family=family,
+            shardings=sharding.parameters(self.mesh, adapter.abstract(), adapter.axes()),
+            seed=self.experiment.seed,
+        )
+
+    @functools.cached_property
+    def trained(self) -> tuple[Params, Params, Params]:
+        """Of all that is trained: shapes and dtypes, logical axes, shardings."""
+        model = (self.network.abstract(), self.network.axes(), self.param_shardings)
+        if self.frozen is None:
+            return model
+        adapter = self.frozen.adapter
+        own = (adapter.abstract(), adapter.axes(), self.frozen.shardings)
+        abstract, axes, places = (self.with_policy(x, y) for x, y in zip(model, own, strict=True))
+        return abstract, axes, places
 
     @functools.cached_property
     def critic_dir(self) -> Path:
@@ -255,17 +288,40 @@ class Run:
         return {"policy": self.initial_policy(), "critic": critic}
 
     def initial_policy(self) -> Params:
-        """The weights that the policy begins from: the reference."""
+        """The weights that the policy begins from: the reference. An adapter's base is shared."""
+        return self._read_policy() if self.frozen is None else self.frozen.reference
+
+    def _read_policy(self) -> Params:
+        settings = self.experiment.adapter
         return pretrained.load(
             self.model_dir,
+            dtype="float32" if settings is None or settings.base == "float32" else "bfloat16",
             shardings=self.policy(self.param_shardings),
             num_scores=self.num_scores,
             seed=self.experiment.seed,
         ).params
 
+    def initial_trained(self, params: Params) -> Params:
+        """Of `initial_params`, what is trained; the adapter in place of its base."""
+        return params if self.frozen is None else self.with_policy(params, self.frozen.begin())
+
     def policy(self, params: Params) -> Params:
-        """Of all that is trained, the policy's part."""
+        """Of all parameters, or of all that is trained, the policy's part."""
         return params if isinstance(self.network, Decoder) else params["policy"]
+
+    def with_policy(self, params: Params, policy: Params) -> Params:
+        """The same with another policy's part."""
+        return policy if isinstance(self.network, Decoder) else params | {"policy": policy}
+
+    def join(self, trained: Params, base: Params, key: PRNGKeyArray | None = None) -> Params:
+        """All parameters, from what is trained and the base of the adapter."""
+        assert self.frozen is not None
+        attached = self.frozen.adapter.attach(base, self.policy(trained), key)
+        return self.with_policy(trained, attached)
+
+    def whole(self, trained: Params) -> Params:
+        """All parameters, from what is trained."""
+        return trained if self.frozen is None else self.join(trained, self.frozen.base)
 
     def model_fn(self, plan: Plan | None) -> ModelFn:
         """The model as the update calls it, for batches of one plan's shape; of any, where None."""
@@ -300,6 +356,16 @@ class Run:
         size = -(-self.experiment.evaluation.batch_size // shards) * shards
         return make_plan(data.lengths, batch_size=size, shards=shards)
 
+    @functools.cached_property
+    def reference_fingerprint(self) -> str:
+        """A key for what is made of the weights that the run begins from."""
+        found, settings = [pretrained.fingerprint(self.model_dir)], self.experiment.adapter
+        if settings is not None and settings.adapter_name_or_path is not None:
+            found.append(peft.fingerprint(settings.adapter_name_or_path))
+        if settings is not None and settings.base != "float32":
+            found.append(settings.base)
+        return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
     def reference(
         self, data: Prepared, params: Params, title: str, chosen: np.ndarray | None = None
     ) -> Numbers:
@@ -316,7 +382,7 @@ class Run:
         plan = self.one_pass(part)
         # The shape is in the key because rounding depends on it, though on nothing more.
         key = (
-            pretrained.fingerprint(self.model_dir),
+            self.reference_fingerprint,
             data.fingerprint,
             part.chosen.tobytes().hex(),
             self.experiment.model.dtype,

@@ -18,7 +18,7 @@ from alignax.generate.engine import Engine
 from alignax.generate.rollout import ask_server
 from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
-from alignax.models import pretrained
+from alignax.models import peft, pretrained
 from alignax.models.transformer import Decoder
 from alignax.run import console
 
@@ -35,13 +35,14 @@ def answer(
     """Answers prompts with a model directory's weights, prints and returns the answers.
 
     Args:
+        directory: of a model, or of an adapter in PEFT's format that names its base.
         prompts: a string is one user turn.
         chat_template, chat_template_kwargs: as in `config.Data`.
         sampling: fields of `Sampler`.
     """
     sampler = Sampler(**sampling)
     sampler.check("command line")
-    model = pretrained.load(directory)
+    model = _load(directory)
     renderer = _renderer(model.directory, "chat", chat_template, chat_template_kwargs)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
     ids = [np.array(row, np.int32) for row in rendered]
@@ -74,7 +75,8 @@ def sample(
     them. Other columns are kept.
 
     Args:
-        directory: the model, or only its tokenizer where a server answers.
+        directory: the model, an adapter that names its base, or only its tokenizer where a server
+            answers.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet.
         template, chat_template, chat_template_kwargs: as in `config.Data`.
@@ -92,8 +94,9 @@ def sample(
     sampler = Sampler(**sampling)
     sampler.check("command line")
     directory = pretrained.locate(directory)
-    renderer = _renderer(directory, template, chat_template, chat_template_kwargs)
-    config = pretrained.read_config(directory)
+    home = peft.base_of(directory) if peft.is_adapter(directory) else directory
+    renderer = _renderer(home, template, chat_template, chat_template_kwargs)
+    config = pretrained.read_config(home)
     prompts = load_prompts(
         source,
         renderer,
@@ -104,7 +107,7 @@ def sample(
     if not quiet:
         console.print(str(prompts))
     if server is None:
-        model = pretrained.load(directory)
+        model = _load(directory)
         texts, ended = _ours(model, renderer, prompts.ids, sampler, seed)
     else:
         found = ask_server(
@@ -125,6 +128,11 @@ def sample(
             f"completions; {sum(flat) / len(flat):.1%} ended by themselves"
         )
     return target
+
+
+def _load(directory: str | Path) -> pretrained.Pretrained:
+    """A model directory's weights, or an adapter's merged into its base."""
+    return peft.load_merged(directory) if peft.is_adapter(directory) else pretrained.load(directory)
 
 
 def _renderer(

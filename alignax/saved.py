@@ -23,7 +23,7 @@ def to_json(settings: Any) -> Any:
 # more than rounding, and all but the first two by not even that.
 _FREE = (
     *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
-    *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir"),
+    *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir", "adapter.export"),
     *("rollout.server", "rollout.slots", "rollout.show_every"),
     *("evaluation.sampler", "evaluation.num_prompts", "evaluation.shown"),
 )

@@ -94,7 +94,7 @@ def bound(config, prompts, limits) -> None:
     rate = 2 * 2048**3 / fastest(jax.jit(jnp.matmul), square, square)
     table = jnp.ones((2**27,))
     bandwidth = table.nbytes / fastest(jax.jit(jnp.sum), table)
-    trunk = model.num_params - config.vocab_size * config.width
+    trunk = Decoder(config=config).num_params - config.vocab_size * config.width
     head = config.vocab_size * config.width
     kv = 2 * config.layers * config.kv_heads * config.head_dim * 4  # bytes a token
     pair = 4 * config.layers * config.heads * config.head_dim  # operations for each token seen

@@ -26,6 +26,7 @@ from alignax.core.errors import BadInput
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.sampler import Sampler
 from alignax.methods import DPO, SFT
+from alignax.models.lora import LoRA
 from alignax.saved import first_difference, to_json
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
@@ -73,6 +74,8 @@ def refusal(function, *arguments) -> str:
              sampler=dataclasses.replace(Evaluation().sampler, top_k=5)))),
         (["--model.dtype", "bfloat16"],
          experiment(model=Model(model_name_or_path="weights/tiny", dtype="bfloat16"))),
+        (["--adapter.rank", "4", "--adapter.targets", "query", "mlp/up", "--adapter.dora"],
+         experiment(adapter=LoRA(rank=4, targets=("query", "mlp/up"), dora=True))),
         ([], experiment()),
     ],
     ids=lambda x: " ".join(x) or "nothing" if isinstance(x, list) else "",
@@ -85,7 +88,7 @@ def test_a_dotted_name_changes_that_setting_and_no_other(arguments, expected):
 
 
 SETTINGS = (
-    "method, model, data, output_dir, optim, loop, rollout, mesh, evaluation, seed, "
+    "method, model, data, output_dir, adapter, optim, loop, rollout, mesh, evaluation, seed, "
     "tensorboard, wandb"
 )
 

@@ -45,6 +45,8 @@ _REPLACEABLE = (
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
 )
 _MARK = "<!-- Written by alignax; unchanged while its SHA-256 above this line is {}. -->\n"
 

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from alignax.models.config import DecoderConfig
+from alignax.models.kernels import times
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -32,7 +33,7 @@ class Linear(nnx.Module):
         self.contract = contract
 
     def __call__(self, x):
-        out = _product(self.contract, x, self.kernel[...])
+        out = times(x, self.kernel.get_value(), self.contract, _product)
         return out if self.bias is None else out + _spread(self.bias, out)
 
 

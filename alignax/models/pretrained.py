@@ -30,6 +30,7 @@ from alignax.models.families import (
     tensor_shapes,
     to_hugging_face,
 )
+from alignax.models.kernels import whole
 from alignax.models.settings import tokenizer_id, write_settings
 from alignax.models.stored import SCORE, Stored
 
@@ -334,15 +335,15 @@ def tensors(params: Params, parameters: tuple[Stored, ...]) -> Iterator[tuple[st
     for place in parameters:
         together.setdefault(place.names, []).append(place)
     for names, sharing in together.items():
-        arrays = [place.each(_on_host(_at(params, place.path))) for place in sharing]
+        arrays = [place.each(_on_host(whole(_at(params, place.path)))) for place in sharing]
         for i, name in enumerate(names):
             if sharing[0].part is None:
                 yield name, sharing[0].to_stored(arrays[0][i])
                 continue
-            whole = np.empty(sharing[0].stored_shape, arrays[0].dtype)
+            tensor = np.empty(sharing[0].stored_shape, arrays[0].dtype)
             for place, array in zip(sharing, arrays, strict=True):
-                place.fill(whole, array[i])
-            yield name, whole
+                place.fill(tensor, array[i])
+            yield name, tensor
 
 
 def _on_host(param: jax.Array | np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from alignax.models.caching import (
     write,
 )
 from alignax.models.config import DecoderConfig, draw_score
+from alignax.models.kernels import plain
 from alignax.models.parts import Norm, draw
 
 Remat = Literal["none", "attention", "block"]
@@ -194,7 +195,7 @@ class Decoder:
         """The parameters with a tuple of layers in place of stacked ones, in the compute dtype."""
         if isinstance(params["layers"], tuple):
             return params
-        cast = jax.tree.map(lambda x: x.astype(self.dtype), params)
+        cast = jax.tree.map(lambda x: x.astype(self.dtype), plain(params))
         layers = tuple(
             jax.tree.map(lambda x, i=i: x[i], cast["layers"]) for i in range(self.config.layers)
         )

@@ -104,6 +104,7 @@ def train(
     metrics: MetricLog,
     evaluate: Evaluate | None,
     experiment: dict[str, Any],
+    whole: Callable[[Params], Params] = lambda params: params,
     check_first: Callable[[Mapping[str, float]], None] | None = None,
     show: Callable[[int, Drawn], None] | None = None,
     quiet: bool = False,
@@ -119,6 +120,7 @@ def train(
         put: takes a step's arrays to the devices.
         evaluate: called before the first update of a fresh run and every `eval_steps`.
         experiment: stored with each checkpoint.
+        whole: all parameters of the model from those of the state, for feed and evaluation.
         check_first: sees the metrics of the very first update, and raises where they are wrong.
         show: sees what was drawn for an update, where something was.
 
@@ -131,7 +133,7 @@ def train(
 
     # --- Evaluation before: a resumed run has it in its log already.
     if evaluate is not None and begin == 0:
-        metrics.write(0, evaluate(0, state.params))
+        metrics.write(0, evaluate(0, whole(state.params)))
         metrics.flush()
 
     # --- A request to stop is honoured between two updates.
@@ -179,7 +181,7 @@ def train(
             clock.lap()
             for i in range(begin + 1, num_steps + 1):
                 with clock.fetching():
-                    arrays, drawn = feed.draw(state.params)
+                    arrays, drawn = feed.draw(whole(state.params))
                     arrays = put(arrays)
                 state, values = step(state, *arrays)
                 if pending is not None:
@@ -192,7 +194,7 @@ def train(
                     read(pending)  # the log is complete up to what is saved
                     pending = None
                 if looking and evaluate is not None:
-                    metrics.write(i, evaluate(i, state.params))
+                    metrics.write(i, evaluate(i, whole(state.params)))
                 if saving:
                     save(i, state)
                     metrics.flush()

@@ -28,6 +28,7 @@ RULES = {
     "scores": None,
     "positions": None,
     "experts": None,
+    "rank": None,
 }
 
 

@@ -4,13 +4,14 @@ Losses come one a prompt, unreduced. What they are divided by is a count over th
 step, all micro-batches and devices, so that k micro-batches give what one large batch gives.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from alignax.core.masked import masked_mean
 from alignax.core.method import Method
@@ -19,8 +20,11 @@ from alignax.train.optim import global_norm
 
 # (params, batch, layout) -> Outputs
 ModelFn = Callable[[Params, Batch, Layout], Outputs]
+# (what is trained, what is frozen, key of the draws) -> params
+Join = Callable[[Params, Params, PRNGKeyArray], Params]
 Scalars = dict[str, Float[Array, ""]]
 DIFFERENCE = "sampling/logp_difference"
+DROPOUT = 4  # what a key is for: numbers that are left out
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -29,27 +33,50 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 
 def make_step(
-    method: Method, model: ModelFn, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch, Layout], tuple[TrainState, Scalars]]:
-    """The update as a function of the state and one step's arrays.
+    method: Method,
+    model: ModelFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    join: Join | None = None,
+    seed: int = 0,
+) -> Callable[..., tuple[TrainState, Scalars]]:
+    """The update as a function of the state and one step's arrays, and of what is frozen.
 
     Every array of the batch and the layout has a leading axis of micro-batches. Metrics are
     means over the prompts of the step; `grad_norm` is taken before clipping.
+
+    Args:
+        join: the model's parameters, where the state has a part of them only. Its key is a
+            function of seed, update and micro-batch. Nothing else is differentiated, and what is
+            frozen comes as an argument of its own, so that it is neither donated nor a constant
+            of the program.
     """
 
-    def update(state: TrainState, batch: Batch, layout: Layout) -> tuple[TrainState, Scalars]:
+    def update(
+        state: TrainState, batch: Batch, layout: Layout, frozen: Params = None
+    ) -> tuple[TrainState, Scalars]:
         counts = count(batch)
         divisor = counts[method.needs().mean_over]
-        batch = with_means(method, model, state.params, batch, layout)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), DROPOUT)
+        keys = jax.random.split(key, batch.valid.shape[0])
 
-        def micro(params: Params, batch: Batch, layout: Layout) -> tuple[Array, Scalars]:
-            loss, metrics = evaluate(method, model, params, batch, layout)
+        def seen(params: Params, key: PRNGKeyArray) -> Params:
+            return params if join is None else join(params, frozen, key)
+
+        batch = with_means(
+            method, model, functools.partial(seen, state.params), batch, layout, keys
+        )
+
+        def micro(
+            params: Params, batch: Batch, layout: Layout, key: PRNGKeyArray
+        ) -> tuple[Array, Scalars]:
+            loss, metrics = evaluate(method, model, seen(params, key), batch, layout)
             return loss / divisor, {"loss": loss / divisor} | {
                 name: total / counts["prompts"] for name, total in metrics.items()
             }
 
         gradient = jax.grad(micro, has_aux=True)
-        gradients, metrics = _over_micro_batches(gradient, state.params, batch, layout)
+        gradients, metrics = _over_micro_batches(gradient, state.params, batch, layout, keys)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = global_norm(gradients)
@@ -85,24 +112,34 @@ def _difference(outputs: Outputs, batch: Batch) -> Float[Array, " b"]:
 
 
 def with_means(
-    method: Method, model: ModelFn, params: Params, batch: Batch, layout: Layout
+    method: Method,
+    model: ModelFn,
+    seen: Callable[[PRNGKeyArray], Params],
+    batch: Batch,
+    layout: Layout,
+    keys: Key[Array, " a"],
 ) -> Batch:
     """The step's arrays with the means over all micro-batches that the method's loss needs.
 
     One micro-batch is the whole step, and its loss finds them itself. Several cost a pass of the
     model before the first of them can be differentiated.
+
+    Args:
+        seen: the model's parameters for a micro-batch, from its key.
+        keys: of each micro-batch.
     """
     accumulation = batch.valid.shape[0]
-    first = jax.tree.map(lambda x: x[0], (batch, layout))
+    first = jax.tree.map(lambda x: x[0], (batch, layout, keys))
 
-    def look(inputs: tuple[Batch, Layout]) -> Any:
-        batch, layout = inputs
-        return method.means(model(params, batch, layout), batch), jnp.any(batch.valid, axis=-1)
+    def look(inputs: tuple[Batch, Layout, PRNGKeyArray]) -> Any:
+        batch, layout, key = inputs
+        found = method.means(model(seen(key), batch, layout), batch)
+        return found, jnp.any(batch.valid, axis=-1)
 
     if accumulation == 1 or not jax.eval_shape(look, first)[0]:
         return batch
 
-    values, present = jax.lax.map(look, (batch, layout))
+    values, present = jax.lax.map(look, (batch, layout, keys))
     present = present.ravel()
     total = jnp.maximum(jnp.sum(present, dtype=jnp.float32), 1.0)
     means = {
@@ -121,16 +158,21 @@ def count(batch: Batch) -> Scalars:
 
 
 def _over_micro_batches(
-    function: Callable[[Params, Batch, Layout], Any], params: Params, batch: Batch, layout: Layout
+    function: Callable[..., Any],
+    params: Params,
+    batch: Batch,
+    layout: Layout,
+    keys: Key[Array, " a"],
 ) -> Any:
-    """The sum of the function's results over the leading axis of batch and layout."""
-    first = jax.tree.map(lambda x: x[0], (batch, layout))
+    """The sum of the function's results over the leading axis of batch, layout and keys."""
+    stacked = (batch, layout, keys)
+    first = jax.tree.map(lambda x: x[0], stacked)
     if batch.valid.shape[0] == 1:
         return function(params, *first)
 
-    def add(total: Any, inputs: tuple[Batch, Layout]) -> tuple[Any, None]:
+    def add(total: Any, inputs: tuple[Batch, Layout, PRNGKeyArray]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, function(params, *inputs)), None
 
     shapes = jax.eval_shape(function, params, *first)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zero, (batch, layout))[0]
+    return jax.lax.scan(add, zero, stacked)[0]
