@@ -14,6 +14,7 @@ LAYERS = [
     {"train"},
     {"evaluate"},
     {"config"},
+    {"networks"},
     {"catalogue", "run", "saved"},
     {"feeds", "measuring", "facts"},
     {"card"},

@@ -21,6 +21,7 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Text
 from alignax.core.types import Layout, Params
 from alignax.data.chat import Renderer
+from alignax.data.ladder import rung
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.models import files, pretrained
 from alignax.models.config import DecoderConfig
@@ -231,7 +232,7 @@ def _lay(
     groups: Sequence[Tokens], rows: Sequence[_Row], count: int
 ) -> tuple[Layout, Int[np.ndarray, "n e"]]:
     """`count` rows, the last of them perhaps of padding, and where each response ends."""
-    length = _rung(max(row.length for row in rows))
+    length = rung(max(SHORTEST, *(row.length for row in rows)))
     most = _power(max(len(row.responses) for row in rows))
     tokens, response, position = (np.zeros((count, length), np.int32) for _ in range(3))
     group = np.full((count, length), -1, np.int32)
@@ -259,10 +260,3 @@ def _lay(
 def _power(x: int) -> int:
     """The smallest power of two that is at least x."""
     return 1 << (x - 1).bit_length()
-
-
-def _rung(x: int) -> int:
-    """The smallest of 64, 96, 128, 192, 256, 384, ... that is at least x."""
-    power = max(_power(x), SHORTEST)
-    between = power * 3 // 4
-    return between if x <= between and power > SHORTEST else power

@@ -230,14 +230,6 @@ def test_other_texts_of_like_lengths_meet_programs_that_are_there(one):
     assert len(compiled) <= 2 * 4
 
 
-@pytest.mark.parametrize(
-    ("tokens", "rung"),
-    [(1, 64), (64, 64), (65, 96), (96, 96), (97, 128), (129, 192), (193, 256), (2049, 3072)],
-)
-def test_rows_are_as_long_as_a_rung_of_the_ladder(tokens, rung):
-    assert scoring._rung(tokens) == rung
-
-
 def test_weights_are_read_once_for_all_heads_and_again_once_they_have_changed(tmp_path):
     directory = reward_model(tmp_path / "model", chatml_tokenizer(), outputs=2)
     assert scoring.load_scorer(directory) is scoring.load_scorer(directory)

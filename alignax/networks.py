@@ -1,0 +1,206 @@
+"""What a run computes with: the method, the models and their mesh, each made when first asked for.
+
+A run has a policy; a critic beside it where the method has a value head; an adapter in the
+policy's place where one is trained. What is told apart here is told nowhere else.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from alignax.config import Experiment
+from alignax.core.errors import BadInput
+from alignax.core.method import Method
+from alignax.core.types import Params
+from alignax.data.plan import Plan
+from alignax.data.sources import load_records
+from alignax.models import peft, pretrained
+from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
+from alignax.models.frozen import Frozen
+from alignax.models.lora import Adapter
+from alignax.models.outputs import outputs
+from alignax.models.transformer import Decoder
+from alignax.train import sharding
+from alignax.train.step import ModelFn
+
+
+@dataclasses.dataclass(eq=False)
+class Networks:
+    """The models of an experiment, as the update, the sampler and the reference call them."""
+
+    experiment: Experiment
+
+    @functools.cached_property
+    def method(self) -> Method:
+        """The experiment's method, with what it takes from the training data."""
+        method, data = self.experiment.method, self.experiment.data
+        if type(method).fit is Method.fit:
+            return method
+        if self.experiment.rollout and method.needs().sampling is None:
+            return method  # what it takes from data it takes from the samples of each round
+        records, _ = load_records(
+            data.train,
+            method.needs().record,
+            split=data.train_split,
+            on_bad_row=data.on_bad_row,
+            pairing=data.pairing,
+            strength=data.strength,
+        )
+        return method.fit(records)
+
+    @functools.cached_property
+    def model_dir(self) -> Path:
+        """Where the weights that the run begins from lie."""
+        return pretrained.locate(self.experiment.model.model_name_or_path)
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices."""
+        return sharding.make_mesh(self.experiment.mesh)
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """The model as pure functions."""
+        settings = self.experiment.model
+        config = pretrained.read_config(self.model_dir, num_scores=self.num_scores)
+        longest = self.experiment.data.limits.max_length
+        if longest > config.max_positions:
+            raise BadInput(
+                f"at most the model's {config.max_positions} positions",
+                str(longest),
+                "Lower it.",
+                where="data.limits.max_length",
+            )
+        return Decoder(config=config, dtype=settings.dtype, remat=settings.remat)
+
+    @property
+    def num_scores(self) -> int:
+        """Outputs of the reward head; 0 for a language model."""
+        needs = self.method.needs()
+        return len(needs.score_names) if needs.head == "reward" else 0
+
+    @functools.cached_property
+    def network(self) -> Decoder | ActorCritic:
+        """The whole model: the policy, and where the method has a value head, a critic."""
+        if self.method.needs().head != "value":
+            return self.decoder
+        config = pretrained.read_config(self.critic_dir, num_scores=1)
+        critic = dataclasses.replace(self.decoder, config=config)
+        return ActorCritic(policy=self.decoder, critic=critic)
+
+    @functools.cached_property
+    def frozen(self) -> Frozen | None:
+        """The policy's weights, where an adapter is trained in their place."""
+        settings = self.experiment.adapter
+        if settings is None:
+            return None
+        family, config = peft.family_of(self.model_dir), self.decoder.config
+        adapter = Adapter(
+            decoder=self.decoder, settings=settings, aliases=peft.module_names(config, family)
+        )
+        return Frozen(
+            adapter=adapter,
+            read=self._read_policy,
+            family=family,
+            shardings=sharding.parameters(self.mesh, adapter.abstract(), adapter.axes()),
+            seed=self.experiment.seed,
+        )
+
+    @functools.cached_property
+    def trained(self) -> tuple[Params, Params, Params]:
+        """Of all that is trained: shapes and dtypes, logical axes, shardings."""
+        model = (self.network.abstract(), self.network.axes(), self.param_shardings)
+        if self.frozen is None:
+            return model
+        adapter = self.frozen.adapter
+        own = (adapter.abstract(), adapter.axes(), self.frozen.shardings)
+        abstract, axes, places = (self.with_policy(x, y) for x, y in zip(model, own, strict=True))
+        return abstract, axes, places
+
+    @functools.cached_property
+    def critic_dir(self) -> Path:
+        """Where the weights that a critic begins from lie."""
+        given = self.experiment.model.critic_name_or_path
+        return self.model_dir if given is None else pretrained.locate(given)
+
+    @functools.cached_property
+    def param_shardings(self) -> Params:
+        """Where each parameter lies."""
+        return sharding.parameters(self.mesh, self.network.abstract(), self.network.axes())
+
+    @functools.cached_property
+    def decoding_shardings(self) -> Params | None:
+        """Where the policy's parameters lie while it samples; None on one device."""
+        if self.mesh.size == 1:
+            return None
+        places = sharding.parameters(
+            self.mesh, self.decoder.abstract(), self.decoder.axes(), gathered=True
+        )
+        return sharding.unstacked(places, self.decoder.config.layers)
+
+    def initial_params(self) -> Params:
+        """The weights that the run begins from."""
+        if isinstance(self.network, Decoder):
+            return self.initial_policy()
+        critic = pretrained.load(
+            self.critic_dir,
+            shardings=self.param_shardings["critic"],
+            num_scores=1,
+            seed=self.experiment.seed,
+        ).params
+        return {"policy": self.initial_policy(), "critic": critic}
+
+    def initial_policy(self) -> Params:
+        """The weights that the policy begins from: the reference. An adapter's base is shared."""
+        return self._read_policy() if self.frozen is None else self.frozen.reference
+
+    def _read_policy(self) -> Params:
+        settings = self.experiment.adapter
+        return pretrained.load(
+            self.model_dir,
+            dtype="float32" if settings is None or settings.base == "float32" else "bfloat16",
+            shardings=self.policy(self.param_shardings),
+            num_scores=self.num_scores,
+            seed=self.experiment.seed,
+        ).params
+
+    def initial_trained(self, params: Params) -> Params:
+        """Of `initial_params`, what is trained; the adapter in place of its base."""
+        return params if self.frozen is None else self.with_policy(params, self.frozen.begin())
+
+    def policy(self, params: Params) -> Params:
+        """Of all parameters, or of all that is trained, the policy's part."""
+        return params if isinstance(self.network, Decoder) else params["policy"]
+
+    def with_policy(self, params: Params, policy: Params) -> Params:
+        """The same with another policy's part."""
+        return policy if isinstance(self.network, Decoder) else params | {"policy": policy}
+
+    def join(self, trained: Params, base: Params, key: PRNGKeyArray | None = None) -> Params:
+        """All parameters, from what is trained and the base of the adapter."""
+        assert self.frozen is not None
+        attached = self.frozen.adapter.attach(base, self.policy(trained), key)
+        return self.with_policy(trained, attached)
+
+    def whole(self, trained: Params) -> Params:
+        """All parameters, from what is trained."""
+        return trained if self.frozen is None else self.join(trained, self.frozen.base)
+
+    def model_fn(self, plan: Plan | None) -> ModelFn:
+        """The model as the update calls it, for batches of one plan's shape; of any, where None."""
+        reach = None if plan is None else plan.shape.reach
+        if isinstance(self.network, Decoder):
+            return functools.partial(outputs, self.network, reach=reach)
+        return functools.partial(actor_critic_outputs, self.network, reach=reach)
+
+    def policy_fn(self) -> ModelFn:
+        """The policy alone, for batches of any shape."""
+        return functools.partial(outputs, self.decoder)
+
+    def put(self, arrays: Any) -> Any:
+        """Takes a step's arrays, a leading axis of micro-batches before all, to the devices."""
+        return jax.device_put(arrays, sharding.rows(self.mesh, leading=1))
