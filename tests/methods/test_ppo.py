@@ -31,7 +31,8 @@ def test_advantages_and_returns_of_fixture_h():
     method, outputs = PPO(beta=0.1), outputs_of(OLD, VALUES)
     losses, metrics = method.loss(outputs, BATCH)
     # Whitened advantages add up to 0; values are off by the advantages: 0.1 (0.7316 / 2).
-    np.testing.assert_allclose(losses, [0.03658], rtol=2e-5)
+    # The policy's terms are of the order of 1 and cancel, so rounding is told against 1.
+    np.testing.assert_allclose(losses, [0.03658], rtol=0, atol=2e-6)
     gradient = slope(method, outputs, BATCH)
     np.testing.assert_allclose(gradient.logprobs[0, 0], -WHITENED, rtol=2e-5)
     assert gradient.values is not None

@@ -33,7 +33,8 @@ windows = pytest.mark.parametrize("window", [None, 4], ids=["all", "window"])
 
 @functools.cache
 def decoder(window):
-    model = Decoder(config=dataclasses.replace(CONFIG, window=window))
+    kind = dataclasses.replace(CONFIG.kinds[0], window=window)
+    model = Decoder(config=dataclasses.replace(CONFIG, kinds=(kind,)))
     return model, model.init(jax.random.key(0)), jax.jit(model.packed, static_argnames="reach")
 
 
