@@ -57,7 +57,8 @@ def _metadata(run: Run, known: Mapping[str, Any], after: Mapping[str, Estimate],
     base = hub_id(run.experiment.model.model_name_or_path)
     sources = [hub_id(row["source"].removeprefix("hf:")) for row in known.get("data", ())]
     datasets = [source for source in dict.fromkeys(sources) if source]
-    lines = ["library_name: transformers", f"pipeline_tag: {task}"]
+    library = "peft" if _is_adapter(run) else "transformers"
+    lines = [f"library_name: {library}", f"pipeline_tag: {task}"]
     lines += [f"base_model: {base}"] if base else []
     lines += [f"license: {license_of(run.model_dir)}"] if license_of(run.model_dir) else []
     lines += ["datasets:", *(f"- {source}" for source in datasets)] if datasets else []
@@ -90,10 +91,19 @@ def _summary(run: Run, known: Mapping[str, Any], step: int) -> str:
     count = f"{step:,}" if step == total else f"{step:,} of {total:,}"
     made = f"{count} update{'' if total == 1 else 's'}"
     kind = "A reward model" if run.num_scores else "A language model"
+    if _is_adapter(run):
+        kind = "An adapter of a reward model" if run.num_scores else "An adapter"
     return f"{kind}: {base}, trained further by {known['method']['class']}, {made}.\n"
 
 
+def _is_adapter(run: Run) -> bool:
+    settings = run.experiment.adapter
+    return settings is not None and settings.export == "adapter"
+
+
 def _use(run: Run) -> str:
+    if run.num_scores and _is_adapter(run):
+        return "PEFT loads it onto the base, as a sequence classifier with its own `score` head.\n"
     if run.num_scores:
         return (
             "A sequence classifier for transformers; the score is read at the last token of the "
@@ -103,10 +113,14 @@ def _use(run: Run) -> str:
     options = "".join(f", {name}={value!r}" for name, value in told.items())
     if run.experiment.data.template == "none":
         return "Trained on plain strings, without a chat template: prompts go in as they stand.\n"
+    loads = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    if _is_adapter(run):
+        loads = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
+    model = "AutoPeftModelForCausalLM" if _is_adapter(run) else "AutoModelForCausalLM"
     text = (
-        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"```python\n{loads}\n\n"
         'tokenizer = AutoTokenizer.from_pretrained(".")\n'
-        'model = AutoModelForCausalLM.from_pretrained(".")\n'
+        f'model = {model}.from_pretrained(".")\n'
         'turns = [{"role": "user", "content": "Hello!"}]\n'
         "prompt = tokenizer.apply_chat_template(\n"
         f'    turns, add_generation_prompt=True, return_tensors="pt"{options}\n)\n'

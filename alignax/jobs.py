@@ -233,24 +233,27 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
             as the settings say.
         step: updates that the parameters have behind them.
     """
+    given = run.experiment.data.chat_template
+    beside: dict[str, Any] = {
+        "source": run.model_dir,
+        "chat_template": None if given is None else run.renderer.text,
+        "card": card.write(run, step),
+    }
     if run.frozen is not None:
         adapter = run.frozen.adapter
         if adapter.settings.export == "adapter":
             base = run.experiment.model.model_name_or_path
-            peft.save(directory, params, adapter, base=base, source=run.model_dir)
+            peft.save(directory, params, adapter, base=base, **beside)
             run.say(f"[bold]exported the adapter[/]: {directory}")
             return directory
         params = run.frozen.join(params)
-    given = run.experiment.data.chat_template
     pretrained.save(
         directory,
         params,
         run.decoder.config,
-        source=run.model_dir,
         eos=tuple(sorted(run.renderer.end_ids)),
         labels=run.method.needs().score_names if run.num_scores else (),
-        chat_template=None if given is None else run.renderer.text,
-        card=card.write(run, step),
+        **beside,
     )
     run.say(f"[bold]exported[/]: {directory}")
     return directory

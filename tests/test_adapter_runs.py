@@ -188,6 +188,10 @@ def test_an_exported_adapter_is_that_of_the_last_checkpoint(exported):
     names = {path.name for path in (folder / "run" / "export").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
     assert "model.safetensors" not in names
+    card = (folder / "run" / "export" / "README.md").read_text()
+    assert "library_name: peft" in card
+    assert "AutoPeftModelForCausalLM" in card
+    assert "An adapter: " in card
     config = json.loads((folder / "run" / "export" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == experiment.model.model_name_or_path
     assert config["target_modules"] == ["down_proj", "q_proj"]

@@ -28,6 +28,7 @@ from alignax.models.config import DecoderConfig
 from alignax.models.families import places
 from alignax.models.kernels import at, plain
 from alignax.models.lora import Adapter, LoRA
+from alignax.models.settings import replace_template
 from alignax.models.stored import SCORE, Stored
 from alignax.models.transformer import Decoder
 
@@ -100,6 +101,8 @@ def save(
     *,
     base: str,
     source: str | Path | None = None,
+    chat_template: str | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes a directory that `PeftModel.from_pretrained` loads; an earlier export is replaced.
 
@@ -109,6 +112,7 @@ def save(
         params: of the adapter.
         base: what the adapter belongs to, as whoever loads it will find it: a path or a hub id.
         source: the base's directory, whose family, tokenizer and template the adapter has.
+        chat_template, card: as in `pretrained.save`.
 
     Raises:
         BadInput: a family without such a layout, or a directory that cannot be written.
@@ -127,6 +131,10 @@ def save(
             for name in files.TOKENIZER_FILES:
                 if (source / name).is_file():
                     shutil.copyfile(source / name, new / name)
+            if chat_template is not None:
+                replace_template(new, chat_template)
+            if card is not None:
+                (new / "README.md").write_text(files.marked(card), encoding="utf-8")
             files.write_json(new / CONFIG, _described(adapter, base, family))
             save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
             (new / WEIGHTS).chmod(0o666 & new.stat().st_mode)

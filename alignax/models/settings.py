@@ -33,7 +33,7 @@ def write_settings(
             if (source / name).is_file():
                 shutil.copyfile(source / name, directory / name)
     if chat_template is not None:
-        _replace_template(directory, chat_template)
+        replace_template(directory, chat_template)
     ids: list[int] = []
     for found in (generation.get("eos_token_id"), config.get("eos_token_id"), *eos):
         ids += [] if found is None else found if isinstance(found, list) else [found]
@@ -50,7 +50,7 @@ def write_settings(
     files.write_json(directory / "generation_config.json", generation)
 
 
-def _replace_template(directory: Path, chat_template: str) -> None:
+def replace_template(directory: Path, chat_template: str) -> None:
     """Writes the one template, and removes those at the two other places that are read."""
     (directory / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     (directory / "chat_template.json").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
-from alignax.models.config import DecoderConfig
+from alignax.models.config import DecoderConfig, Experts
 from alignax.models.kernels import at, plain
 from alignax.models.lora import Adapted, Adapter, LoRA
 from alignax.models.transformer import Decoder
@@ -291,3 +291,10 @@ def test_a_reward_models_head_is_trained_whole():
 
 def test_a_path_leads_to_what_lies_there():
     assert at({"a": {"b": 3}}, ("a", "b")) == 3
+
+
+def test_experts_and_their_router_have_no_adapter():
+    config = dataclasses.replace(DECODER.config, experts=Experts(count=4, per_token=2))
+    adapter = Adapter(decoder=Decoder(config=config), settings=LoRA(rank=2))
+    names = {"/".join(path) for path in adapter.paths}
+    assert names == {f"attention/{name}" for name in ("query", "key", "value", "out")}
