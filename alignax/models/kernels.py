@@ -37,8 +37,8 @@ def times(x: Array, kernel: Any, axes: int, product: Product) -> Array:
     )
 
 
-def whole(kernel: Any) -> Array:
-    """An array, or the one that a `Kernel` stands for."""
+def whole(kernel: Any) -> Any:
+    """An array as it is, or the one that a `Kernel` stands for."""
     return kernel.whole() if isinstance(kernel, Kernel) else kernel
 
 
