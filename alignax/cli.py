@@ -34,7 +34,8 @@ commands:
 
 CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of
 its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50;
-`alignax train CONFIG --help` lists them.
+`alignax train CONFIG --help` lists them. With --distributed the same command, started on every
+host, is one run over all of them.
 """
 
 
@@ -92,7 +93,14 @@ def _run(arguments: list[str]) -> None:
             f"For example: alignax {name} configs/quickstart.py; or --method NAME.",
             where="command line",
         )
-    COMMANDS[name](rest[0], rest[1:])
+    if "--distributed" not in rest:
+        COMMANDS[name](rest[0], rest[1:])
+        return
+    from alignax.core import processes
+
+    rest.remove("--distributed")
+    with processes.joined():
+        COMMANDS[name](rest[0], rest[1:])
 
 
 def _experiment(path: str, overrides: Sequence[str]):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from rich.table import Table
 
+from alignax.core import processes
 from alignax.core.types import Params
 from alignax.data.pipeline import Batches, Drawn
 from alignax.data.tokenise import Example
@@ -35,6 +36,7 @@ def make_feed(run: Run, params: Params) -> Feed:
             run.train_data,
             run.plan,
             numbers=run.reference(run.train_data, run.policy(params), "train", run.plan.groups),
+            shards=sharding.own_shards(run.mesh),
         )
     experiment, settings = run.experiment, run.experiment.rollout
     sampling = settings.sampling(run.method)
@@ -108,7 +110,9 @@ def _outside(run: Run) -> Answer:
         for i, one in enumerate(found.tokens):
             for j, ids in enumerate(one):
                 tokens[i, j, : len(ids)] = ids
-        return Answered(tokens, lengths, np.array(found.ended, bool), None)
+        drawn = (tokens, lengths, np.array(found.ended, bool))
+        tokens, lengths, ended = processes.told(drawn)
+        return Answered(tokens, lengths, ended, None)
 
     return answer
 

@@ -13,6 +13,7 @@ import jax
 
 from alignax import card, facts
 from alignax.config import Experiment, check
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.plan import Plan
@@ -43,6 +44,7 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
         The exported Hugging Face directory.
     """
     check(experiment)
+    quiet = quiet or not processes.is_first()
     run, output = Run(experiment, quiet), Path(experiment.output_dir)
     if run.frozen is not None:
         run.frozen.check()
@@ -78,7 +80,10 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
         with (
             Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
             MetricLog(
-                output, tensorboard=experiment.tensorboard, wandb=experiment.wandb
+                output,
+                tensorboard=experiment.tensorboard,
+                wandb=experiment.wandb,
+                writes=processes.is_first(),
             ) as metrics,
         ):
             make = jax.jit(
@@ -107,7 +112,8 @@ def train(experiment: Experiment, *, quiet: bool = False, command: str | None = 
                 show=show(run),
                 quiet=quiet,
             )
-        evaluator.report(metrics.at)
+        if processes.is_first():
+            evaluator.report(metrics.at)
         return export(run, run.policy(state.params), output / "export", step=num_steps)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alignax.core import processes
 from alignax.core.method import Method
 from alignax.core.types import Params
 from alignax.evaluate.evaluators import Answers, HeldOut, Sampled
@@ -88,7 +89,8 @@ class Evaluator:
                 run.policy(params), reference, progress=run.bar("sample answers")
             )
             found |= answers.estimates
-            self._keep(step, self._sampled.prompts, answers)
+            if processes.is_first():
+                self._keep(step, self._sampled.prompts, answers)
         return as_metrics(found)
 
     def _samples(self, step: int) -> Path:

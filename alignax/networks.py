@@ -13,6 +13,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from alignax.config import Experiment
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.types import Params
@@ -203,4 +204,4 @@ class Networks:
 
     def put(self, arrays: Any) -> Any:
         """Takes a step's arrays, a leading axis of micro-batches before all, to the devices."""
-        return jax.device_put(arrays, sharding.rows(self.mesh, leading=1))
+        return processes.put(arrays, sharding.rows(self.mesh, leading=1))

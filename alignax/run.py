@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import text_settings
 from alignax.core.records import Group, Record
@@ -75,21 +76,22 @@ class Run(Networks):
             return dataclasses.replace(method.group(record), prompt=method.ask(record.prompt))
 
         try:
-            return prepare(
-                source,
-                asking if asked else method.group,
-                method.needs().record,
-                self.renderer,
-                data.limits,
-                grouping=f"asked by {method}" if asked else text_settings(method),
-                cache_dir=data.cache_dir,
-                split=getattr(data, f"{which}_split"),
-                on_bad_row=data.on_bad_row,
-                max_dropped_share=data.max_dropped_share,
-                limit=data.eval_limit if which == "eval" else None,
-                pairing=data.pairing,
-                strength=data.strength,
-            )
+            with processes.first_before_others():
+                return prepare(
+                    source,
+                    asking if asked else method.group,
+                    method.needs().record,
+                    self.renderer,
+                    data.limits,
+                    grouping=f"asked by {method}" if asked else text_settings(method),
+                    cache_dir=data.cache_dir,
+                    split=getattr(data, f"{which}_split"),
+                    on_bad_row=data.on_bad_row,
+                    max_dropped_share=data.max_dropped_share,
+                    limit=data.eval_limit if which == "eval" else None,
+                    pairing=data.pairing,
+                    strength=data.strength,
+                )
         # ArrayRecord tells of a full disk by a RuntimeError.
         except (OSError, RuntimeError) as error:
             if "No space left" not in str(error):

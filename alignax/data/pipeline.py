@@ -4,7 +4,7 @@ The position is the number of the next step: everything else follows from the pl
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
@@ -72,11 +72,17 @@ class Drawn(NamedTuple):
 
 
 def build_step(
-    groups: Groups, plan: Plan, index: int, numbers: Numbers = NO_NUMBERS
+    groups: Groups,
+    plan: Plan,
+    index: int,
+    numbers: Numbers = NO_NUMBERS,
+    shards: Container[int] | None = None,
 ) -> tuple[Batch, Layout]:
     """The arrays of one step; every one has a leading axis of micro-batches.
 
     A response without tokens is not valid. `numbers` become the batch's fields of their names.
+    Only the groups of `shards` are read and laid down, where these are given: of several processes
+    each builds what lies on its own devices.
 
     Example: one group, prompt `p q`, responses `a b` and `c`, in a row of 8. The log-probability
     of each response token comes from the position before it, and both first tokens from `q`:
@@ -90,7 +96,7 @@ def build_step(
     """
     placement = plan.step(index)
     micro = [
-        _micro_batch(groups, plan.shape, Placement(*(x[i] for x in placement)), numbers)
+        _micro_batch(groups, plan.shape, Placement(*(x[i] for x in placement)), numbers, shards)
         for i in range(plan.accumulation)
     ]
     batches, layouts = zip(*micro, strict=True)
@@ -103,7 +109,11 @@ def _stack(parts: Sequence[Any]) -> Any:
 
 
 def _micro_batch(
-    groups: Groups, shape: Shape, placement: Placement, numbers: Numbers
+    groups: Groups,
+    shape: Shape,
+    placement: Placement,
+    numbers: Numbers,
+    shards: Container[int] | None,
 ) -> tuple[Batch, Layout]:
     b, k, r = shape.groups, shape.responses, shape.response
     # Dictionaries first: the types say JAX arrays, and these are NumPy's until they are put.
@@ -133,10 +143,10 @@ def _micro_batch(
     per_shard = shape.rows // shape.shards
     places = zip(*(x.tolist() for x in placement), strict=True)
     for i, (group, row, offset) in enumerate(places):
-        if group < 0:
+        shard, first_row = row // per_shard, row // per_shard * per_shard
+        if group < 0 or (shards is not None and shard not in shards):
             continue
         example = groups[group]
-        shard, first_row = row // per_shard, row // per_shard * per_shard
         base = (row - first_row) * shape.row_length + offset  # in the shard's rows, joined
         p = len(example.prompt)
         batch.prompts[i, :p] = example.prompt
@@ -184,10 +194,11 @@ class Batches:
         plan: Plan,
         *,
         numbers: Numbers = NO_NUMBERS,
+        shards: Container[int] | None = None,
         transform: Callable[[tuple[Batch, Layout]], Any] | None = None,
     ):
         steps = grain.MapDataset.range(len(plan)).map(
-            lambda index: build_step(groups, plan, int(index), numbers)
+            lambda index: build_step(groups, plan, int(index), numbers, shards)
         )
         if transform is not None:
             steps = steps.map(transform)

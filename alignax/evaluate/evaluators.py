@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from alignax.core import processes
 from alignax.core.method import Method
 from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.data.pipeline import Batches, Groups, Numbers
@@ -74,7 +75,8 @@ class HeldOut:
         tokens = 0
         batches = iter(Batches(self.groups, self.plan, numbers=self.numbers))
         for batch, layout in progress(batches, len(self.plan)):
-            found = jax.device_get(self._measure(params, *self.put((batch, layout))))  # type: ignore[attr-defined]
+            measured = self._measure(params, *self.put((batch, layout)))  # type: ignore[attr-defined]
+            found = processes.fetch(measured)
             present = batch.valid[0].any(axis=-1)
             tokens += int((batch.mask[0] & batch.valid[0][..., None]).sum())
             for name, x in found.items():
@@ -181,7 +183,7 @@ class Sampled:
             tokens = drawn.tokens[chosen]
             mask = np.arange(tokens.shape[2]) < drawn.lengths[chosen][..., None]
             ref = self._score(reference, padded, sizes, tokens, mask)  # type: ignore[attr-defined]
-            ratio = np.where(mask, drawn.logprobs[chosen] - np.asarray(ref), 0.0).sum(axis=-1)
+            ratio = np.where(mask, drawn.logprobs[chosen] - processes.fetch(ref), 0.0).sum(axis=-1)
             found.append(ratio[part < count])
         return np.concatenate(found)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from alignax.core import processes
 from alignax.core.axes import row_shards
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
@@ -186,16 +187,16 @@ class _Work:
             assert state is not None
             # What is live is still going: `collect` leaves nothing else its owner.
             live = self.owner[..., 0] >= 0
-            longest = int(np.asarray(state.samples.lengths)[live].max())
+            longest = int(processes.fetch(state.samples.lengths)[live].max())
             if longest >= self.places:
                 self.places = min(2 * self.places, self.engine.sampler.max_new_tokens)
                 state = slots_lib.grown(state, self.places)
             self.state = self.engine._advance(
                 weights,
                 state,
-                jnp.asarray(self.owner[..., 1] == 0),
-                jnp.int32(self.places - longest),
-                jnp.int32(self.until(live)),
+                self.owner[..., 1] == 0,
+                np.int32(self.places - longest),
+                np.int32(self.until(live)),
             )
             self.collect()
         return self.drawn
@@ -241,7 +242,7 @@ class _Work:
             self.params, self.key, padded, lengths, self.ids[filled], self.places, self.width
         )
         limits = self.limits[filled].reshape(-1, self.width)
-        fresh = fresh._replace(limits=jnp.asarray(limits))
+        fresh = fresh._replace(limits=limits)  # type: ignore[arg-type]
         return slots_lib.with_prompt_room(fresh, self.prompt_room)
 
     def place(self, fresh: State, index: np.ndarray) -> None:
@@ -255,7 +256,7 @@ class _Work:
         """Brings home what has ended, and moves the rest together."""
         state = self.state
         assert state is not None
-        samples, active = jax.device_get((state.samples, going(state)))
+        samples, active = processes.fetch((state.samples, going(state)))
         slot, column = np.nonzero((self.owner[..., 0] >= 0) & ~active)
         prompt, sample = self.owner[slot, column].T
         for mine, theirs in zip(self.drawn, samples, strict=True):

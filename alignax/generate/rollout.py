@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method, Sampling
 from alignax.core.records import Text
@@ -221,6 +222,9 @@ def judge(
         completion_ids=flat,
         columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
     )
+    # A reward may be anything, a judge over the network too: one process's numbers hold for all.
+    total, parts, good = processes.told((scored.total, scored.parts, scored.good))
+    scored = scored._replace(total=total, parts=parts, good=good)
     scores = scored.total.reshape(ended.shape) - settings.missing_end * ~ended
     apart = [texts[i : i + k] for i in range(0, len(texts), k)]
     return apart, scored, scores.astype(np.float32)

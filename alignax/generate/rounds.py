@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.selection import best_of_rounds
@@ -281,6 +282,8 @@ class Rounds:
         for i, kept in enumerate([self._kept, *self._pool]):
             arrays |= {f"{i}/{name}": x for name, x in _flat(kept).items()}
         path = self._folder / f"round-{self._round:06}.npz"
+        if not processes.is_first():
+            return path.name
         draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._folder.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int
 
+from alignax.core import processes
 from alignax.core.axes import ROW_AXES, whole
 from alignax.core.errors import BadInput
 from alignax.core.records import Text
@@ -125,8 +126,8 @@ class Scorer:
             layout, ends = _lay(groups, some, count)
             if not mesh.empty:
                 split = NamedSharding(mesh, PartitionSpec(axes))
-                layout, ends = jax.device_put((layout, ends), split)
-            found = np.asarray(_run(self.decoder, params, layout, ends))
+                layout, ends = processes.put((layout, ends), split)
+            found = processes.fetch(_run(self.decoder, params, layout, ends))
             for row, numbers in zip(some, found, strict=False):
                 yield from ((row.group, j, x) for j, x in zip(row.responses, numbers, strict=False))
 

@@ -64,6 +64,7 @@ def split(state: State, width: int) -> State:
     )
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def empty(like: State, slots: int) -> State:
     """Slots that hold nothing, with the room of those of `like`."""
     zeros = lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype)  # noqa: E731
@@ -122,7 +123,7 @@ def together(
         fresh = owner[index[:, 0], index[:, 1]][:, None]
         state = _cells(state, index[:, 0], index[:, 1])
     fresh[len(fresh) - idle :] = -1
-    return _idle(state, jnp.asarray(fresh[..., 0] >= 0)), fresh
+    return _idle(state, fresh[..., 0] >= 0), fresh
 
 
 def _padded(index: np.ndarray, size: int) -> np.ndarray:

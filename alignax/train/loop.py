@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import Drawn
@@ -138,8 +139,7 @@ def train(
 
     # --- A request to stop is honoured between two updates.
     stop: list[int] = []
-    handlers = {s: signal.signal(s, lambda s, _: stop.append(s))
-                for s in (signal.SIGTERM, signal.SIGINT)}  # fmt: skip
+    handlers = {s: signal.signal(s, lambda s, _: stop.append(s)) for s in processes.stop_signals()}
 
     # --- Metrics of an update are read while the next one runs, so that the device never waits.
     clock = _Clock()
@@ -187,7 +187,7 @@ def train(
                 if pending is not None:
                     read(pending)
                 pending = (i, values, drawn)
-                last, asked = i == num_steps, bool(stop)
+                last, asked = i == num_steps, processes.asked_to_stop(i, bool(stop))
                 saving = last or asked or every(loop.save_steps, i)
                 looking = evaluate is not None and (last or every(loop.eval_steps, i))
                 if saving or looking:
@@ -202,7 +202,7 @@ def train(
                     clock.lap()
                 if asked:
                     checkpoints.wait()
-                    name = signal.Signals(stop[0]).name
+                    name = signal.Signals(stop[0]).name if stop else "asked to stop"
                     log.warning("%s: saved step %d of %d; run again to go on", name, i, num_steps)
                     raise Interrupted(0)
     finally:

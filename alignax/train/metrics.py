@@ -34,21 +34,28 @@ class MetricLog:
             and the folder `tensorboard` go.
         tensorboard: whether to write event files too.
         wandb: the W&B project to copy to; None for no W&B.
+        writes: False in the other processes of a run, which call it alike and write nothing.
 
     Raises:
         BadInput: where the directory cannot be written, or W&B is asked for and not installed.
     """
 
     def __init__(
-        self, output_dir: str | os.PathLike, *, tensorboard: bool = True, wandb: str | None = None
+        self,
+        output_dir: str | os.PathLike,
+        *,
+        tensorboard: bool = True,
+        wandb: str | None = None,
+        writes: bool = True,
     ):
+        self._writes = writes
         self._dir = Path(output_dir)
         self._tensorboard = tensorboard
         self._events: SummaryWriter | None = None
         self._files: dict[str, TextIO] = {}
         self._first_step = 0
         # Asked for first: a run must not begin and then find that it cannot report.
-        self._wandb_module = None if wandb is None else _import_wandb()
+        self._wandb_module = None if wandb is None or not writes else _import_wandb()
         self._wandb_project, self._wandb_run = wandb, None
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
@@ -69,6 +76,8 @@ class MetricLog:
             metrics: functions of config and seed: loss, rewards, learning rate, tokens seen.
             timings: the rest: seconds, tokens a second.
         """
+        if not self._writes:
+            return
         self._append("metrics.jsonl", _line(step, metrics))
         if timings:
             self._append("timings.jsonl", _line(step, timings))
@@ -82,7 +91,7 @@ class MetricLog:
 
     def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes responses that were drawn for an update, one line a prompt."""
-        for row in rows:
+        for row in rows if self._writes else ():
             line = json.dumps({"step": step, **row}, ensure_ascii=False)
             self._append("rollouts.jsonl", line + "\n")
 
@@ -112,6 +121,8 @@ class MetricLog:
         """
         self._close_files()
         self._first_step = step + 1
+        if not self._writes:
+            return 0
         dropped = [self._rewind_file(self._dir / name, step) for name in _FILES]
         if dropped[0]:
             logger.info(
@@ -129,6 +140,8 @@ class MetricLog:
 
     def flush(self) -> None:
         """Brings `trainer_state.json` and the event files up to date. Call it at checkpoints."""
+        if not self._writes:
+            return
         lines = list(_whole_lines(self._dir / "metrics.jsonl"))
         last = json.loads(lines[-1])["step"] if lines else 0
         history = ",\n".join("    " + line.rstrip("\n") for line in lines)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params
 from alignax.data.ladder import widened
@@ -67,7 +68,7 @@ def compute(
     table = TokenArrays.empty(groups.lengths)
     steps = progress(iter(Batches(groups, plan)), len(plan))
     for index, (batch, layout) in enumerate(steps):
-        found = np.asarray(jax.device_get(logprobs(params, *put((batch, layout)))))
+        found = processes.fetch(logprobs(params, *put((batch, layout))))
         for i, group in enumerate(plan.step(index).group[0]):
             if group < 0:
                 continue
@@ -117,7 +118,7 @@ class Looking:
         found: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
         for index in range(len(plan)):
             arrays = self._put(build_step(groups, plan, index))
-            tables = [None if x is None else np.asarray(x) for x in self._look(params, *arrays)]
+            tables = processes.fetch(self._look(params, *arrays))
             for i, group in enumerate(plan.step(index).group[0].tolist()):
                 if group < 0:
                     continue
@@ -142,6 +143,15 @@ def spread(table: TokenArrays, part: Part, lengths: Lengths) -> TokenArrays:
     return whole
 
 
+def _read(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The numbers of a file; None where it is not there, or not of this shape."""
+    try:
+        values = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == shape else None
+
+
 def cached(
     directory: pathlib.Path, key: tuple[str, ...], groups: Groups, make: Callable[[], TokenArrays]
 ) -> tuple[TokenArrays, bool]:
@@ -153,13 +163,11 @@ def cached(
     name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     path = directory / f"ref_logprobs-{name}.npy"
     empty = TokenArrays.empty(groups.lengths)
-    if path.exists():
-        try:
-            values = np.load(path)
-        except (OSError, ValueError, EOFError):
-            values = None
-        if values is not None and values.shape == empty.values.shape:
-            return TokenArrays(values, empty.starts), True
+    values = _read(path, empty.values.shape)
+    # Computing is everybody's work, so it is done unless all have found it.
+    if processes.agree(values is not None):
+        assert values is not None
+        return TokenArrays(values, empty.starts), True
     table = make()
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,13 @@ def rows(mesh: jax.sharding.Mesh, *, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
 
 
+def own_shards(mesh: jax.sharding.Mesh) -> frozenset[int]:
+    """Which parts of the rows lie on devices of this process."""
+    parts = mesh.devices.reshape(shards(mesh), -1)
+    mine = jax.process_index()
+    return frozenset(i for i, p in enumerate(parts) if any(d.process_index == mine for d in p))
+
+
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     """For arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,207 @@
+"""Several processes are one run: the same numbers, saved together, stopped together."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from alignax import config, jobs
+from alignax.core import processes
+from alignax.core.errors import BadInput
+from alignax.core.records import Preference, Prompt
+from alignax.train import sharding
+from tests.test_run import lines, updates
+from tests.tiny_model import model_directory, write_rows
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+CONFIG = """
+import os, time
+from alignax.config import Data, Evaluation, Experiment, Model
+from alignax.data.tokenise import TokenLimits
+from alignax.generate.reward_functions import Function
+from alignax.generate.rewards import Rewards
+from alignax.generate.rollout import Rollout
+from alignax.methods import DPO, GRPO
+from alignax.train.loop import Loop
+from alignax.train.optim import Optim
+from alignax.train.sharding import Mesh
+
+def even(completion_ids, **_):
+    time.sleep(float(os.environ.get("SECONDS_A_REWARD", "0")))
+    return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
+
+def experiment():
+    return Experiment(
+        method={method},
+        model=Model(model_name_or_path="{folder}/model"),
+        data=Data(train="{folder}/train.jsonl", eval={held_out},
+                  limits=TokenLimits(max_length=256), cache_dir="{folder}/cache"),
+        optim=Optim(learning_rate=1e-2),
+        loop=Loop(batch_size=8, max_steps={steps}, save_steps={steps}),
+        rollout={rollout},
+        evaluation=Evaluation(num_prompts=0),
+        mesh=Mesh(data=2, fsdp=2),
+        output_dir="{folder}/run",
+        tensorboard=False,
+    )
+"""
+SAMPLED = {
+    "method": "GRPO(num_samples=4)",
+    "held_out": None,
+    "rollout": "Rollout(rewards=Rewards(parts=(Function(function=even),)), max_new_tokens=6)",
+}
+
+
+def write(folder, record, **settings):
+    """A config for four devices in `folder`, with its data and model."""
+    folder.mkdir()
+    model_directory(folder / "model")
+    write_rows(folder / "train.jsonl", 24, record)
+    write_rows(folder / "test.jsonl", 8, record)
+    path = folder / "config.py"
+    path.write_text(CONFIG.format(folder=folder, **settings))
+    return path
+
+
+def start(path, count, **environment):
+    """`alignax train` in `count` processes that share four devices."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    devices = f"--xla_force_host_platform_device_count={4 // count} {FLAGS}"
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "alignax.cli", "train", str(path), "--distributed"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": devices, "JAX_NUM_PROCESSES": str(count),
+                 "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_PROCESS_ID": str(i),
+                 **environment},
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def finish(started):
+    """Their exit codes and what they printed."""
+    try:
+        printed = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [process.returncode for process in started], printed
+
+
+def in_one(path):
+    """The same run in this process, on four of its devices."""
+    jobs.train(config.load(path), quiet=True)
+
+
+def wait_for_step(path, step):
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        log = path.parent / "run" / "metrics.jsonl"
+        if log.exists() and len(log.read_text().splitlines()) >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no step {step}")
+
+
+def assert_equal_runs(one, other):
+    """To rounding: sums over devices come in another order."""
+    first, second = updates(one), updates(other)
+    assert len(first) == len(second)
+    for x, y in zip(first, second, strict=True):
+        assert x.keys() == y.keys()
+        np.testing.assert_allclose(
+            [float(x[n]) for n in x], [float(y[n]) for n in x], rtol=1e-4, atol=1e-5
+        )
+    a, b = (load_file(folder / "export" / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=1e-4, err_msg=name)
+
+
+def test_four_processes_train_as_one(tmp_path):
+    settings = {"method": "DPO(beta=0.5)", "rollout": "Rollout()", "steps": 3}
+    many, one = (
+        write(tmp_path / name, Preference, held_out=f'"{tmp_path / name}/test.jsonl"', **settings)
+        for name in ("many", "one")
+    )
+    codes, printed = finish(start(many, 4))
+    assert codes == [0] * 4, printed
+    assert "exported" in printed[0]
+    assert not any("exported" in text or "plan" in text for text in printed[1:])
+    in_one(one)
+    assert_equal_runs(many.parent / "run", one.parent / "run")
+    found, expected = (
+        {name: float(x) for line in lines(path.parent / "run" / "metrics.jsonl")
+         for name, x in line.items() if name.startswith("eval_")}
+        for path in (many, one)
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_notice_to_one_process_stops_both_and_one_process_goes_on(tmp_path):
+    many, one = (write(tmp_path / name, Prompt, steps=6, **SAMPLED) for name in ("many", "one"))
+    started = start(many, 2, SECONDS_A_REWARD="1.5")
+    wait_for_step(many, 1)
+    started[1].send_signal(signal.SIGTERM)
+    codes, printed = finish(started)
+    assert codes == [0, 0], printed
+    (saved,) = (path.name for path in (many.parent / "run").glob("checkpoint-*"))
+    stopped = int(saved.removeprefix("checkpoint-"))
+    assert 1 <= stopped < 6
+    assert all(f"saved step {stopped} of 6" in text for text in printed)
+    in_one(many)
+    in_one(one)
+    assert_equal_runs(many.parent / "run", one.parent / "run")
+
+
+def test_the_loss_of_a_process_ends_the_others_with_the_reason(tmp_path):
+    path = write(tmp_path / "run", Prompt, steps=6, **SAMPLED)
+    started = start(path, 2, SECONDS_A_REWARD="1.5", ALIGNAX_HEARTBEAT_SECONDS="10")
+    wait_for_step(path, 1)
+    started[1].kill()
+    codes, printed = finish(started)
+    assert codes[0] not in (0, None)
+    assert "unhealthy (stopped sending heartbeats)" in printed[0]
+
+
+def test_processes_that_do_not_say_who_they_are_are_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    with pytest.raises(BadInput, match=r"other processes of the run") as error:
+        processes.join()
+    assert "JAX_NUM_PROCESSES" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(BadInput("rows", "none", "Give some.", where="x"), 2, "error: x: expected rows; got none"),
+     (ZeroDivisionError("so it is"), 1, "ZeroDivisionError: so it is")],
+)  # fmt: skip
+def test_an_error_is_printed_and_ends_its_process_without_waiting_for_the_others(
+    monkeypatch, capsys, error, code, said
+):
+    codes = []
+    monkeypatch.setattr(processes, "join", lambda: None)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with processes.joined():
+        raise error
+    assert codes == [code]
+    assert said in capsys.readouterr().err
+
+
+def test_a_shard_is_ours_where_a_device_of_it_is():
+    mesh = sharding.make_mesh(sharding.Mesh(data=2, fsdp=2, tensor=2))
+    assert sharding.own_shards(mesh) == {0, 1, 2, 3}
