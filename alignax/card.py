@@ -199,7 +199,9 @@ def _evaluation(before: Mapping[str, Estimate], after: Mapping[str, Estimate], s
 
 
 def _made(known: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {x}" for name, x in known.get("versions", {}).items())
+    versions = ", ".join(
+        f"{name} {x}" for name, x in known.get("around", {}).get("versions", {}).items()
+    )
     command = known.get("command")
     return "\n".join(
         [

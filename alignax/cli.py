@@ -4,7 +4,6 @@ import argparse
 import errno
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ USAGE = """alignax COMMAND CONFIG [--setting value ...]
 commands:
   methods   list the methods: what each learns from, what it needs, its paper
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
+  rerun     repeat a finished run and compare every number   (alignax rerun OUTPUT_DIR)
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train);
             or of a model directory or hub id: its parameters, tokenizer and chat template
@@ -149,8 +149,24 @@ def _methods() -> None:
 def _train(path: str, arguments: list[str]) -> None:
     from alignax import jobs
 
-    line = shlex.join(["alignax", "train", *([path] if path else []), *arguments])
-    jobs.train(_experiment(path, arguments), command=line)
+    words = [*([path] if path else []), *arguments]
+    jobs.train(_experiment(path, arguments), command=words)
+
+
+def _rerun(path: str, arguments: list[str]) -> None:
+    from pathlib import Path
+
+    from alignax import rerun
+    from alignax.run import console
+
+    parser = argparse.ArgumentParser(prog="alignax rerun", allow_abbrev=False)
+    parser.parse_args(arguments)
+    first, *rest = rerun.command(Path(path))
+    words = ("", [first, *rest]) if first.startswith("-") else (first, rest)
+    found = rerun.rerun(_experiment(*words), Path(path))
+    console.print(rerun.describe(found))
+    if not found.same:
+        sys.exit(1)
 
 
 def _prepare(path: str, arguments: list[str]) -> None:
@@ -333,6 +349,7 @@ def _score(path: str, arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
     "train": _train,
+    "rerun": _rerun,
     "prepare": _prepare,
     "show": _show,
     "sample": _sample,

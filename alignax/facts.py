@@ -5,7 +5,10 @@ An export can come long after the run, when its data are no longer there or prep
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import platform
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +25,59 @@ from alignax.saved import to_json
 FILE = "card.json"
 
 
-def keep(run: Run, count: Callable[[str], int], command: str | None) -> None:
+def keep(run: Run, count: Callable[[str], int], command: Sequence[str] | None) -> None:
     """Writes what is known of a run before its first step.
 
     Args:
         count: the number of prompts behind a metric, by its name.
-        command: the line that started the run; None where it was no command: then the line of an
-            earlier process of the same run stays.
+        command: the words after `alignax train` that started the run; None where it was no
+            command: then those of an earlier process of the same run stay.
     """
     path = Path(run.experiment.output_dir) / FILE
     facts = of(run) | {
         "data": [_of_data(run, name) for name in ("train", "eval") if _source(run, name)],
         "steps": run.num_steps,
         "evaluated": {name: count(name) for name in ("eval_", "eval_sampled/")},
-        "versions": {"alignax": _version("alignax"), "jax": jax.__version__},
-        "command": command or files.read_json(path).get("command"),
+        "around": around(),
     }
+    earlier = files.read_json(path)
+    facts["arguments"] = earlier.get("arguments") if command is None else list(command)
+    if facts["arguments"] is not None:
+        facts["command"] = shlex.join(["alignax", "train", *facts["arguments"]])
     if jax.process_index() == 0:
         draft = path.with_name(f".{FILE}.tmp")
         files.write_json(draft, facts)
         draft.replace(path)
+
+
+def around() -> dict[str, Any]:
+    """What may change a run's last bits, and is no setting: versions, devices, the code's state."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("alignax", "jax", "jaxlib", "optax")},
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": jax.process_count(),
+        "git": _git(),
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and number of changed files of the repository that is worked in; None in no one."""
+
+    def ask(*words: str) -> str:
+        asked = subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return asked.stdout.strip()
+
+    try:
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "changed files": len(ask("status", "--porcelain").splitlines()),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def kept(run: Run) -> dict[str, Any]:

@@ -6,6 +6,7 @@ does the work.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from alignax.train.metrics import MetricLog
 from alignax.train.step import DIFFERENCE, init_state, make_step
 
 
-def train(experiment: Experiment, *, quiet: bool = False, command: str | None = None) -> Path:
+def train(
+    experiment: Experiment, *, quiet: bool = False, command: Sequence[str] | None = None
+) -> Path:
     """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
 
     Args:
-        command: the line that started this, for the model card.
+        command: the words after `alignax train` that started this, for the model card.
 
     Returns:
         The exported Hugging Face directory.

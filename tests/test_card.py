@@ -40,7 +40,7 @@ def run(tmp_path_factory):
         settings.data, on_bad_row="drop", max_dropped_share=0.2, chat_template=TEMPLATE
     )
     settings = dataclasses.replace(settings, data=data)
-    jobs.train(settings, quiet=True, command="alignax train tiny.py")
+    jobs.train(settings, quiet=True, command=["tiny.py"])
     return settings
 
 

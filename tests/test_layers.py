@@ -19,6 +19,7 @@ LAYERS = [
     {"feeds", "measuring", "facts"},
     {"card"},
     {"jobs", "sample", "score", "show"},
+    {"rerun"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
