@@ -330,6 +330,7 @@ def _score(path: str, arguments: list[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=None)
     parser.add_argument("--template", choices=("chat", "none"), default="chat")
+    parser.add_argument("--chat-template")
     parser.add_argument("--whole-numbers", action="store_true")
     options = parser.parse_args(arguments)
     if ":" in path:
@@ -343,6 +344,7 @@ def _score(path: str, arguments: list[str]) -> None:
         batch_size=options.batch_size,
         max_length=options.max_length,
         template=options.template,
+        chat_template=options.chat_template,
         whole_numbers=options.whole_numbers,
     )
 

@@ -32,6 +32,7 @@ def score(
     batch_size: int = 16,
     max_length: int | None = None,
     template: Literal["chat", "none"] = "chat",
+    chat_template: str | None = None,
     whole_numbers: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -47,7 +48,7 @@ def score(
         target: the file to write; it may not be there yet.
         batch_size: rows of tokens at a time; a row holds a prompt and its responses.
         max_length: of prompt and response, in tokens; the model's where None.
-        template: as in `config.Data`.
+        template, chat_template: as in `config.Data`.
         whole_numbers: round, as SteerLM's attributes are.
 
     Raises:
@@ -72,7 +73,7 @@ def score(
             "Give rows with prompt and completion.",
             where=source,
         )
-    scorer = load_scorer(directory, template=template)
+    scorer = load_scorer(directory, template=template, chat_template=chat_template)
     limits = TokenLimits(max_length=max_length or config.max_positions)
     examples, report = tokenise(groups, scorer.renderer, limits)
     if not quiet:

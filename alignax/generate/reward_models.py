@@ -29,6 +29,7 @@ class Model(Reward):
             where they follow one another, as fit some 1,000 tokens.
         template: "chat" renders by the tokenizer's chat template, a plain string as a turn;
             "none" takes strings as they stand.
+        chat_template: replaces the tokenizer's template, as in `config.Data`.
         max_length: of prompt and completion, in the classifier's tokens; the model's where None.
             A longer text is a bad one (`Rewards.on_bad`). It is never cut.
         head: which output, counted from 0; None for the only one.
@@ -37,6 +38,7 @@ class Model(Reward):
     directory: str
     batch_size: int = 16
     template: Literal["chat", "none"] = "chat"
+    chat_template: str | None = None
     max_length: int | None = None
     head: int | None = None
 
@@ -112,7 +114,7 @@ class Model(Reward):
         return self.attributes(prompts, completions)[:, head].tolist()
 
     def _scorer(self) -> Scorer:
-        return load_scorer(self.directory, template=self.template)
+        return load_scorer(self.directory, template=self.template, chat_template=self.chat_template)
 
     def _head(self) -> int:
         count = classifier(self.directory).num_scores

@@ -176,12 +176,18 @@ def output_names(directory: str | Path) -> tuple[str, ...]:
     return tuple(str(labels.get(str(i), f"LABEL_{i}")) for i in range(count))
 
 
-def load_scorer(directory: str | Path, *, template: Literal["chat", "none"] = "chat") -> Scorer:
+def load_scorer(
+    directory: str | Path,
+    *,
+    template: Literal["chat", "none"] = "chat",
+    chat_template: str | None = None,
+) -> Scorer:
     """A classifier with its tokenizer; found again, weights and all, while its files stay the same.
 
     Args:
         template: "chat" renders by its tokenizer's own chat template; "none" takes strings as
             they stand.
+        chat_template: replaces the tokenizer's, as in `config.Data`.
 
     Raises:
         BadInput: no sequence classifier of a family that alignax computes, or no tokenizer or
@@ -191,24 +197,33 @@ def load_scorer(directory: str | Path, *, template: Literal["chat", "none"] = "c
     located = pretrained.locate(directory)
     written = [located / "config.json", *files.weight_files(located)]
     stamp = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in written)
-    return _load(located.resolve(), template, config, stamp)
+    return _load(located.resolve(), template, chat_template, config, stamp)
 
 
 @functools.lru_cache(maxsize=4)
 def _load(
-    directory: Path, template: Literal["chat", "none"], config: DecoderConfig, stamp: Any
+    directory: Path,
+    template: Literal["chat", "none"],
+    chat_template: str | None,
+    config: DecoderConfig,
+    stamp: Any,
 ) -> Scorer:
     del stamp
     tokenizer = load_tokenizer(directory)
-    if template == "chat" and not tokenizer.chat_template:
+    if template == "chat" and not (chat_template or tokenizer.chat_template):
         raise BadInput(
             "a reward model whose tokenizer has a chat template",
             "none",
-            'Set template="none" if prompts are plain strings; conversations need the template '
-            "that the model was trained with, in tokenizer_config.json or chat_template.jinja.",
+            "Name the template that the model was trained with, as chat_template or in "
+            'tokenizer_config.json; set template="none" if it was trained on plain strings.',
             where=str(directory),
         )
-    renderer = Renderer(tokenizer=tokenizer, template=template, extra_end_ids=end_ids(directory))
+    renderer = Renderer(
+        tokenizer=tokenizer,
+        template=template,
+        chat_template=chat_template,
+        extra_end_ids=end_ids(directory),
+    )
     names = output_names(directory)
     decoder = Decoder(config=config)
     return Scorer(directory=directory, decoder=decoder, renderer=renderer, names=names)

@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from alignax.cli import main
 from alignax.core.errors import BadInput
 from alignax.core.records import Message
 from alignax.data.bad_rows import BadRow
@@ -191,6 +193,23 @@ def test_rewards_are_those_of_alignax_score(one, tmp_path):
     np.testing.assert_allclose(found, written, atol=2e-6)  # written with six decimals
 
 
+def test_a_template_that_is_given_serves_a_model_that_has_none(one, tmp_path):
+    source, mute, jinja = tmp_path / "rows.jsonl", tmp_path / "mute", tmp_path / "own.jinja"
+    rows = [{"prompt": p, "completion": "A"} for p in ("Q1", "Q22")]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copytree(one, mute)
+    tokenizer = chatml_tokenizer()
+    jinja.write_text(str(tokenizer.chat_template))
+    tokenizer.chat_template = None
+    (mute / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(mute)
+    score(one, str(source), tmp_path / "by_own.jsonl", quiet=True)
+    given = ("--chat-template", str(jinja))
+    main(["score", str(mute), "--data", str(source), "--to", str(tmp_path / "out.jsonl"), *given])
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "by_own.jsonl").read_text()
+    assert give(Model(directory=str(mute), chat_template=str(jinja))) == give(Model(directory=one))
+
+
 def test_all_outputs_are_given_by_name(two):
     model = Model(directory=two, head=0)
     found = model.attributes(PROMPTS, TEXTS)
@@ -300,8 +319,8 @@ def test_several_outputs_need_a_head_that_names_one(two, one):
 def test_a_chat_template_that_is_not_there_is_refused(bare):
     assert refusal(Model(directory=bare)) == (
         f"{bare}: expected a reward model whose tokenizer has a chat template; got none.\n"
-        '    Set template="none" if prompts are plain strings; conversations need the template '
-        "that the model was trained with, in tokenizer_config.json or chat_template.jinja."
+        "    Name the template that the model was trained with, as chat_template or in "
+        'tokenizer_config.json; set template="none" if it was trained on plain strings.'
     )
     plain_texts = Model(directory=bare, template="none")
     plain_texts.check()
