@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pathlib
 
 import jax
 import ml_dtypes
@@ -15,10 +16,12 @@ from alignax.models import files, pretrained
 from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.transformer import Decoder
 from alignax.train import sharding
+from tests.golden.make_family_logits import weights as family_weights
 from tests.golden.make_llama_logits import weights
-from tests.golden.make_score_logits import CASES
+from tests.golden.make_score_logits import CASES, OF_FAMILIES, PAD
 from tests.models.test_pretrained import publish, rewrite, same_bytes
 
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "score_logits.npz")
 CLASSES = {
     "one": "LlamaForSequenceClassification",
     "two_tied": "LlamaForSequenceClassification",
@@ -68,6 +71,26 @@ def test_a_round_trip_is_exact_to_the_bit(tmp_path, case, dtype):
     assert pretrained.load(out).config == pretrained.read_config(out) == found.config
     abstract = Decoder(config=found.config).abstract()
     assert jax.tree.map(np.shape, found.params) == jax.tree.map(np.shape, abstract)
+
+
+@pytest.mark.parametrize("case", OF_FAMILIES)
+def test_every_familys_classifier_goes_in_and_out_to_the_bit(case, tmp_path, caplog):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    config = json.loads(str(GOLDEN["configs"]))[case]
+    (source / "config.json").write_text(json.dumps(config))
+    shapes = tensor_shapes(from_hugging_face(config, case), config["model_type"])
+    made = {name: family_weights(case, name, shape) for name, shape in shapes.items()}
+    save_file(made, source / "model.safetensors", metadata={"format": "pt"})
+    with caplog.at_level(logging.INFO, logger="alignax"):
+        found = pretrained.load(source)
+        pretrained.save(out, found.params, found.config, source=source)
+    assert caplog.text == ""  # no tensor and no key was passed over
+    same_bytes(*(load_file(d / "model.safetensors") for d in (source, out)))
+    assert sorted(load_file(out / "model.safetensors")) == GOLDEN[f"{case}/names"].tolist()
+    theirs = AutoConfig.from_pretrained(out)
+    assert theirs.architectures == config["architectures"]
+    assert (theirs.num_labels, theirs.pad_token_id) == (OF_FAMILIES[case]["num_labels"], PAD)
 
 
 @pytest.mark.parametrize("case", CASES)

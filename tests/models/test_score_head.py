@@ -19,8 +19,8 @@ from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.outputs import outputs
 from alignax.models.transformer import Decoder
 from alignax.train import sharding
-from tests.golden.make_llama_logits import weights
-from tests.golden.make_score_logits import CASES, groups
+from tests.golden.make_family_logits import weights
+from tests.golden.make_score_logits import CASES, OF_FAMILIES, groups
 from tests.models import plain
 from tests.tiny_batch import CONFIG, Table, example, random_table
 
@@ -66,15 +66,15 @@ def attributes_alone(params):
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CONFIGS)
 def test_attributes_are_the_logits_of_the_reference_classifier(case, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS[case]))
     config = from_hugging_face(CONFIGS[case], case)
     shapes = tensor_shapes(config, CONFIGS[case]["model_type"])
     assert sorted(shapes) == GOLDEN[f"{case}/names"].tolist()
-    save_file({n: weights(n, s) for n, s in shapes.items()}, tmp_path / "model.safetensors")
+    save_file({n: weights(case, n, s) for n, s in shapes.items()}, tmp_path / "model.safetensors")
     found = pretrained.load(tmp_path)
-    assert found.config.num_scores == CASES[case]["num_labels"]
+    assert found.config.num_scores == (CASES | OF_FAMILIES)[case]["num_labels"]
     batch, layout, order = packed(Table([example(*group) for group in groups()]))
     attributes = run(found.params, batch, layout, model=Decoder(config=found.config)).attributes
     expected = GOLDEN[f"{case}/logits"].reshape(2, 2, -1)[order]
