@@ -219,11 +219,15 @@ def _fields_of(name: str) -> list[str]:
 def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
     """Changes settings by dotted names, such as `--method.beta 0.2 --loop.max-steps 50`.
 
+    A group of settings that there may be none of, such as the adapter, is left out by
+    `--adapter None`.
+
     Raises:
         BadInput: a name that is not known, with the nearest ones; a value of the wrong type.
     """
     if not arguments:
         return experiment
+    experiment, arguments = _left_out(experiment, arguments)
     experiment = _begun(experiment, arguments)
     for argument in arguments:
         if argument.startswith("--"):
@@ -246,6 +250,39 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
             "The message above names the setting.",
             where="command line",
         ) from None
+
+
+def _left_out(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, Sequence[str]]:
+    """Without the groups of settings that are given as None, and the arguments that are left.
+
+    tyro would choose between a dataclass and None by a subcommand, which takes all that follows.
+    """
+    kept, words = [], list(arguments)
+    while words:
+        word, *words = words
+        name, joined, value = word.partition("=")
+        path = name.removeprefix("--").replace("-", "_").split(".")
+        if (value if joined else "".join(words[:1])) != "None" or not _is_group(experiment, path):
+            kept.append(word)
+            continue
+        experiment = _with_none(experiment, path)
+        words = words if joined else words[1:]
+    return experiment, kept
+
+
+def _is_group(inside: Any, path: Sequence[str]) -> bool:
+    """Whether this names a dataclass that may be None."""
+    *outer, last = path
+    for part in outer:
+        inside = getattr(inside, part, None)
+    kinds = _kinds(typing.get_type_hints(type(inside)).get(last)) if is_settings(inside) else ()
+    return type(None) in kinds and any(map(dataclasses.is_dataclass, kinds))
+
+
+def _with_none(inside: Any, path: Sequence[str]) -> Any:
+    part, *rest = path
+    value = _with_none(getattr(inside, part), rest) if rest else None
+    return dataclasses.replace(inside, **{part: value})
 
 
 def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:

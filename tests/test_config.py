@@ -24,7 +24,9 @@ from alignax.config import (
 )
 from alignax.core.errors import BadInput
 from alignax.data.tokenise import TokenLimits
+from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
+from alignax.generate.server import Server
 from alignax.methods import DPO, SFT
 from alignax.models.lora import LoRA
 from alignax.saved import first_difference, to_json
@@ -85,6 +87,20 @@ def test_a_dotted_name_changes_that_setting_and_no_other(arguments, expected):
     assert found == expected
     # 2 and 2.0 are equal, so types are compared in the JSON.
     assert json.dumps(to_json(found)) == json.dumps(to_json(expected))
+
+
+@pytest.mark.parametrize("arguments", [["--adapter", "None"], ["--adapter=None"]])
+def test_an_adapter_is_left_out_by_none_and_what_stands_beside_it_counts(arguments):
+    both = ["--seed", "3", *arguments, "--data.eval", "None"]
+    data = dataclasses.replace(experiment().data, eval="test.jsonl")
+    found = override(experiment(adapter=LoRA(rank=4), data=data), both)
+    assert found == experiment(seed=3)
+    assert override(experiment(), arguments) == experiment()
+
+
+def test_a_server_within_the_rollout_is_left_out_by_none():
+    served = experiment(rollout=Rollout(server=Server(url="http://localhost/v1", model="m")))
+    assert override(served, ["--rollout.server", "None"]) == experiment()
 
 
 SETTINGS = (
