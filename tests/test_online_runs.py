@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.server import Server
 from alignax.methods import DAPO, DPO, GRPO, KTO, PPO, RAFT, RRHF, RejectionSampling
-from alignax.train.loop import Loop
+from alignax.train.loop import Interrupted, Loop
 from alignax.train.sharding import Mesh
 from tests.generate.servers import Running
 from tests.test_offline_runs import checkpoints
@@ -100,6 +101,39 @@ def test_a_run_stopped_within_a_round_and_resumed_equals_an_unbroken_one(case, t
         jobs.train(dataclasses.replace(made, output_dir=str(again)), quiet=True)
         for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):
             assert (again / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_a_round_is_kept_as_long_as_a_checkpoint_goes_on_from_it(tmp_path):
+    """Of a run asked to stop within its second round, while the first one's best are met again."""
+    made = setup(tmp_path, RejectionSampling(num_samples=4, refresh=3),
+                 loop={"max_steps": 8, "keep": 1})  # fmt: skip
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, eval=None))
+    jobs.train(made, quiet=True)
+    calls = []
+
+    def reward(completion_ids, **_):
+        calls.append(1)
+        if len(calls) == 2:  # the draws of step 4
+            signal.raise_signal(signal.SIGTERM)
+        return share_of_even_ids(completion_ids)
+
+    # What a resumed run is compared by, and what metrics are called by.
+    reward.__qualname__ = reward.__name__ = share_of_even_ids.__name__
+    rewards = Rewards(parts=(Function(function=reward),))
+    broken = dataclasses.replace(
+        made,
+        rollout=dataclasses.replace(made.rollout, rewards=rewards),
+        output_dir=str(tmp_path / "broken"),
+    )
+    folder = tmp_path / "broken" / "rounds"
+    with pytest.raises(Interrupted):
+        jobs.train(broken, quiet=True)
+    assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-4"]
+    assert [path.name for path in folder.iterdir()] == ["round-000001.npz"]
+    jobs.train(broken, quiet=True)
+    assert [path.name for path in folder.iterdir()] == ["round-000002.npz"]
+    for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
 def test_a_round_that_is_lost_is_missed_by_name(tmp_path):

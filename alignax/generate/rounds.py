@@ -5,7 +5,6 @@ round cannot draw it again, because the policy has moved on; so what a round lea
 beside the checkpoint, and read when the run goes on.
 """
 
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -276,6 +275,14 @@ class Rounds:
         self._kept, self._pool = parts[0], parts[1:]
         self._lay_out()
 
+    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
+        """Deletes the files that none of these positions names."""
+        named = {position.get("file") for position in positions}
+        if processes.is_first():
+            for path in self._folder.glob("round-*.npz"):
+                if path.name not in named:
+                    path.unlink()
+
     def _write(self) -> str:
         assert self._kept is not None
         arrays: dict[str, np.ndarray] = {}
@@ -284,7 +291,8 @@ class Rounds:
         path = self._folder / f"round-{self._round:06}.npz"
         if not processes.is_first():
             return path.name
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # Of a name that the same round takes again, should the process be killed here.
+        draft = path.with_name(f".{path.name}.tmp")
         self._folder.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from alignax.train.integrity import RECORD, damage, read_record, write_record
 logger = logging.getLogger("alignax")
 
 _PARTIAL = ".partial"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a record
 
 
 class Restored(NamedTuple):
@@ -79,6 +80,7 @@ class Checkpoints:
         # The newest step that a save must come after; one of another run must not be pruned away.
         self._newest = max(_steps(self._dir), default=-1)
         self._current: int | None = None  # the step that this object last saved or restored
+        self._position: dict[str, Any] | None = None  # of the last save, which may still run
         self._damaged: set[int] = set()
         self._pending: concurrent.futures.Future[None] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -132,7 +134,16 @@ class Checkpoints:
         except OSError as error:
             raise self._failed(step, error) from error
         self._newest = self._current = step
+        self._position = json.loads(text)["position"]
         self._pending = self._thread.submit(self._finish, saving.result, step, text, before)
+
+    def positions(self) -> list[dict[str, Any]]:
+        """Where the data stood at every checkpoint there is, one that is being saved included."""
+        found = [] if self._position is None else [self._position]
+        for step in _steps(self._dir):
+            with contextlib.suppress(*_UNREADABLE):  # or deleted meanwhile, for a newer one
+                found.append(read_record(self._path(step))["position"])
+        return found
 
     def wait(self) -> None:
         """Returns when nothing is being saved any more.
@@ -322,7 +333,7 @@ def saved_experiment(directory: str | Path | epath.Path) -> dict[str, Any] | Non
     """
     path = _resolve(directory)
     for step in sorted(_steps(path), reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(*_UNREADABLE):
             return read_record(path / f"checkpoint-{step}")["experiment"]
     return None
 

@@ -8,7 +8,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -85,6 +85,10 @@ class Feed(Protocol):
 
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
+        ...
+
+    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
+        """Deletes what it has stored and none of these positions goes on from."""
         ...
 
 
@@ -174,6 +178,11 @@ def train(
 
     def save(i: int, state: TrainState) -> None:
         checkpoints.save(i, state, position=feed.position(), experiment=experiment)
+        feed.keep(checkpoints.positions())
+
+    def settle() -> None:
+        checkpoints.wait()
+        feed.keep(checkpoints.positions())
 
     # --- The updates.
     try:
@@ -201,14 +210,14 @@ def train(
                 if looking or saving:
                     clock.lap()
                 if asked:
-                    checkpoints.wait()
+                    settle()
                     name = signal.Signals(stop[0]).name if stop else "asked to stop"
                     log.warning("%s: saved step %d of %d; run again to go on", name, i, num_steps)
                     raise Interrupted(0)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    checkpoints.wait()
+    settle()
     return state
 
 

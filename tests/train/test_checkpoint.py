@@ -84,6 +84,18 @@ def test_what_is_restored_is_what_was_saved_bit_for_bit(tmp_path):
     assert restored._replace(state=None) == (3, None, POSITION, EXPERIMENT, [])
 
 
+def test_positions_are_those_of_all_checkpoints_and_of_the_one_being_saved(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.positions() == []
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), position={"at": step}, experiment={})
+            assert {"at": step} in checkpoints.positions()
+        checkpoints.wait()
+        assert {x["at"] for x in checkpoints.positions()} == {2, 3}
+    (tmp_path / "checkpoint-2" / "alignax.json").write_text("{")
+    assert Checkpoints(tmp_path).positions() == [{"at": 3}]
+
+
 def test_special_floats_keep_their_bits(tmp_path):
     # Signed zero, the smallest denormal, infinities, a NaN with a payload.
     bits = np.array([0x80000000, 1, 0x7F800000, 0xFF800000, 0x7FC00123], np.uint32)
