@@ -1,6 +1,7 @@
 """A model, shown: its parameters with their axes, its tokenizer, and its chat template at work.
 
-Only headers are read: a model of any size is shown at once.
+Only headers are read: a model of any size is shown at once. One from the hub is fetched whole
+first, weights included, as it would be to train it.
 """
 
 import math
