@@ -103,13 +103,20 @@ def test_a_run_stopped_within_a_round_and_resumed_equals_an_unbroken_one(case, t
             assert (again / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
-def test_a_round_is_kept_as_long_as_a_checkpoint_goes_on_from_it(tmp_path):
-    """Of a run asked to stop within its second round, while the first one's best are met again."""
-    made = setup(tmp_path, RejectionSampling(num_samples=4, refresh=3),
+@pytest.fixture(scope="module")
+def rejection(tmp_path_factory):
+    """Three rounds that each meet the best answers of all before; nothing is held out."""
+    folder = tmp_path_factory.mktemp("rejection")
+    made = setup(folder, RejectionSampling(num_samples=4, refresh=3),
                  loop={"max_steps": 8, "keep": 1})  # fmt: skip
     made = dataclasses.replace(made, data=dataclasses.replace(made.data, eval=None))
     jobs.train(made, quiet=True)
-    calls = []
+    return made
+
+
+def test_a_round_is_kept_as_long_as_a_checkpoint_goes_on_from_it(rejection, tmp_path):
+    """Of a run asked to stop within its second round, while the first one's best are met again."""
+    whole, calls = pathlib.Path(rejection.output_dir), []
 
     def reward(completion_ids, **_):
         calls.append(1)
@@ -121,8 +128,8 @@ def test_a_round_is_kept_as_long_as_a_checkpoint_goes_on_from_it(tmp_path):
     reward.__qualname__ = reward.__name__ = share_of_even_ids.__name__
     rewards = Rewards(parts=(Function(function=reward),))
     broken = dataclasses.replace(
-        made,
-        rollout=dataclasses.replace(made.rollout, rewards=rewards),
+        rejection,
+        rollout=dataclasses.replace(rejection.rollout, rewards=rewards),
         output_dir=str(tmp_path / "broken"),
     )
     folder = tmp_path / "broken" / "rounds"
@@ -133,7 +140,27 @@ def test_a_round_is_kept_as_long_as_a_checkpoint_goes_on_from_it(tmp_path):
     jobs.train(broken, quiet=True)
     assert [path.name for path in folder.iterdir()] == ["round-000002.npz"]
     for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_ppo_as_llama_2s_last_round_begins_from_what_rejection_sampling_left(rejection, tmp_path):
+    left = pathlib.Path(rejection.output_dir) / "export"
+    last = dataclasses.replace(
+        rejection,
+        method=PPO(refresh=2, epochs=1, beta=0.1),
+        model=dataclasses.replace(rejection.model, model_name_or_path=str(left)),
+        loop=dataclasses.replace(rejection.loop, max_steps=2),
+        output_dir=str(tmp_path / "ppo"),
+    )
+    jobs.train(last, quiet=True)
+    first, second = updates(tmp_path / "ppo")
+    # Policy and reference are both what was left, and so is what samples.
+    assert first["kl"] == pytest.approx(0.0, abs=1e-5)
+    assert first["sampling/logp_difference"] < 1e-5
+    assert np.isfinite(second["loss"])
+    assert (tmp_path / "ppo" / "export" / "model.safetensors").read_bytes() != (
+        left / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_round_that_is_lost_is_missed_by_name(tmp_path):

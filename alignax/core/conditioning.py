@@ -37,7 +37,7 @@ def score_request(score: float) -> str:
     return f"{SCORE_MARK} {round(score, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
 
 
-def attributes_request(attributes: Mapping[str, float]) -> str:
+def attributes_request(attributes: Mapping[str, float | int]) -> str:
     """Attributes as SteerLM is asked for them: whole numbers, in the order given.
 
     Example:

@@ -9,6 +9,7 @@ Step 4, bootstrapping, is a second run of steps 2 and 3 on the first policy's ow
 each prompt for one of the good combinations of attributes that people have written
 (`top_combinations`, `bootstrap_targets`), sample several responses (the paper: from the 50 most
 probable tokens), annotate them for what they are and not for what was asked, and train on them.
+configs/steerlm_summeval.py has the commands.
 """
 
 import dataclasses
