@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from alignax.core.errors import BadInput
+from alignax.core.processes import fetch, is_first
 from alignax.core.types import Params
 from alignax.models import files, pretrained
 from alignax.models.config import DecoderConfig
@@ -123,10 +124,10 @@ def save(
     tensors = {}
     for name, path, kind, layer in tensors_of(adapter, family):
         param = at(params["layers"], path)[kind]
-        tensors[name] = _to_stored(_host(param)[layer], kind, adapter.contract(path))
+        tensors[name] = _to_stored(fetch(param)[layer], kind, adapter.contract(path))
     if "score" in params:
-        tensors[_PREFIX + SCORE] = _host(params["score"])
-    if jax.process_index() == 0:
+        tensors[_PREFIX + SCORE] = fetch(params["score"])
+    if is_first():
         with files.replacing(Path(directory)) as new:
             for name in files.TOKENIZER_FILES:
                 if (source / name).is_file():
@@ -140,12 +141,6 @@ def save(
             (new / WEIGHTS).chmod(0o666 & new.stat().st_mode)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("alignax adapter export")
-
-
-def _host(param: Any) -> np.ndarray:
-    if isinstance(param, jax.Array) and not param.is_fully_addressable:
-        param = multihost_utils.process_allgather(param, tiled=True)
-    return np.asarray(param)
 
 
 def _described(adapter: Adapter, base: str, family: str) -> dict[str, Any]:
@@ -284,8 +279,7 @@ def load(directory: str | Path, adapter: Adapter, *, family: str) -> Params:
     """
     directory = Path(directory).expanduser()
     tensors = _tensors(directory)
-    abstract = adapter.abstract()
-    tree = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+    tree = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), adapter.abstract())
     remedy = "The adapter belongs to another base: load it with the one that it was trained on."
     expected: set[str] = set()
 
@@ -301,10 +295,9 @@ def load(directory: str | Path, adapter: Adapter, *, family: str) -> Params:
 
     for name, path, kind, layer in tensors_of(adapter, family):
         mine = at(tree["layers"], path)[kind]
-        inside = mine.shape[1:]
         shape = _to_stored(mine[layer], kind, adapter.contract(path)).shape
         found = take(name, shape)
-        mine[layer] = (found if kind == "magnitude" else found.T).reshape(inside)
+        mine[layer] = (found if kind == "magnitude" else found.T).reshape(mine.shape[1:])
     if "score" in tree:
         tree["score"] = take(_PREFIX + SCORE, tree["score"].shape)
     extra = [name for name in tensors if name not in expected]

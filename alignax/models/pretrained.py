@@ -6,7 +6,6 @@ transformers and vLLM load as they would the original, or nothing at all.
 """
 
 import dataclasses
-import functools
 import hashlib
 import logging
 import re
@@ -20,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from alignax.core.errors import BadInput
+from alignax.core.processes import fetch, is_first
 from alignax.core.types import Params
 from alignax.models import files
 from alignax.models.config import DecoderConfig, draw_score
@@ -30,7 +30,7 @@ from alignax.models.families import (
     tensor_shapes,
     to_hugging_face,
 )
-from alignax.models.kernels import whole
+from alignax.models.kernels import at, put, whole
 from alignax.models.settings import tokenizer_id, write_settings
 from alignax.models.stored import SCORE, Stored
 
@@ -89,12 +89,8 @@ def load(
             checkpoint.add(SCORE, np.asarray(draw_score(jax.random.key(seed), config)))
         _check(checkpoint, config, raw["model_type"])
         for place in places(config, raw["model_type"]):
-            sharding = None if shardings is None else _at(shardings, place.path)
-            inside = params
-            for name in place.path[:-1]:
-                inside = inside.setdefault(name, {})
-            part = _read(place, checkpoint, files.DTYPES[dtype], sharding)
-            inside[place.path[-1]] = part
+            sharding = None if shardings is None else at(shardings, place.path)
+            put(params, place.path, _read(place, checkpoint, files.DTYPES[dtype], sharding))
         return Pretrained(config, params, raw["model_type"], checkpoint.dtype, directory)
 
 
@@ -173,9 +169,8 @@ def save(
     """
     source = None if source is None else locate(source)
     raw = {} if source is None else _read_config(source)
-    family = str(
-        family or raw.get("model_type") or ("mistral" if config.kind(0).window else "llama")
-    )
+    plainest = "mistral" if config.kind(0).window else "llama"
+    family = str(family or raw.get("model_type") or plainest)
     dtype = dtype or _source_dtype(source, raw)
     if dtype not in files.DTYPES:
         known = ", ".join(files.DTYPES)
@@ -184,19 +179,14 @@ def save(
         raw["pad_token_id"] = tokenizer_id(source, "pad_token")
     described = to_hugging_face(config, family, raw, labels) | {"torch_dtype": dtype}
     parameters = places(config, family)
-    if jax.process_index() == 0:
+    if is_first():
         shapes = tensor_shapes(config, family)
         with files.replacing(Path(directory)) as new:
             write_settings(new, described, source, eos=eos, chat_template=chat_template)
             if card is not None:
                 (new / "README.md").write_text(files.marked(card), encoding="utf-8")
-            files.write_weights(
-                new,
-                shapes,
-                tensors(params, parameters),
-                dtype=dtype,
-                max_shard_bytes=max_shard_bytes,
-            )
+            written = tensors(params, parameters)
+            files.write_weights(new, shapes, written, dtype=dtype, max_shard_bytes=max_shard_bytes)
     else:
         for _ in tensors(params, parameters):
             pass  # takes its part in gathering
@@ -335,7 +325,7 @@ def tensors(params: Params, parameters: tuple[Stored, ...]) -> Iterator[tuple[st
     for place in parameters:
         together.setdefault(place.names, []).append(place)
     for names, sharing in together.items():
-        arrays = [place.each(_on_host(whole(_at(params, place.path)))) for place in sharing]
+        arrays = [place.each(fetch(whole(at(params, place.path)))) for place in sharing]
         for i, name in enumerate(names):
             if sharing[0].part is None:
                 yield name, sharing[0].to_stored(arrays[0][i])
@@ -344,16 +334,6 @@ def tensors(params: Params, parameters: tuple[Stored, ...]) -> Iterator[tuple[st
             for place, array in zip(sharing, arrays, strict=True):
                 place.fill(tensor, array[i])
             yield name, tensor
-
-
-def _on_host(param: jax.Array | np.ndarray) -> np.ndarray:
-    if isinstance(param, jax.Array) and not param.is_fully_addressable:
-        param = multihost_utils.process_allgather(param, tiled=True)
-    return np.asarray(param)
-
-
-def _at(tree: Params, path: tuple[str, ...]) -> Any:
-    return functools.reduce(lambda inside, name: inside[name], path, tree)
 
 
 def _source_dtype(source: Path | None, raw: dict[str, Any]) -> str:
