@@ -106,10 +106,11 @@ def _run(arguments: list[str]) -> None:
 def _experiment(path: str, overrides: Sequence[str]):
     """The experiment of a config; without one, of the method that the overrides name."""
     from alignax import config
+    from alignax.overrides import override
 
     if path:
-        return config.override(config.load(path), overrides)
-    return config.override(*_of_method(overrides))
+        return override(config.load(path), overrides)
+    return override(*_of_method(overrides))
 
 
 def _of_method(arguments: Sequence[str]):

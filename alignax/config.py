@@ -1,7 +1,6 @@
 """An experiment: the rooms' own settings side by side, loaded from a Python file and checked.
 
-A config is a Python file with a function `experiment()` that returns an `Experiment`. Any setting
-can be changed from the command line by its dotted name.
+A config is a Python file with a function `experiment()` that returns an `Experiment`.
 """
 
 import contextlib
@@ -16,8 +15,6 @@ import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import tyro
 
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
@@ -216,140 +213,6 @@ def _fields_of(name: str) -> list[str]:
     return [] if found is None else [field.name for field in dataclasses.fields(found)]
 
 
-def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
-    """Changes settings by dotted names, such as `--method.beta 0.2 --loop.max-steps 50`.
-
-    A group of settings that there may be none of, such as the adapter, is left out by
-    `--adapter None`.
-
-    Raises:
-        BadInput: a name that is not known, with the nearest ones; a value of the wrong type.
-    """
-    if not arguments:
-        return experiment
-    experiment, arguments = _left_out(experiment, arguments)
-    experiment = _begun(experiment, arguments)
-    for argument in arguments:
-        if argument.startswith("--"):
-            _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
-    try:
-        return tyro.cli(
-            type(experiment),
-            args=list(arguments),
-            default=experiment,
-            prog="alignax",
-            config=(tyro.conf.AvoidSubcommands,),
-            registry=_registry(),
-        )
-    except SystemExit as stop:
-        if stop.code in (0, None):  # --help
-            raise
-        raise BadInput(
-            "values of the settings' own types",
-            " ".join(arguments),
-            "The message above names the setting.",
-            where="command line",
-        ) from None
-
-
-def _left_out(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, Sequence[str]]:
-    """Without the groups of settings that are given as None, and the arguments that are left.
-
-    tyro would choose between a dataclass and None by a subcommand, which takes all that follows.
-    """
-    kept, words = [], list(arguments)
-    while words:
-        word, *words = words
-        name, joined, value = word.partition("=")
-        path = name.removeprefix("--").replace("-", "_").split(".")
-        if (value if joined else "".join(words[:1])) != "None" or not _is_group(experiment, path):
-            kept.append(word)
-            continue
-        experiment = _with_none(experiment, path)
-        words = words if joined else words[1:]
-    return experiment, kept
-
-
-def _is_group(inside: Any, path: Sequence[str]) -> bool:
-    """Whether this names a dataclass that may be None."""
-    *outer, last = path
-    for part in outer:
-        inside = getattr(inside, part, None)
-    kinds = _kinds(typing.get_type_hints(type(inside)).get(last)) if is_settings(inside) else ()
-    return type(None) in kinds and any(map(dataclasses.is_dataclass, kinds))
-
-
-def _with_none(inside: Any, path: Sequence[str]) -> Any:
-    part, *rest = path
-    value = _with_none(getattr(inside, part), rest) if rest else None
-    return dataclasses.replace(inside, **{part: value})
-
-
-def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
-    """With an adapter of the default settings, where there is none and some are changed."""
-    if experiment.adapter is None and any(x.startswith("--adapter.") for x in arguments):
-        return dataclasses.replace(experiment, adapter=LoRA())
-    return experiment
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """A `Scalar` is a plain number on the command line, though a traced one in a vmap."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def scalar(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
-        if info.type != Scalar:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FLOAT",
-            instance_from_str=lambda words: float(words[0]),
-            is_instance=lambda value: isinstance(value, int | float),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return registry
-
-
-def _check_name(experiment: Experiment, name: str) -> None:
-    if name in ("help", "h"):
-        return
-    inside: Any = experiment
-    done: list[str] = []
-    for part in name.removeprefix("no_").split("."):
-        known = _known(inside)
-        known_parts = {*known, *(f"no_{k}" for k in known)}
-        if part not in known_parts:
-            parent = type(inside).__name__
-            near = nearest(part, known)
-            everywhere = [n for n in names(experiment) if n.split(".")[-1] == part]
-            hint = f"Did you mean {'.'.join([*done, near])}?" if near else ""
-            if everywhere:
-                hint = f"Did you mean {everywhere[0]}?"
-            raise BadInput(
-                f"a setting; {parent} has {', '.join(known)}" if known else "a setting's name",
-                ".".join([*done, part]),
-                hint or "alignax train CONFIG --help lists them all.",
-                where="command line",
-            )
-        done.append(part)
-        if isinstance(inside, tuple):
-            inside = inside[int(part)]
-        else:
-            inside = getattr(inside, part.removeprefix("no_") if part not in known else part)
-
-
-def _known(inside: Any) -> list[str]:
-    """The names in a dotted name that may come next: fields, or numbers from 0 of a tuple."""
-    if is_settings(inside):
-        return [field.name for field in dataclasses.fields(inside)]
-    if isinstance(inside, tuple) and all(map(is_settings, inside)):
-        return [str(i) for i in range(len(inside))]
-    return []
-
-
 def is_settings(value: Any) -> bool:
     """Whether this is a dataclass's value, which has settings of its own."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
@@ -358,18 +221,6 @@ def is_settings(value: Any) -> bool:
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name most like this one; None where none is alike."""
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
-
-
-def names(settings: Any, prefix: str = "") -> list[str]:
-    """The dotted names of all settings."""
-    found = []
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if is_settings(value):
-            found += names(value, f"{prefix}{field.name}.")
-        else:
-            found.append(prefix + field.name)
-    return found
 
 
 def check(experiment: Experiment) -> None:
@@ -392,7 +243,7 @@ def _check_types(settings: Any, prefix: str) -> None:
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value, hint, where = getattr(settings, field.name), hints[field.name], prefix + field.name
-        if is_settings(value) and isinstance(value, _kinds(hint)):
+        if is_settings(value) and isinstance(value, classes_of(hint)):
             _check_types(value, f"{where}.")
         elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             known = [str(k) for k in typing.get_args(hint)]
@@ -403,8 +254,8 @@ def _check_types(settings: Any, prefix: str) -> None:
                 f"Did you mean {near!r}?" if near else "Choose one of these.",
                 where=where,
             )
-        elif typing.get_origin(hint) is not Literal and not _is_one_of(value, _kinds(hint)):
-            kinds = (float,) if hint == Scalar else _kinds(hint)
+        elif typing.get_origin(hint) is not Literal and not _is_one_of(value, classes_of(hint)):
+            kinds = (float,) if hint == Scalar else classes_of(hint)
             wanted = " or ".join("None" if x is type(None) else x.__name__ for x in kinds)
             raise BadInput(
                 f"a value of type {wanted}",
@@ -414,10 +265,10 @@ def _check_types(settings: Any, prefix: str) -> None:
             )
 
 
-def _kinds(hint: Any) -> tuple[type, ...]:
+def classes_of(hint: Any) -> tuple[type, ...]:
     """The classes that a setting's type allows."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return tuple(kind for part in typing.get_args(hint) for kind in _kinds(part))
+        return tuple(kind for part in typing.get_args(hint) for kind in classes_of(part))
     origin = typing.get_origin(hint) or hint
     return (origin,) if isinstance(origin, type) else (object,)
 

@@ -18,9 +18,7 @@ from alignax.config import (
     Model,
     check,
     load,
-    names,
     nearest,
-    override,
 )
 from alignax.core.errors import BadInput
 from alignax.data.tokenise import TokenLimits
@@ -29,6 +27,7 @@ from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
 from alignax.methods import DPO, SFT
 from alignax.models.lora import LoRA
+from alignax.overrides import names, override
 from alignax.saved import first_difference, to_json
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim

@@ -14,7 +14,7 @@ LAYERS = [
     {"train"},
     {"evaluate"},
     {"config"},
-    {"networks"},
+    {"networks", "overrides"},
     {"catalogue", "run", "saved"},
     {"feeds", "measuring", "facts"},
     {"card"},

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignax.config import Experiment, override
+from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.records import Message
 from alignax.data.bad_rows import BadRow
 from alignax.generate.reward_functions import Function
 from alignax.generate.reward_rules import Length, Match, NumberAnswer, Overlong
 from alignax.generate.rewards import Reward, Rewards
+from alignax.overrides import override
 from alignax.saved import to_json
 from tests.test_config import experiment
 

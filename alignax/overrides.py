@@ -1,0 +1,159 @@
+"""Changing the settings of an experiment from the command line, by their dotted names."""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from alignax.config import Experiment, classes_of, is_settings, nearest
+from alignax.core.errors import BadInput
+from alignax.core.types import Scalar
+from alignax.models.lora import LoRA
+
+
+def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """Changes settings by dotted names, such as `--method.beta 0.2 --loop.max-steps 50`.
+
+    A group of settings that there may be none of, such as the adapter, is left out by
+    `--adapter None`.
+
+    Raises:
+        BadInput: a name that is not known, with the nearest ones; a value of the wrong type.
+    """
+    if not arguments:
+        return experiment
+    experiment, arguments = _left_out(experiment, arguments)
+    experiment = _begun(experiment, arguments)
+    for argument in arguments:
+        if argument.startswith("--"):
+            _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
+    try:
+        return tyro.cli(
+            type(experiment),
+            args=list(arguments),
+            default=experiment,
+            prog="alignax",
+            config=(tyro.conf.AvoidSubcommands,),
+            registry=_registry(),
+        )
+    except SystemExit as stop:
+        if stop.code in (0, None):  # --help
+            raise
+        raise BadInput(
+            "values of the settings' own types",
+            " ".join(arguments),
+            "The message above names the setting.",
+            where="command line",
+        ) from None
+
+
+def _left_out(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, Sequence[str]]:
+    """Without the groups of settings that are given as None, and the arguments that are left.
+
+    tyro would choose between a dataclass and None by a subcommand, which takes all that follows.
+    """
+    kept, words = [], list(arguments)
+    while words:
+        word, *words = words
+        name, joined, value = word.partition("=")
+        path = name.removeprefix("--").replace("-", "_").split(".")
+        if (value if joined else "".join(words[:1])) != "None" or not _is_group(experiment, path):
+            kept.append(word)
+            continue
+        experiment = _with_none(experiment, path)
+        words = words if joined else words[1:]
+    return experiment, kept
+
+
+def _is_group(inside: Any, path: Sequence[str]) -> bool:
+    """Whether this names a dataclass that may be None."""
+    *outer, last = path
+    for part in outer:
+        inside = getattr(inside, part, None)
+    kinds = classes_of(typing.get_type_hints(type(inside)).get(last)) if is_settings(inside) else ()
+    return type(None) in kinds and any(map(dataclasses.is_dataclass, kinds))
+
+
+def _with_none(inside: Any, path: Sequence[str]) -> Any:
+    part, *rest = path
+    value = _with_none(getattr(inside, part), rest) if rest else None
+    return dataclasses.replace(inside, **{part: value})
+
+
+def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """With an adapter of the default settings, where there is none and some are changed."""
+    if experiment.adapter is None and any(x.startswith("--adapter.") for x in arguments):
+        return dataclasses.replace(experiment, adapter=LoRA())
+    return experiment
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """A `Scalar` is a plain number on the command line, though a traced one in a vmap."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def scalar(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
+        if info.type != Scalar:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: float(words[0]),
+            is_instance=lambda value: isinstance(value, int | float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _check_name(experiment: Experiment, name: str) -> None:
+    if name in ("help", "h"):
+        return
+    inside: Any = experiment
+    done: list[str] = []
+    for part in name.removeprefix("no_").split("."):
+        known = _known(inside)
+        known_parts = {*known, *(f"no_{k}" for k in known)}
+        if part not in known_parts:
+            parent = type(inside).__name__
+            near = nearest(part, known)
+            everywhere = [n for n in names(experiment) if n.split(".")[-1] == part]
+            hint = f"Did you mean {'.'.join([*done, near])}?" if near else ""
+            if everywhere:
+                hint = f"Did you mean {everywhere[0]}?"
+            raise BadInput(
+                f"a setting; {parent} has {', '.join(known)}" if known else "a setting's name",
+                ".".join([*done, part]),
+                hint or "alignax train CONFIG --help lists them all.",
+                where="command line",
+            )
+        done.append(part)
+        if isinstance(inside, tuple):
+            inside = inside[int(part)]
+        else:
+            inside = getattr(inside, part.removeprefix("no_") if part not in known else part)
+
+
+def _known(inside: Any) -> list[str]:
+    """The names in a dotted name that may come next: fields, or numbers from 0 of a tuple."""
+    if is_settings(inside):
+        return [field.name for field in dataclasses.fields(inside)]
+    if isinstance(inside, tuple) and all(map(is_settings, inside)):
+        return [str(i) for i in range(len(inside))]
+    return []
+
+
+def names(settings: Any, prefix: str = "") -> list[str]:
+    """The dotted names of all settings."""
+    found = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if is_settings(value):
+            found += names(value, f"{prefix}{field.name}.")
+        else:
+            found.append(prefix + field.name)
+    return found
