@@ -1,8 +1,13 @@
-"""What of a drawing is learnt from: by a method's own choice, or through its type of record."""
+"""What of a drawing is learnt from: by a method's own choice, or through its type of record.
+
+It can be kept in a file, because it cannot be drawn again once the policy has moved.
+"""
 
 import dataclasses
 import functools
+import zipfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -270,3 +275,63 @@ def _example(
         origin=group.origin,
         attributes=np.array(group.attributes, np.float32) if group.attributes else None,
     )
+
+
+def store(path: Path, parts: Sequence[Kept]) -> None:
+    """Writes what rounds learn from, whole or not at all."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, kept in enumerate(parts):
+        arrays |= {f"{i}/{name}": x for name, x in _flat(kept).items()}
+    # Of a name that the same round takes again, should the process be killed here.
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    draft.replace(path)
+
+
+def _flat(kept: Kept) -> dict[str, np.ndarray]:
+    examples = kept.examples
+    joined = lambda name: np.concatenate([getattr(e, name) for e in examples])  # noqa: E731
+    found = {
+        "prompt": joined("prompt"),
+        "prompt_lengths": np.array([len(e.prompt) for e in examples]),
+        "responses": joined("responses"),
+        "response_lengths": np.stack([e.response_lengths for e in examples]),
+        "scores": np.stack([e.scores for e in examples]),
+    }
+    if examples[0].attributes is not None:
+        found["attributes"] = np.stack([e.attributes for e in examples])  # type: ignore[arg-type]
+    return found | {name: np.concatenate(x) for name, x in kept.numbers.items()}
+
+
+def stored(path: Path) -> list[Kept]:
+    """What `store` wrote.
+
+    Raises:
+        BadInput: the file is gone or damaged.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(
+            "the samples of the round that the checkpoint is in the middle of",
+            f"{type(error).__name__}: {error}",
+            "Put the file back, or delete the newest checkpoint to go on from an earlier one.",
+            where=str(path),
+        ) from error
+    parts = []
+    while f"{len(parts)}/prompt" in arrays:
+        part = {n.split("/")[1]: x for n, x in arrays.items() if n.startswith(f"{len(parts)}/")}
+        lengths = part["response_lengths"]
+        prompts = np.split(part["prompt"], np.cumsum(part["prompt_lengths"])[:-1])
+        ends = np.cumsum(lengths.sum(axis=1))[:-1]
+        attributes = part.get("attributes", [None] * len(lengths))
+        examples = [
+            Example(p, r, n, np.ones(len(r), bool), s, "", a)
+            for p, r, n, s, a in zip(prompts, np.split(part["responses"], ends), lengths,
+                                     part["scores"], attributes, strict=True)
+        ]  # fmt: skip
+        numbers = {n: np.split(part[n], ends) for n in PER_TOKEN if n in part}
+        parts.append(Kept(examples, numbers, Tally()))
+    return parts

@@ -5,7 +5,6 @@ round cannot draw it again, because the policy has moved on; so what a round lea
 beside the checkpoint, and read when the run goes on.
 """
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.selection import best_of_rounds
 from alignax.core.types import Params
-from alignax.data.bad_rows import Tally
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
 from alignax.data.ladder import widened
@@ -26,7 +24,15 @@ from alignax.data.pipeline import Drawn, build_step
 from alignax.data.plan import Lengths, generator, make_plan
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
-from alignax.generate.kept import PER_TOKEN, Kept, as_batch, groups_of_a_prompt, recorded, selected
+from alignax.generate.kept import (
+    Kept,
+    as_batch,
+    groups_of_a_prompt,
+    recorded,
+    selected,
+    store,
+    stored,
+)
 from alignax.generate.rollout import Answer, Drawing, Rollout, draw, merged
 
 # (parameters, groups) -> for each group, numbers of its tokens by the name of a batch's field
@@ -271,7 +277,7 @@ class Rounds:
             self._round += 1
             return
         path = self._folder / position["file"]
-        parts = _read(path)
+        parts = stored(path)
         self._kept, self._pool = parts[0], parts[1:]
         self._lay_out()
 
@@ -285,18 +291,10 @@ class Rounds:
 
     def _write(self) -> str:
         assert self._kept is not None
-        arrays: dict[str, np.ndarray] = {}
-        for i, kept in enumerate([self._kept, *self._pool]):
-            arrays |= {f"{i}/{name}": x for name, x in _flat(kept).items()}
         path = self._folder / f"round-{self._round:06}.npz"
-        if not processes.is_first():
-            return path.name
-        # Of a name that the same round takes again, should the process be killed here.
-        draft = path.with_name(f".{path.name}.tmp")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        draft.replace(path)  # whole or not at all
+        if processes.is_first():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            store(path, [self._kept, *self._pool])
         return path.name
 
 
@@ -312,46 +310,3 @@ def _as_example(drawing: Drawing, prompts: Prompts, i: int) -> Example:
         scores=drawing.scores[i],
         origin="",
     )
-
-
-def _flat(kept: Kept) -> dict[str, np.ndarray]:
-    examples = kept.examples
-    joined = lambda name: np.concatenate([getattr(e, name) for e in examples])  # noqa: E731
-    found = {
-        "prompt": joined("prompt"),
-        "prompt_lengths": np.array([len(e.prompt) for e in examples]),
-        "responses": joined("responses"),
-        "response_lengths": np.stack([e.response_lengths for e in examples]),
-        "scores": np.stack([e.scores for e in examples]),
-    }
-    if examples[0].attributes is not None:
-        found["attributes"] = np.stack([e.attributes for e in examples])  # type: ignore[arg-type]
-    return found | {name: np.concatenate(x) for name, x in kept.numbers.items()}
-
-
-def _read(path: Path) -> list[Kept]:
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadInput(
-            "the samples of the round that the checkpoint is in the middle of",
-            f"{type(error).__name__}: {error}",
-            "Put the file back, or delete the newest checkpoint to go on from an earlier one.",
-            where=str(path),
-        ) from error
-    parts = []
-    while f"{len(parts)}/prompt" in arrays:
-        part = {n.split("/")[1]: x for n, x in arrays.items() if n.startswith(f"{len(parts)}/")}
-        lengths = part["response_lengths"]
-        prompts = np.split(part["prompt"], np.cumsum(part["prompt_lengths"])[:-1])
-        ends = np.cumsum(lengths.sum(axis=1))[:-1]
-        attributes = part.get("attributes", [None] * len(lengths))
-        examples = [
-            Example(p, r, n, np.ones(len(r), bool), s, "", a)
-            for p, r, n, s, a in zip(prompts, np.split(part["responses"], ends), lengths,
-                                     part["scores"], attributes, strict=True)
-        ]  # fmt: skip
-        numbers = {n: np.split(part[n], ends) for n in PER_TOKEN if n in part}
-        parts.append(Kept(examples, numbers, Tally()))
-    return parts
