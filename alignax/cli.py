@@ -250,18 +250,18 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--min-p", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(arguments)
-    directory, ask = path, None
+    directory = path
     rendering: dict[str, Any] = {"chat_template": options.chat_template}
     if not path or Path(path).suffix == ".py":
         from alignax.run import Run
 
         experiment = _experiment(path, overrides)
-        ask = Run(experiment).method.ask
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
         rendering = {
             "chat_template": options.chat_template or experiment.data.chat_template,
             "chat_template_kwargs": experiment.data.chat_template_kwargs,
+            "ask": Run(experiment).method.ask,
         }
     elif overrides:
         raise BadInput(
@@ -276,8 +276,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     names = ("num_samples", "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
     settings = {name: getattr(options, name) for name in names}
     if options.prompt:
-        prompts = [ask(prompt) for prompt in options.prompt] if ask else options.prompt
-        sample.answer(directory, prompts, **rendering, **settings)
+        sample.answer(directory, options.prompt, **rendering, **settings)
         return
     if not options.data or not options.to:
         raise BadInput(

@@ -1,7 +1,7 @@
 """Answers from a model directory, or from a server: to prompts at hand, or to a file of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def answer(
     seed: int = 0,
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    ask: Callable[[Text], Text] = lambda prompt: prompt,
     **sampling: Any,
 ) -> list[list[str]]:
     """Answers prompts with a model directory's weights, prints and returns the answers.
@@ -38,8 +39,10 @@ def answer(
         directory: of a model, or of an adapter in PEFT's format that names its base.
         prompts: a string is one user turn.
         chat_template, chat_template_kwargs: as in `config.Data`.
+        ask: how the model is asked, as `Method.ask`.
         sampling: fields of `Sampler`.
     """
+    prompts = [ask(prompt) for prompt in prompts]
     sampler = Sampler(**sampling)
     sampler.check("command line")
     model = _load(directory)
@@ -64,6 +67,7 @@ def sample(
     template: Any = "chat",
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    ask: Callable[[Text], Text] = lambda prompt: prompt,
     server: Server | None = None,
     seed: int = 0,
     quiet: bool = False,
@@ -80,6 +84,7 @@ def sample(
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet.
         template, chat_template, chat_template_kwargs: as in `config.Data`.
+        ask: how the model is asked, as `Method.ask`; what is written has the prompts as they were.
         server: answers in place of the model.
         sampling: fields of `Sampler`.
 
@@ -100,7 +105,7 @@ def sample(
     prompts = load_prompts(
         source,
         renderer,
-        ask=lambda prompt: prompt,
+        ask=ask,
         max_length=config.max_positions - sampler.max_new_tokens,
         split=split,
     )

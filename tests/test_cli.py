@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from alignax import run as run_module
+from alignax import sample
 from alignax.cli import COMMANDS, main
 from alignax.evaluate.stats import Estimate
 from alignax.models import pretrained
@@ -270,6 +271,23 @@ def test_sample_takes_a_model_directory_too(trained, capsys):
     assert capsys.readouterr().out == exported
     assert exported.startswith("Hello\n")
     assert len(exported.splitlines()) >= 2
+
+
+def test_sample_asks_a_file_of_prompts_as_the_method_asks(trained, tmp_path):
+    path, _ = trained
+    source = tmp_path / "prompts.jsonl"
+    source.write_text(json.dumps({"prompt": "Is 1 a number?"}) + "\n")
+    settings = {"max_new_tokens": 6, "temperature": 0.0, "quiet": True}
+    export = path.parent / "run" / "export"
+    sample.sample(
+        export, str(source), tmp_path / "asked", ask=lambda prompt: f"{prompt} Yes?", **settings
+    )
+    (asked,) = map(json.loads, (tmp_path / "asked").read_text().splitlines())
+    assert asked["prompt"] == "Is 1 a number?"
+    ((expected,),) = sample.answer(
+        export, ["Is 1 a number? Yes?"], max_new_tokens=6, temperature=0.0
+    )
+    assert asked["completions"][0].strip() == expected
 
 
 def test_evaluate_prints_the_logs_last_estimates_with_their_intervals(trained, capsys):
