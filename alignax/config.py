@@ -25,6 +25,7 @@ from alignax.data.convert import Pairing
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
+from alignax.models.flash import Choice
 from alignax.models.lora import LoRA
 from alignax.models.transformer import Remat
 from alignax.train.loop import Loop
@@ -43,12 +44,15 @@ class Model:
         dtype: of the arithmetic. Parameters and losses stay float32.
         remat: what the backward pass computes again to save memory: whole blocks, the attention
             weights, or nothing.
+        attention: the kernel for packed rows. "auto" is splash on TPUs, cuDNN's on GPUs where it
+            can serve, and XLA's elsewhere.
     """
 
     model_name_or_path: str
     critic_name_or_path: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "block"
+    attention: Choice = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

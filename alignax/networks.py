@@ -76,7 +76,9 @@ class Networks:
                 "Lower it.",
                 where="data.limits.max_length",
             )
-        return Decoder(config=config, dtype=settings.dtype, remat=settings.remat)
+        return Decoder(
+            config=config, dtype=settings.dtype, remat=settings.remat, attention=settings.attention
+        )
 
     @property
     def num_scores(self) -> int:

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 ROW_AXES = ("data", "fsdp")  # the mesh axes that rows and prompts are split over
+HEAD_AXIS = "tensor"  # the mesh axis that heads are split over, where it divides them
 
 T = TypeVar("T", bound=jax.Array)
 

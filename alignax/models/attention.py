@@ -58,14 +58,28 @@ def packed_attention(
         end = min(start + block, tokens)
         first = 0 if reach is None else max(0, start - reach[start // block])
         q, k = slice(start, end), slice(first, end)
-        allowed = group[:, q, None] == group[:, None, k]
-        allowed &= (response[:, None, k] == 0) | (response[:, q, None] == response[:, None, k])
-        allowed &= jnp.arange(start, end)[None, :, None] >= jnp.arange(first, end)[None, None]
-        if window is not None:
-            allowed &= position[:, q, None] - position[:, None, k] < window
+        allowed = visible_tokens(group, response, position, q, k, window)
         parts.append(_attend(query[..., q, :], key[:, :, k], value[:, :, k], allowed, softcap))
     out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, tokens, heads, head_dim)
+
+
+def visible_tokens(
+    group: Int[Array, "n t"],
+    response: Int[Array, "n t"],
+    position: Int[Array, "n t"],
+    queries: slice,
+    keys: slice,
+    window: int | Int[Array, ""] | None,
+) -> Bool[Array, "n q s"]:
+    """Which tokens of a row (`keys`) each of `queries` attends to; itself always."""
+    q, k = queries, keys
+    allowed = group[:, q, None] == group[:, None, k]
+    allowed &= (response[:, None, k] == 0) | (response[:, q, None] == response[:, None, k])
+    allowed &= jnp.arange(q.start, q.stop)[None, :, None] >= jnp.arange(k.start, k.stop)[None, None]
+    if window is not None:
+        allowed &= position[:, q, None] - position[:, None, k] < window
+    return allowed
 
 
 def _attend(

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from alignax.core.axes import split_rows, whole
 from alignax.core.types import Layout, Params
-from alignax.models import rotary
-from alignax.models.attention import packed_attention, softcapped
+from alignax.models import flash, rotary
+from alignax.models.attention import softcapped
 from alignax.models.blocks import Block
 from alignax.models.caching import (
     Cache,
@@ -65,11 +65,13 @@ class Decoder:
             softmaxes and log-sum-exps are float32 whatever this says.
         remat: what the backward pass computes again to save memory: nothing, the attention
             weights, or whole blocks.
+        attention: the kernel for rows; `flash.choose` says what "auto" is.
     """
 
     config: DecoderConfig
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
+    attention: flash.Choice = "auto"
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
@@ -111,13 +113,13 @@ class Decoder:
         Args:
             reach: how far back each block of a row looks, where the plan knows it.
         """
+        attend_rows = self._over_rows(layout.group, layout.response, layout.position, reach)
 
         def attend(query, key, value, window):
-            where = layout.group, layout.response, layout.position
-            return self._attention(query, key, value, *where, reach=reach, window=window), None
+            return attend_rows(query, key, value, window), None
 
-        if self.remat == "attention":
-            attend = jax.checkpoint(attend)
+        if self.remat == "attention" and self._kernel(layout.tokens.shape[1]) == "xla":
+            attend = jax.checkpoint(attend)  # flash kernels keep no weights
         hidden, _ = self._run(params, layout.tokens, layout.position, attend)
         return hidden
 
@@ -138,11 +140,10 @@ class Decoder:
         """
         index = jnp.broadcast_to(jnp.arange(prompts.shape[1]), prompts.shape)
         group = jnp.where(index < lengths[:, None], 0, -1)
-        segment = jnp.zeros_like(group)
+        attend_rows = self._over_rows(group, jnp.zeros_like(group), index)
 
         def attend(query, key, value, window):
-            out = self._attention(query, key, value, group, segment, index, window=window)
-            return out, (key, value)
+            return attend_rows(query, key, value, window), (key, value)
 
         hidden, (key, value) = self._run(params, prompts, index, attend)
         last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
@@ -220,9 +221,27 @@ class Decoder:
         score = whole(params["score"])  # small: it goes to the states, and not they to it
         return jnp.einsum("...d,cd->...c", hidden.astype(jnp.float32), score)
 
-    def _attention(self, query, key, value, group, response, position, **how):
-        settings = {"scale": self.config.attention_scale, "softcap": self.config.attention_softcap}
-        return packed_attention(query, key, value, group, response, position, **settings, **how)
+    def _kernel(self, tokens: int) -> flash.Kernel:
+        config = self.config
+        return flash.choose(
+            self.attention,
+            dtype=self.dtype,
+            head_dim=config.head_dim,
+            tokens=tokens,
+            softcap=config.attention_softcap,
+        )
+
+    def _over_rows(self, group, response, position, reach=None) -> flash.AttendRows:
+        return flash.over_rows(
+            self._kernel(group.shape[1]),
+            group,
+            response,
+            position,
+            windows={kind.window for kind in self.config.kinds},
+            reach=reach,
+            scale=self.config.attention_scale,
+            softcap=self.config.attention_softcap,
+        )
 
     def _angles(self, rope: rotary.Rope | None, position: Array):
         """What turns queries and keys; None where no layer of the decoder turns them."""

@@ -1,0 +1,164 @@
+"""Attention over packed rows by the kernel that suits the device: the one place that chooses.
+
+Flash kernels never hold the scores of a row, forward or backward. Those of TPUs (splash) and of
+GPUs (cuDNN) both take what a token sees as a mask, so one call does what packed rows ask: own
+response so far, and all of the group's prompt. A row has one mask for all its heads, a byte or two
+for a pair of its tokens, made once for all layers that share a window.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Collection
+from typing import Any, Literal
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from alignax.core.axes import HEAD_AXIS, ROW_AXES, row_shards, split_if_even
+from alignax.core.errors import BadInput
+from alignax.models import splash
+from alignax.models.attention import packed_attention, visible_tokens
+
+log = logging.getLogger("alignax")
+
+Kernel = Literal["xla", "splash", "cudnn"]
+Choice = Literal["auto", "xla", "splash", "cudnn"]
+Window = int | Int[Array, ""] | None
+# (query, key, value, window) -> attended values
+AttendRows = Callable[[Array, Array, Array, Window], Array]
+
+CUDNN_HEAD_DIM = 128  # the largest that every supported GPU takes
+CUDNN_CAPABILITY = 8.0  # Ampere
+
+
+def choose(
+    choice: Choice, *, dtype: str, head_dim: int, tokens: int, softcap: float | None
+) -> Kernel:
+    """Which kernel serves rows on the mesh in use, or else on the first device.
+
+    `auto` is splash on TPUs, cuDNN on NVIDIA's GPUs where it can serve (else the log says why
+    not), and XLA on all other devices.
+
+    Raises:
+        BadInput: cuDNN is asked for by name and cannot serve.
+    """
+    device = _device_kind()
+    if choice == "auto" and not device.startswith("NVIDIA"):
+        return "splash" if device.startswith("TPU") else "xla"
+    if choice in ("xla", "splash"):
+        return choice
+    capability = float(getattr(jax.local_devices()[0], "compute_capability", CUDNN_CAPABILITY))
+    limits = {
+        f"dtype {dtype}": dtype == "bfloat16",
+        f"a head size of {head_dim}": head_dim % 8 == 0 and head_dim <= CUDNN_HEAD_DIM,
+        f"rows of {tokens} tokens": tokens % 2 == 0,
+        "capped scores": softcap is None,
+        f"compute capability {capability}": capability >= CUDNN_CAPABILITY,
+    }
+    beyond = ", ".join(name for name, within in limits.items() if not within)
+    if not beyond:
+        return "cudnn"
+    if choice == "cudnn":
+        raise BadInput(
+            f"bfloat16, a head size of 8 to {CUDNN_HEAD_DIM} in steps of 8, rows of an even number "
+            f"of tokens, no cap on scores, compute capability {CUDNN_CAPABILITY} or more",
+            beyond,
+            'Leave it at "auto".',
+            where="model.attention",
+        )
+    _say_once(f"attention by XLA: cuDNN's does not take {beyond}")
+    return "xla"
+
+
+def over_rows(
+    kernel: Kernel,
+    group: Int[Array, "n t"],
+    response: Int[Array, "n t"],
+    position: Int[Array, "n t"],
+    *,
+    windows: Collection[int | None],
+    reach: tuple[int, ...] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> AttendRows:
+    """Attention over rows as `packed_attention` defines it, to be used by every layer.
+
+    On a mesh each device serves its own rows and heads: kernels are not partitioned by themselves.
+
+    Args:
+        windows: all that layers have. A mask of one window is made here, once; of several, by each
+            layer for itself, and again in the backward pass, rather than kept for every layer.
+        reach: how far back each block of a row looks, where the plan knows it. Of use to XLA only:
+            kernels see from the mask which blocks of a row they may leave out.
+    """
+    if kernel == "xla":
+        where = group, response, position
+        how: Any = {"reach": reach, "scale": scale, "softcap": softcap}
+        return lambda query, key, value, window: packed_attention(
+            query, key, value, *where, window=window, **how
+        )
+    whole = slice(0, group.shape[1])
+
+    def prepare(window: Window) -> Any:
+        seen = split_if_even(visible_tokens(group, response, position, whole, whole, window))
+        if kernel == "cudnn":
+            return seen[:, None]
+        interpret = not _device_kind().startswith("TPU")
+        return splash.prepare(seen, softcap=softcap, interpret=interpret)
+
+    def attend(query: Array, key: Array, value: Array, prepared: Any) -> Array:
+        run = _cudnn if kernel == "cudnn" else splash.attend
+        run = functools.partial(run, scale=scale or query.shape[-1] ** -0.5)
+        return _by_device(run, query, key, value, prepared)
+
+    if len(windows) == 1:
+        once = prepare(*windows)
+        return lambda query, key, value, window: attend(query, key, value, once)
+
+    def each(query: Array, key: Array, value: Array, window: Window) -> Array:
+        return attend(query, key, value, prepare(window))
+
+    return jax.checkpoint(each, policy=jax.checkpoint_policies.save_only_these_names(splash.KEPT))
+
+
+def _cudnn(query: Array, key: Array, value: Array, seen: Array, *, scale: float) -> Array:
+    """cuDNN adds the mask to the scores; told that it is causal, it skips what comes later."""
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=seen, scale=scale, is_causal=True, implementation="cudnn"
+    )
+
+
+def _by_device(
+    run: Callable[..., Array],
+    query: Float[Array, "n t h e"],
+    key: Float[Array, "n t g e"],
+    value: Float[Array, "n t g e"],
+    prepared: Any,
+) -> Float[Array, "n t h e"]:
+    """Runs on the rows and heads of each device of the mesh in use, on all where none is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.axis_names:
+        return run(query, key, value, prepared)
+    rows = tuple(name for name in ROW_AXES if name in mesh.axis_names)
+    rows = rows if query.shape[0] % row_shards() == 0 else None
+    split = HEAD_AXIS in mesh.axis_names and key.shape[2] % mesh.shape[HEAD_AXIS] == 0
+    heads = HEAD_AXIS if split else None
+    leaves, tree = jax.tree.flatten(prepared)
+    states, masks = PartitionSpec(rows, None, heads), PartitionSpec(rows)
+    return jax.shard_map(
+        lambda query, key, value, leaves: run(query, key, value, tree.unflatten(leaves)),
+        in_specs=(states, states, states, masks),
+        out_specs=states,
+        check_vma=False,  # the kernels do not say over which axes their results vary
+    )(query, key, value, leaves)
+
+
+def _device_kind() -> str:
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (device or jax.devices()[0]).device_kind
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    log.warning(message)
