@@ -25,7 +25,7 @@ test-newest:  ## the suite on the newest Python here, with the newest JAX for it
 	test -n "$$newest" || { echo "expected a Python newer than 3.11; got none. Install one."; exit 1; }; \
 	echo "testing on $$newest"; \
 	$(MAKE) VENV=.venv-newest PYTHON=$$newest .venv-newest/dev.stamp && \
-	.venv-newest/bin/pip install --quiet --upgrade jax jaxlib && \
+	.venv-newest/bin/pip install --quiet --upgrade 'jax[tpu]' jaxlib && \
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal
 
 $(VENV)/bin/python:

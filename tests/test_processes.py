@@ -21,7 +21,6 @@ from tests.test_run import lines, updates
 from tests.tiny_model import model_directory, write_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 CONFIG = """
 import os, time
 from alignax.config import Data, Evaluation, Experiment, Model
@@ -76,7 +75,7 @@ def start(path, count, **environment):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    devices = f"--xla_force_host_platform_device_count={4 // count} {FLAGS}"
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={4 // count}")
     return [
         subprocess.Popen(
             [sys.executable, "-m", "alignax.cli", "train", str(path), "--distributed"],
@@ -84,7 +83,7 @@ def start(path, count, **environment):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "XLA_FLAGS": devices, "JAX_NUM_PROCESSES": str(count),
+            env={**os.environ, "XLA_FLAGS": flags, "JAX_NUM_PROCESSES": str(count),
                  "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_PROCESS_ID": str(i),
                  **environment},
         )
