@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat, TextIO
+from typing import Any, Protocol, SupportsFloat, TextIO, runtime_checkable
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -20,6 +20,33 @@ from tensorboardX import SummaryWriter
 from alignax.core.errors import BadInput
 
 logger = logging.getLogger("alignax")
+
+
+@runtime_checkable
+class Log(Protocol):
+    """What the loop writes its numbers to: the log of one run, or of several side by side."""
+
+    def write(
+        self,
+        step: int,
+        metrics: Mapping[str, SupportsFloat],
+        *,
+        timings: Mapping[str, SupportsFloat] | None = None,
+    ) -> None:
+        """Takes the metrics of a step, and its timings."""
+        ...
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes responses that were drawn for an update."""
+        ...
+
+    def rewind(self, step: int) -> int:
+        """Drops what was written after `step`."""
+        ...
+
+    def flush(self) -> None:
+        """Brings all that is written together up to date."""
+        ...
 
 
 class MetricLog:
