@@ -18,7 +18,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,8 @@ from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.loop import train as train_loop
-from alignax.train.metrics import MetricLog
+from alignax.train.member_logs import MemberLogs, by_member, joined, split
+from alignax.train.metrics import MetricLog, as_line
 from alignax.train.step import make_step
 
 
@@ -97,7 +98,7 @@ def train(
         shardings = TrainState(alone.step, *jax.tree.map(_stacked, (alone.params, alone.opt_state)))
         checkpoints = stack.enter_context(Checkpoints(output, keep=experiment.loop.keep))
         log = functools.partial(MetricLog, tensorboard=experiment.tensorboard)
-        metrics = Logs(
+        metrics = MemberLogs(
             stack.enter_context(log(output)),
             [stack.enter_context(log(member.output_dir)) for member in members],
             [float(member.optim.learning_rate) for member in members],
@@ -125,11 +126,12 @@ def train(
         update = make_step_of_all(
             lead, members, tuple(sweep.grid), num_steps, in_turn=jax.default_backend() == "cpu"
         )
+        base = None if lead.frozen is None else lead.frozen.base
         whole = sharding.replicated(lead.mesh)
         step = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
         state = train_loop(
             state,
-            step if lead.frozen is None else lambda *arrays: step(*arrays, lead.frozen.base),
+            lambda *arrays: step(*arrays, base),
             feed,
             loop=experiment.loop,
             num_steps=num_steps,
@@ -142,7 +144,7 @@ def train(
             metrics=metrics,
             evaluate=evaluate,
             experiment=settings,
-            numbers=_numbers,
+            numbers=by_member,
             check_first=_check_first(lead, runs),
             quiet=quiet,
         )
@@ -286,32 +288,6 @@ class Feeds:
             feed.restore(own)
 
 
-# --- Numbers: of member i under i/NAME, and their means under NAME
-
-
-def joined(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The numbers of all members in one dictionary, with their means over those that are finite.
-
-    A mean is NaN where no member's number is finite: the loop stops when that is the loss.
-    """
-    found: dict[str, float] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        finite = [x for row in rows if math.isfinite(x := row.get(name, math.nan))]
-        found[name] = sum(finite) / len(finite) if finite else math.nan
-    return found | {f"{i}/{name}": x for i, row in enumerate(rows) for name, x in row.items()}
-
-
-def split(values: Mapping[str, SupportsFloat], member: int) -> dict[str, SupportsFloat]:
-    """The numbers of one member."""
-    prefix = f"{member}/"
-    return {n.removeprefix(prefix): x for n, x in values.items() if n.startswith(prefix)}
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    count = len(metrics["loss"])
-    return joined([{name: float(x[i]) for name, x in metrics.items()} for i in range(count)])
-
-
 def _check_first(lead: Run, runs: Sequence[Run]) -> Any:
     looks = [jobs.check_first_step(run) for run in [lead, *runs[1:]]]
 
@@ -323,53 +299,11 @@ def _check_first(lead: Run, runs: Sequence[Run]) -> Any:
     return look
 
 
-class Logs:
-    """The log of each member, as its own run would write it, and one of the means.
-
-    Args:
-        rates: learning rate of each member; the loop gives the schedule of a rate of 1.
-    """
-
-    def __init__(self, means: MetricLog, members: Sequence[MetricLog], rates: Sequence[float]):
-        self.means, self.members, self._rates = means, members, rates
-
-    def write(
-        self,
-        step: int,
-        metrics: Mapping[str, SupportsFloat],
-        *,
-        timings: Mapping[str, SupportsFloat] | None = None,
-    ) -> None:
-        """Writes a line to each; the timings, which are of all together, to that of the means."""
-        for i, (log, rate) in enumerate(zip(self.members, self._rates, strict=True)):
-            log.write(step, split(metrics, i) | self._rate(metrics, rate))
-        means = {name: x for name, x in metrics.items() if not name.partition("/")[0].isdigit()}
-        mean_rate = sum(self._rates) / len(self._rates)
-        self.means.write(step, means | self._rate(metrics, mean_rate), timings=timings)
-
-    def _rate(self, metrics: Mapping[str, SupportsFloat], rate: float) -> dict[str, SupportsFloat]:
-        name = "learning_rate"
-        return {name: rate * float(metrics[name])} if name in metrics else {}
-
-    def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes them to the log of the means; a data set draws none."""
-        self.means.samples(step, rows)
-
-    def rewind(self, step: int) -> int:
-        """Drops, of all logs, what was written after `step`."""
-        return sum(log.rewind(step) for log in [self.means, *self.members])
-
-    def flush(self) -> None:
-        """Brings all logs up to date."""
-        for log in [self.means, *self.members]:
-            log.flush()
-
-
 # --- What is said at the end
 
 
 def _over_seeds(
-    sweep: Sweep, metrics: Logs, num_steps: int
+    sweep: Sweep, metrics: MemberLogs, num_steps: int
 ) -> list[tuple[dict[str, float], dict[str, Estimate], dict[str, Estimate]]]:
     """For each point of the grid, the held-out numbers before and after, over its seeds."""
 
@@ -388,17 +322,11 @@ def _over_seeds(
 def _write(
     path: Path, sweep: Sweep, runs: Sequence[Run], last: Sequence[Mapping[str, float]]
 ) -> Path:
+    """A line a member: where it is, its settings, and its numbers at the last update."""
     points = [point for point in sweep.points() for _ in range(sweep.seeds)]
-    lines = [
-        json.dumps(
-            {
-                "directory": str(Path(run.experiment.output_dir).relative_to(path.parent)),
-                "seed": run.experiment.seed,
-                **point,
-                **{n: x if math.isfinite(x) else str(x) for n, x in found.items()},
-            }
-        )
-        for run, point, found in zip(runs, points, last, strict=True)
-    ]
-    path.write_text("\n".join(lines) + "\n")
+    with path.open("w") as file:
+        for run, point, found in zip(runs, points, last, strict=True):
+            place = Path(run.experiment.output_dir).relative_to(path.parent)
+            row = {"directory": str(place), "seed": run.experiment.seed, **point}
+            file.write(json.dumps(row | json.loads(as_line(run.num_steps, found))) + "\n")
     return path

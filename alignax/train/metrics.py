@@ -105,9 +105,9 @@ class MetricLog:
         """
         if not self._writes:
             return
-        self._append("metrics.jsonl", _line(step, metrics))
+        self._append("metrics.jsonl", as_line(step, metrics))
         if timings:
-            self._append("timings.jsonl", _line(step, timings))
+            self._append("timings.jsonl", as_line(step, timings))
         both = {**metrics, **(timings or {})}
         if self._tensorboard:
             events = self._open_events()
@@ -239,7 +239,7 @@ class MetricLog:
 _FILES = ("metrics.jsonl", "timings.jsonl", "rollouts.jsonl")
 
 
-def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:
+def as_line(step: int, values: Mapping[str, SupportsFloat]) -> str:
     """One JSON object: the step, then the names in alphabetical order."""
     # Sorted, because jit returns a dict sorted and eager code does not.
     pairs = [f"{json.dumps(name)}: {_number(values[name])}" for name in sorted(values)]
