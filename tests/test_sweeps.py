@@ -27,7 +27,7 @@ from alignax.train.member_logs import joined, split
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import init_state, make_step
 from tests.test_online_runs import setup as sampling
-from tests.test_run import arrays, lines
+from tests.test_run import arrays, lines, updates
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import write_rows
 
@@ -201,7 +201,7 @@ def test_a_member_that_diverges_leaves_the_others_alone_and_is_not_exported(tmp_
     assert rows[0]["loss"] < 6.0
     found = sorted(path.parent.parent.name for path in tmp_path.glob("run/*/seed=0/export"))
     assert found == ["learning_rate=0.001"]
-    logged = lines(tmp_path / "run" / "learning_rate=0.001" / "seed=0" / "metrics.jsonl")
+    logged = updates(tmp_path / "run" / "learning_rate=0.001" / "seed=0")
     rates = [line["learning_rate"] for line in logged]
     # One update of four warms up; then a straight line that would reach 0 at the fifth.
     np.testing.assert_allclose(rates, [1e-3, 0.75e-3, 0.5e-3, 0.25e-3], rtol=1e-6)
