@@ -47,12 +47,16 @@ from alignax.train.step import make_step
 
 
 def train(
-    experiment: Experiment, sweep: Sweep, *, quiet: bool = False, command: str | None = None
+    experiment: Experiment,
+    sweep: Sweep,
+    *,
+    quiet: bool = False,
+    command: Sequence[str] | None = None,
 ) -> Path:
     """Trains, evaluates and exports all members; goes on where an earlier process stopped.
 
     Args:
-        command: the line that started this, for the model cards.
+        command: the words after `alignax train` that started this, for the model cards.
 
     Returns:
         The file of all members' settings and last metrics.
@@ -171,6 +175,13 @@ def _check(experiment: Experiment) -> None:
             "strengths one by one.",
             where="--seeds, --grid",
         )
+    if jax.process_count() > 1:
+        raise BadInput(
+            "a single process",
+            str(jax.process_count()),
+            "Train models that need several one by one, or give each process members of its own.",
+            where="--seeds, --grid",
+        )
     if experiment.wandb is not None:
         raise BadInput(
             "no W&B project in a sweep",
@@ -286,6 +297,10 @@ class Feeds:
         """Goes on from `position`."""
         for feed, own in zip(self._feeds, position["seeds"], strict=True):
             feed.restore(own)
+
+    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing is stored: a position says it all."""
+        del positions
 
 
 def _check_first(lead: Run, runs: Sequence[Run]) -> Any:

@@ -262,10 +262,13 @@ def test_a_method_on_samples_is_refused(tmp_path):
         sweep.train(sampling(tmp_path, GRPO(num_samples=8)), Sweep(seeds=2), quiet=True)
 
 
-def test_what_members_cannot_share_is_refused(tmp_path):
+def test_what_members_cannot_share_is_refused(tmp_path, monkeypatch):
     made = setup(tmp_path, RewardModel(), Preference, adapter=LoRA(rank=2))
     with pytest.raises(BadInput, match="one seed where an adapter of a reward model is trained"):
         sweep.train(made, Sweep(seeds=2), quiet=True)
     with pytest.raises(BadInput, match="no W&B project in a sweep"):
         sweep.train(dataclasses.replace(made, wandb="mine"), Sweep(seeds=2), quiet=True)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(BadInput, match="expected a single process; got 2"):
+        sweep.train(made, Sweep(seeds=2), quiet=True)
     assert not (tmp_path / "run").exists()
