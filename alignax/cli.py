@@ -20,6 +20,7 @@ USAGE = """alignax COMMAND CONFIG [--setting value ...]
 commands:
   methods   list the methods: what each learns from, what it needs, its paper
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
+            (--seeds 8 and --grid method.beta=0.05,0.1: runs side by side, as one program)
   rerun     repeat a finished run and compare every number   (alignax rerun OUTPUT_DIR)
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train);
@@ -150,8 +151,20 @@ def _methods() -> None:
 def _train(path: str, arguments: list[str]) -> None:
     from alignax import jobs
 
+    parser = argparse.ArgumentParser(prog="alignax train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--grid", nargs="+", action="extend")
+    options, overrides = parser.parse_known_args(arguments)
     words = [*([path] if path else []), *arguments]
-    jobs.train(_experiment(path, arguments), command=words)
+    experiment = _experiment(path, overrides)
+    if options.seeds is None and options.grid is None:
+        jobs.train(experiment, command=words)
+        return
+    from alignax import members, sweep
+
+    grid = members.parsed(options.grid or ())
+    seeds = 1 if options.seeds is None else options.seeds
+    sweep.train(experiment, members.Sweep(seeds=seeds, grid=grid), command=words)
 
 
 def _rerun(path: str, arguments: list[str]) -> None:

@@ -31,7 +31,7 @@ from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
 from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
-from alignax.train.metrics import MetricLog
+from alignax.train.metrics import Log, MetricLog
 from alignax.train.step import DIFFERENCE, init_state, make_step
 
 
@@ -49,27 +49,13 @@ def train(
     check(experiment)
     quiet = quiet or not processes.is_first()
     run, output = Run(experiment, quiet), Path(experiment.output_dir)
-    if run.frozen is not None:
-        run.frozen.check()
-    num_params, num_trained = (
-        sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-        for tree in (run.network.abstract(), run.trained[0])
-    )
-    # Parameters and two moments in float32, for each checkpoint kept and the one being written.
-    check_writable(output, 12 * num_trained * (experiment.loop.keep + 1))
-    part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
-    run.say(
-        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters{part}, "
-        f"{experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
-        f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
-    )
-    run.preflight()
+    begin(run)
     num_steps = run.num_steps
     optim_lib.check(experiment.optim, num_steps)
     plan = None if experiment.rollout else run.plan
     if plan is not None:
         run.describe_plan()
-    refuse_another(run)
+    refuse_another(output, settings(run))
 
     with jax.set_mesh(run.mesh):
         params = run.initial_params()
@@ -120,6 +106,30 @@ def train(
         return export(run, run.policy(state.params), output / "export", step=num_steps)
 
 
+def begin(run: Run, members: int = 1) -> None:
+    """Says what is trained, and on what; refuses what cannot be before anything is computed.
+
+    Args:
+        members: runs side by side, each with parameters of its own.
+    """
+    if run.frozen is not None:
+        run.frozen.check()
+    num_params, num_trained = (
+        sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+        for tree in (run.network.abstract(), run.trained[0])
+    )
+    # Parameters and two moments in float32, for each checkpoint kept and the one being written.
+    needed = 12 * num_trained * members * (run.experiment.loop.keep + 1)
+    check_writable(run.experiment.output_dir, needed)
+    part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
+    run.say(
+        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters{part}, "
+        f"{run.experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
+        f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
+    )
+    run.preflight()
+
+
 def make_compiled_step(run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState) -> Any:
     """The update, compiled when first called; an adapter's base goes into it as an argument."""
     frozen = run.frozen
@@ -153,14 +163,14 @@ def settings(run: Run) -> dict[str, Any]:
     return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
 
 
-def refuse_another(run: Run) -> None:
+def refuse_another(output: Path, wanted: dict[str, Any]) -> None:
     """Refuses an output_dir that holds the checkpoints of other settings."""
-    found = saved_experiment(run.experiment.output_dir)
-    different = None if found is None else first_difference(found, settings(run))
+    found = saved_experiment(output)
+    different = None if found is None else first_difference(found, wanted)
     if different is not None:
         name, old, new = different
         raise BadInput(
-            f"the settings of the run that {run.experiment.output_dir} holds: {name} = {old!r}",
+            f"the settings of the run that {output} holds: {name} = {old!r}",
             f"{new!r}",
             "Give the new run another output_dir, or set it back to go on with the old one.",
             where=name,
@@ -170,7 +180,7 @@ def refuse_another(run: Run) -> None:
 def restore(
     run: Run,
     checkpoints: Checkpoints,
-    metrics: MetricLog,
+    metrics: Log,
     feed: Feed,
     make: Any,
     params: Params,

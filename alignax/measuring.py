@@ -1,5 +1,6 @@
 """What a run measures: held-out metrics, held-out answers and their rewards, before and after."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,16 +83,27 @@ class Evaluator:
         if self._held_out is not None:
             bar = run.bar(f"evaluate at step {step}")
             at_reference = step == 0 and run.method.needs().reference
-            found |= self._held_out(None if at_reference else params, progress=bar)
+            found |= self._held_out(
+                None if at_reference else params, method=run.method, progress=bar
+            )
         if self._sampled is not None and step in (0, self._num_steps):
             reference = None if step == 0 else run.initial_policy()
             answers = self._sampled(
-                run.policy(params), reference, progress=run.bar("sample answers")
+                run.policy(params),
+                reference,
+                seed=run.experiment.seed,
+                progress=run.bar("sample answers"),
             )
             found |= answers.estimates
             if processes.is_first():
                 self._keep(step, self._sampled.prompts, answers)
         return as_metrics(found)
+
+    def of(self, run: Run) -> "Evaluator":
+        """The same for a run that `Run.like` made of this one: it compiles nothing anew."""
+        other = copy.copy(self)
+        other._run = run
+        return other
 
     def _samples(self, step: int) -> Path:
         return Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"

@@ -110,7 +110,6 @@ class Networks:
             read=self._read_policy,
             family=family,
             shardings=sharding.parameters(self.mesh, adapter.abstract(), adapter.axes()),
-            seed=self.experiment.seed,
         )
 
     @functools.cached_property
@@ -173,7 +172,11 @@ class Networks:
 
     def initial_trained(self, params: Params) -> Params:
         """Of `initial_params`, what is trained; the adapter in place of its base."""
-        return params if self.frozen is None else self.with_policy(params, self.frozen.begin())
+        return (
+            params
+            if self.frozen is None
+            else self.with_policy(params, self.frozen.begin(self.experiment.seed))
+        )
 
     def policy(self, params: Params) -> Params:
         """Of all parameters, or of all that is trained, the policy's part."""

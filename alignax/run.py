@@ -4,6 +4,7 @@ The order is the order of the data's way: settings, tokenizer, data, preflight, 
 plan, update, loop, export. Everything here is glue; each line calls the room that does the work.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -16,9 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from alignax.config import Experiment
 from alignax.core import processes
 from alignax.core.errors import BadInput
-from alignax.core.method import text_settings
+from alignax.core.method import scalars, text_settings, with_scalars
 from alignax.core.records import Group, Record
 from alignax.core.types import Params
 from alignax.data.builder import Prepared, prepare
@@ -46,6 +48,19 @@ class Run(Networks):
     """
 
     quiet: bool = False
+
+    def like(self, experiment: Experiment) -> "Run":
+        """A quiet one whose settings differ in seed, output_dir and numbers of type `Scalar` alone.
+
+        All that does not depend on these, and is made already, is shared.
+        """
+        other = copy.copy(self)
+        other.experiment = experiment
+        vars(other).pop("plan", None)
+        # What the method took from the data stays.
+        other.method = with_scalars(self.method, scalars(experiment.method))
+        other.quiet = True
+        return other
 
     # --- Text
 

@@ -13,6 +13,8 @@ def to_json(settings: Any) -> Any:
         return {"type": type(settings).__name__, **fields}
     if isinstance(settings, tuple | list):
         return [to_json(x) for x in settings]
+    if isinstance(settings, dict):
+        return {name: to_json(value) for name, value in settings.items()}
     if callable(settings):
         name = getattr(settings, "__qualname__", type(settings).__qualname__)
         return f"{settings.__module__}:{name}"

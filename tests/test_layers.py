@@ -15,11 +15,11 @@ LAYERS = [
     {"evaluate"},
     {"config"},
     {"networks", "overrides"},
-    {"catalogue", "run", "saved"},
+    {"catalogue", "members", "run", "saved"},
     {"feeds", "measuring", "facts"},
     {"card"},
     {"jobs", "sample", "score", "show"},
-    {"rerun"},
+    {"rerun", "sweep"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

@@ -7,8 +7,8 @@ needs and never which one it is.
 import abc
 import dataclasses
 import typing
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -150,7 +150,19 @@ def text_settings(method: Method) -> str:
     them, and a sweep over them finds its data prepared and the reference's log-probabilities
     computed.
     """
-    hints = typing.get_type_hints(type(method))
     fields = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
-    kept = [f"{name}={getattr(method, name)!r}" for name in fields if hints[name] != Scalar]
+    free = scalars(method)
+    kept = [f"{name}={getattr(method, name)!r}" for name in fields if name not in free]
     return f"{type(method).__qualname__}({', '.join(kept)})"
+
+
+def scalars(settings: Any) -> dict[str, Scalar]:
+    """The fields of the type `Scalar` of a method, or of other settings, by name."""
+    hints = typing.get_type_hints(type(settings))
+    fields = [field.name for field in dataclasses.fields(settings)]
+    return {name: getattr(settings, name) for name in fields if hints[name] == Scalar}
+
+
+def with_scalars(method: Method, numbers: Mapping[str, Scalar]) -> Method:
+    """The method with other numbers, which may be traced, in some fields of the type `Scalar`."""
+    return dataclasses.replace(method, **numbers)  # type: ignore[type-var]

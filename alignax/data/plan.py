@@ -17,6 +17,7 @@ lies, so a run may go on with more or fewer of them.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -255,8 +256,8 @@ def make_plan(
         groups=groups,
         responses=lengths.response.shape[1],
         shards=shards,
-        rows=groups,
-        row_length=round_up(int(lengths.total.max()), align),  # a group a row always packs
+        rows=0,
+        row_length=0,
         scored=0,
         prompt=int(lengths.prompt.max()),
         response=int(lengths.response.max()),
@@ -264,16 +265,29 @@ def make_plan(
     )
     once = num_steps is None
     steps = -(-size // batch_size) if num_steps is None else num_steps
-    draft = Plan(lengths, shape, accumulation, steps, seed, once, order)
-    windows = [draft.units(window) for window in range(draft.num_windows)]
+    return alike([Plan(lengths, shape, accumulation, steps, seed, once, order)], align=align)[0]
+
+
+def alike(plans: Sequence[Plan], *, align: int = 64) -> list[Plan]:
+    """The plans with one shape: the one with the fewest tokens that holds every step of all.
+
+    Args:
+        plans: of one data set, which differ in seed or order alone.
+        align: row lengths are multiples of this.
+    """
+    lengths, shape = plans[0].lengths, plans[0].shape
+    windows = [plan.units(window) for plan in plans for window in range(plan.num_windows)]
     scored = np.append(lengths.scored.sum(axis=1), 0)  # the last for -1, no group
+    shape = dataclasses.replace(
+        shape, rows=shape.groups, row_length=round_up(int(lengths.total.max()), align)
+    )  # a group a row always packs
     shape = _fewest_tokens(lengths.total, windows, shape, align)
     shape = dataclasses.replace(
         shape,
         scored=round_up(max(int(scored[units].sum(axis=1).max()) for units in windows), 8),
         reach=_reach(lengths.total, windows, shape),
     )
-    return dataclasses.replace(draft, shape=shape)
+    return [dataclasses.replace(plan, shape=shape) for plan in plans]
 
 
 def _check_order(order: Int[np.ndarray, "steps b"], shape: tuple[int, int], size: int) -> None:

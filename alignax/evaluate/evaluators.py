@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from alignax.core import processes
-from alignax.core.method import Method
+from alignax.core.method import Method, scalars, with_scalars
 from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.data.pipeline import Batches, Groups, Numbers
 from alignax.data.plan import Plan
@@ -52,30 +52,35 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         @jax.jit
-        def measure(params: Params, batch: Batch, layout: Layout) -> dict[str, jax.Array]:
+        def measure(
+            numbers: dict[str, Any], params: Params, batch: Batch, layout: Layout
+        ) -> dict[str, jax.Array]:
+            method = with_scalars(self.method, numbers)
             batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
             if params is None and batch.ref_logprobs is not None:
                 outputs = Outputs(logprobs=batch.ref_logprobs)
             else:
                 outputs = self.model(params, batch, layout)
-            loss, metrics = self.method.loss(outputs, batch)
+            loss, metrics = method.loss(outputs, batch)
             return {"loss": loss, **metrics}
 
         object.__setattr__(self, "_measure", measure)  # compiled once, however often called
 
     def __call__(
-        self, params: Params | None, *, progress: Progress = silent
+        self, params: Params | None, *, method: Method | None = None, progress: Progress = silent
     ) -> dict[str, Estimate]:
         """Estimates under the names `eval_*`; the loss is a mean over what `mean_over` says.
 
         Args:
             params: None for the reference itself, whose log-probabilities are there already.
+            method: the same with other numbers of the type `Scalar`; None for `self.method`.
         """
+        scalar = scalars(method or self.method)
         values: dict[str, list[np.ndarray]] = {}
         tokens = 0
         batches = iter(Batches(self.groups, self.plan, numbers=self.numbers))
         for batch, layout in progress(batches, len(self.plan)):
-            measured = self._measure(params, *self.put((batch, layout)))  # type: ignore[attr-defined]
+            measured = self._measure(scalar, params, *self.put((batch, layout)))  # type: ignore[attr-defined]
             found = processes.fetch(measured)
             present = batch.valid[0].any(axis=-1)
             tokens += int((batch.mask[0] & batch.valid[0][..., None]).sum())
@@ -133,9 +138,17 @@ class Sampled:
         object.__setattr__(self, "_score", score)
 
     def __call__(
-        self, params: Params, reference: Params | None, *, progress: Progress = silent
+        self,
+        params: Params,
+        reference: Params | None,
+        *,
+        seed: int | None = None,
+        progress: Progress = silent,
     ) -> Answers:
         """Draws a response to every prompt.
+
+        Args:
+            seed: in place of `self.seed`.
 
         Returns:
             The responses, and estimates of `sampled/kl` (nats a response: the mean log-ratio of
@@ -144,7 +157,7 @@ class Sampled:
             where there is one, `sampled/reward`.
         """
         count = len(self.prompts)
-        key = jax.random.key(self.seed)
+        key = jax.random.key(self.seed if seed is None else seed)
         drawn = self._engine(params, key, self.prompts, range(count))  # type: ignore[attr-defined]
         columns = {"sampled/length": drawn.lengths, "sampled/ended": drawn.ended}
         if reference is not None:

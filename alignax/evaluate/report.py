@@ -29,6 +29,26 @@ def answers_table(prompts: Sequence[str], before: Sequence[str], after: Sequence
     return table
 
 
+def members_table(
+    parts: Sequence[tuple[Mapping[str, float], Mapping[str, Estimate], Mapping[str, Estimate]]],
+) -> Table:
+    """Held-out means over the seeds of each point of a grid, with 95% intervals.
+
+    Args:
+        parts: of each point: its settings, and what was found before training and after.
+    """
+    settings = [name.split(".")[-1] for name in parts[0][0]]
+    table = Table("held out", *settings, "seeds", "before", "after", box=box.SIMPLE)
+    for name in dict.fromkeys(name for _, before, after in parts for name in (*before, *after)):
+        for point, *sides in parts:
+            cells = [str(side[name]) if name in side else "" for side in sides]
+            seeds = next(str(side[name].n) for side in sides if name in side)
+            values = [f"{value:g}" for value in point.values()]
+            table.add_row(name.removeprefix("eval_"), *values, seeds, *cells)
+        table.add_section()
+    return table
+
+
 def as_metrics(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     """Means and the ends of their intervals as plain numbers, for the log."""
     flat = {}

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 RESAMPLES = 2000
 NORMAL_975 = 1.959963984540054  # the 97.5% point of the standard normal distribution
 
 
 class Estimate(NamedTuple):
-    """A mean over n independent prompts, with its 95% interval."""
+    """A mean over n independent prompts, or seeds, with its 95% interval."""
 
     mean: float
     low: float
@@ -46,6 +47,15 @@ def estimate(values: Float[np.ndarray, " n"], *, share: bool = False, seed: int 
     means = np.asarray(values, np.float64)[drawn].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(mean, float(low), float(high), n)
+
+
+def over_seeds(values: Float[np.ndarray, " s"]) -> Estimate:
+    """The mean of one number a seed, with Student's 95% interval, s - 1 degrees of freedom."""
+    n, mean = len(values), float(np.mean(values, dtype=np.float64))
+    if n == 1:
+        return Estimate(mean, float("-inf"), float("inf"), 1)
+    half = stdtrit(n - 1, 0.975) * np.std(values, ddof=1, dtype=np.float64) / np.sqrt(n)
+    return Estimate(mean, float(mean - half), float(mean + half), n)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

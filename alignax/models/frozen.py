@@ -24,29 +24,30 @@ class Frozen:
         read: reads the base, in float32 or bfloat16.
         family: of the base's layout.
         shardings: of the adapter's arrays.
-        seed: draws the first matrices, where no adapter is given.
     """
 
     adapter: Adapter
     read: Callable[[], Params]
     family: str
     shardings: Params
-    seed: int = 0
 
     @functools.cached_property
     def base(self) -> Params:
         """The base's parameters: the same arrays whoever asks."""
         return quantised.hold(self.read(), self.adapter, self.adapter.settings.base)
 
-    def begin(self) -> Params:
+    def begin(self, seed: int = 0) -> Params:
         """A new copy of the adapter that training begins with.
+
+        Args:
+            seed: draws the first matrices, where no adapter is given.
 
         Raises:
             BadInput: the one that is given has another base.
         """
         settings = self.adapter.settings
         if settings.adapter_name_or_path is None:
-            key = jax.random.fold_in(jax.random.key(self.seed), INIT)
+            key = jax.random.fold_in(jax.random.key(seed), INIT)
             make = jax.jit(self.adapter.init, out_shardings=self.shardings)
             return make(key, self.base)
         found = peft.load(settings.adapter_name_or_path, self.adapter, family=self.family)

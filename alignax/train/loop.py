@@ -19,7 +19,7 @@ from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import Drawn
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.metrics import MetricLog
+from alignax.train.metrics import Log
 
 log = logging.getLogger("alignax")
 
@@ -92,6 +92,11 @@ class Feed(Protocol):
         ...
 
 
+def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Arrays without axes as numbers."""
+    return {name: float(x) for name, x in metrics.items()}
+
+
 class Interrupted(SystemExit):
     """The run was asked to stop, has saved its state, and can be resumed."""
 
@@ -106,10 +111,11 @@ def train(
     schedule: Callable[[int], Any],
     put: Callable[[Any], Any],
     checkpoints: Checkpoints,
-    metrics: MetricLog,
+    metrics: Log,
     evaluate: Evaluate | None,
     experiment: dict[str, Any],
     whole: Callable[[Params], Params] = lambda params: params,
+    numbers: Callable[[Mapping[str, Any]], dict[str, float]] = floats,
     check_first: Callable[[Mapping[str, float]], None] | None = None,
     show: Callable[[int, Drawn], None] | None = None,
     quiet: bool = False,
@@ -126,6 +132,7 @@ def train(
         evaluate: called before the first update of a fresh run and every `eval_steps`.
         experiment: stored with each checkpoint.
         whole: all parameters of the model from those of the state, for feed and evaluation.
+        numbers: what is logged of an update, by name, from the metrics that `step` gives.
         check_first: sees the metrics of the very first update, and raises where they are wrong.
         show: sees what was drawn for an update, where something was.
 
@@ -152,8 +159,7 @@ def train(
     def read(pending: tuple[int, Mapping[str, jax.Array], Drawn]) -> None:
         i, arrays, drawn = pending
         # One transfer for all; reading also waits for the update to end.
-        values = {name: float(x) for name, x in jax.device_get(dict(arrays)).items()}
-        values |= drawn.metrics
+        values = {**numbers(jax.device_get(dict(arrays))), **drawn.metrics}
         seconds, fetching = clock.lap()
         if not math.isfinite(values["loss"]):
             raise BadInput(

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat, TextIO
+from typing import Any, Protocol, SupportsFloat, TextIO, runtime_checkable
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -20,6 +20,33 @@ from tensorboardX import SummaryWriter
 from alignax.core.errors import BadInput
 
 logger = logging.getLogger("alignax")
+
+
+@runtime_checkable
+class Log(Protocol):
+    """What the loop writes its numbers to: the log of one run, or of several side by side."""
+
+    def write(
+        self,
+        step: int,
+        metrics: Mapping[str, SupportsFloat],
+        *,
+        timings: Mapping[str, SupportsFloat] | None = None,
+    ) -> None:
+        """Takes the metrics of a step, and its timings."""
+        ...
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes responses that were drawn for an update."""
+        ...
+
+    def rewind(self, step: int) -> int:
+        """Drops what was written after `step`."""
+        ...
+
+    def flush(self) -> None:
+        """Brings all that is written together up to date."""
+        ...
 
 
 class MetricLog:
@@ -78,9 +105,9 @@ class MetricLog:
         """
         if not self._writes:
             return
-        self._append("metrics.jsonl", _line(step, metrics))
+        self._append("metrics.jsonl", as_line(step, metrics))
         if timings:
-            self._append("timings.jsonl", _line(step, timings))
+            self._append("timings.jsonl", as_line(step, timings))
         both = {**metrics, **(timings or {})}
         if self._tensorboard:
             events = self._open_events()
@@ -212,7 +239,7 @@ class MetricLog:
 _FILES = ("metrics.jsonl", "timings.jsonl", "rollouts.jsonl")
 
 
-def _line(step: int, values: Mapping[str, SupportsFloat]) -> str:
+def as_line(step: int, values: Mapping[str, SupportsFloat]) -> str:
     """One JSON object: the step, then the names in alphabetical order."""
     # Sorted, because jit returns a dict sorted and eager code does not.
     pairs = [f"{json.dumps(name)}: {_number(values[name])}" for name in sorted(values)]

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from alignax.core.errors import BadInput
-from alignax.core.types import Params
+from alignax.core.types import Params, Scalar
 
 Scheduler = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop", "sgd", "lion"]
@@ -40,7 +40,7 @@ class Optim:
         max_grad_norm: gradients with a greater global norm are scaled down to it; None for never.
     """
 
-    learning_rate: float = 5e-7
+    learning_rate: Scalar = 5e-7
     lr_scheduler_type: Scheduler = "linear"
     warmup_ratio: float = 0.1
     warmup_steps: int | None = None
@@ -61,7 +61,7 @@ def check(optim: Optim, num_steps: int) -> None:
     """
     _one_of("lr_scheduler_type", optim.lr_scheduler_type, get_args(Scheduler))
     _one_of("optimizer", optim.optimizer, get_args(Optimizer))
-    _between("learning_rate", optim.learning_rate, 0.0, math.inf)
+    _between("learning_rate", float(optim.learning_rate), 0.0, math.inf)
     _between("warmup_ratio", optim.warmup_ratio, 0.0, 1.0, closed=True)
     _between("min_lr_ratio", optim.min_lr_ratio, 0.0, 1.0, closed=True)
     _between("adam_b1", optim.adam_b1, 0.0, 1.0)

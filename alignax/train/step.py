@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from alignax.core.masked import masked_mean
 from alignax.core.method import Method
@@ -38,7 +38,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     join: Join | None = None,
-    seed: int = 0,
+    seed: int | Int[Array, ""] = 0,
 ) -> Callable[..., tuple[TrainState, Scalars]]:
     """The update as a function of the state and one step's arrays, and of what is frozen.
 

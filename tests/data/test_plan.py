@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
-from alignax.data.plan import Lengths, make_plan
+from alignax.data.plan import Lengths, alike, make_plan
 from tests.tiny_batch import random_lengths
 
 # Of 60 groups 16 in each of 9 steps, none twice in one, some in many and some in none.
@@ -362,3 +362,21 @@ def test_no_groups_are_refused():
     assert str(error.value) == (
         "expected at least one group; got none.\n    Look at what was dropped, and why."
     )
+
+
+# --- Plans of one shape
+
+
+def test_plans_of_several_seeds_get_one_shape_that_holds_each_and_keep_their_steps():
+    table = random_lengths(60, seed=0)
+    alone = [make_plan(table, batch_size=8, num_steps=12, seed=seed, align=8) for seed in range(4)]
+    plans = alike(alone, align=8)
+    assert len({repr(plan.shape) for plan in plans}) == 1
+    shape = plans[0].shape
+    assert shape.scored == max(plan.shape.scored for plan in alone)
+    for one, plan in zip(alone, plans, strict=True):
+        assert shape.rows * shape.row_length >= one.shape.rows * one.shape.row_length
+        for before, step in zip(steps(one), steps(plan), strict=True):
+            assert np.array_equal(before.group, step.group)
+            assert (step.offset + table.total[step.group] <= shape.row_length).all()
+            assert step.row.max() < shape.rows

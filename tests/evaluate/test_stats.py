@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alignax.evaluate.stats import Estimate, estimate, wilson
+from alignax.evaluate.stats import Estimate, estimate, over_seeds, wilson
 
 
 def test_wilson_matches_values_worked_by_hand():
@@ -48,6 +48,14 @@ def test_one_value_tells_nothing_of_the_spread_and_none_tells_nothing():
     none = estimate(np.array([]))
     assert none.n == 0
     assert math.isnan(none.mean)
+
+
+def test_seeds_get_students_interval():
+    # 1, 2, 3: mean 2, deviation 1; t of 2 degrees of freedom is 4.302653, over the root of 3.
+    found = over_seeds(np.array([1.0, 2.0, 3.0]))
+    assert (found.mean, found.n) == (2.0, 3)
+    assert (found.low, found.high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
+    assert over_seeds(np.array([2.5])) == Estimate(2.5, -math.inf, math.inf, 1)
 
 
 def test_an_interval_is_the_same_every_time_it_is_asked_for():

@@ -1,0 +1,127 @@
+"""The members of a sweep: experiments that differ in seed and in numbers that a step may trace.
+
+What is of the type `Scalar` is used by the loss or the optimiser alone, as a number: so all members
+have the same text, the same shapes and one compiled program.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alignax.config import Experiment, nearest
+from alignax.core.errors import BadInput
+from alignax.core.method import scalars
+from alignax.core.types import Scalar
+
+ROOMS = ("method", "optim")  # of an experiment; those that have settings of the type `Scalar`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Which runs: every point of the grid, by every seed.
+
+    Fields:
+        seeds: how many; the experiment's own and those that follow it.
+        grid: values of settings, by their dotted names; several are multiplied.
+    """
+
+    seeds: int = 1
+    grid: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+
+    def points(self) -> list[dict[str, float]]:
+        """The grid, the last setting changing first; one empty point where there is none."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+    def members(self, experiment: Experiment) -> list[Experiment]:
+        """The experiments, the seeds of a point side by side.
+
+        Each has an output_dir of its own below the given one, such as `beta=0.1/seed=3`.
+
+        Raises:
+            BadInput: what members cannot differ in; no seed; a value twice or not finite.
+        """
+        self._check(experiment)
+        return [
+            dataclasses.replace(
+                changed(experiment, point),
+                seed=seed,
+                output_dir="/".join([experiment.output_dir, directory(point, seed)]),
+            )
+            for point in self.points()
+            for seed in range(experiment.seed, experiment.seed + self.seeds)
+        ]
+
+    def _check(self, experiment: Experiment) -> None:
+        if self.seeds < 1:
+            raise BadInput("at least 1 seed", str(self.seeds), "Give more.", where="--seeds")
+        known = sweepable(experiment)
+        for name, values in self.grid.items():
+            if name not in known:
+                near = nearest(name, known)
+                raise BadInput(
+                    f"a number that runs of one program can differ in: {', '.join(known)}",
+                    name,
+                    f"Did you mean {near}? "
+                    * (near is not None)
+                    + "Other settings change text, shapes or the number of updates, and take runs "
+                    "of their own.",
+                    where="--grid",
+                )
+            if not all(map(math.isfinite, values)) or len(set(values)) < max(1, len(values)):
+                raise BadInput(
+                    "finite numbers, each once",
+                    ", ".join(f"{x:g}" for x in values) or "none",
+                    f"For example --grid {name}=0.05,0.1,0.2.",
+                    where=f"--grid {name}",
+                )
+
+
+def parsed(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """A grid from words such as `method.beta=0.05,0.1`.
+
+    Raises:
+        BadInput: a word of another form; a setting that comes twice.
+    """
+    grid: dict[str, tuple[float, ...]] = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        name = name.replace("-", "_")
+        try:
+            numbers = tuple(float(x) for x in values.split(","))
+        except ValueError:
+            numbers = ()
+        if not equals or not numbers or name in grid:
+            raise BadInput(
+                "a setting and numbers, each setting once",
+                word,
+                "For example --grid method.beta=0.05,0.1,0.2.",
+                where="--grid",
+            )
+        grid[name] = numbers
+    return grid
+
+
+def sweepable(experiment: Experiment) -> list[str]:
+    """The dotted names of the settings that members may differ in."""
+    return [f"{room}.{name}" for room in ROOMS for name in scalars(getattr(experiment, room))]
+
+
+def changed(experiment: Experiment, numbers: Mapping[str, Scalar]) -> Experiment:
+    """The experiment with numbers, which may be traced, in the place of its own."""
+    rooms: dict[str, dict[str, Any]] = {}
+    for name, value in numbers.items():
+        room, field = name.split(".")
+        rooms.setdefault(room, {})[field] = value
+    made = {r: dataclasses.replace(getattr(experiment, r), **f) for r, f in rooms.items()}
+    return dataclasses.replace(experiment, **made)
+
+
+def directory(point: Mapping[str, float], seed: int) -> str:
+    """Of a member, below the sweep's: a folder for each setting, named as data tools read it."""
+    folders = [f"{name.split('.')[1]}={value}" for name, value in point.items()]
+    return "/".join([*folders, f"seed={seed}"])
