@@ -25,7 +25,7 @@ from alignax.models.transformer import Decoder
 from alignax.train import reference
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import init_state, make_step
-from benchmarks.ours import Rows
+from benchmarks.rows import Rows
 from benchmarks.shapes import Model, Shape
 
 SMOLLM2 = DecoderConfig(

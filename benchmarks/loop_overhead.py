@@ -29,7 +29,8 @@ from alignax.train.loop import Loop, train
 from alignax.train.metrics import MetricLog
 from alignax.train.optim import Optim, make_optimizer, schedule
 from alignax.train.step import init_state, make_step
-from benchmarks.ours import Rows, decoder
+from benchmarks.ours import decoder
+from benchmarks.rows import Rows
 from benchmarks.shapes import SHAPES
 
 SKIPPED = 2  # first steps, which compile or fill the read-ahead
