@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     timed = argparse.ArgumentParser(add_help=False, parents=[shared])
     timed.add_argument("--against", nargs="*", default=[], choices=PEERS)
     timed.add_argument("--rounds", type=int, default=3)
-    timed.add_argument("--steps", type=int, default=3, help="timed, in each run; or drawings")
+    timed.add_argument("--steps", type=int, default=2, help="timed, in each run; or drawings")
     timed.add_argument("--warmup", type=int, default=2, help="first steps, which are not counted")
     timed.add_argument("--tiny", action="store_true", help="a tiny model: does everything run?")
     timed.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")

@@ -99,8 +99,8 @@ class Shape:
 
 SHAPES: dict[str, Shape] = {
     "dpo 1:1": Shape(task="dpo", groups=4, responses=2),
-    "dpo 4:1": Shape(task="dpo", groups=4, responses=2, prompt=256, response=64),
-    "dpo real lengths": Shape(task="dpo", groups=8, responses=2, prompt=None, response=None),
+    "dpo 4:1": Shape(task="dpo", groups=4, responses=2, prompt=128, response=32),
+    "dpo real lengths": Shape(task="dpo", groups=4, responses=2, prompt=None, response=None),
     "dpo 1:1 lora": Shape(task="dpo", groups=4, responses=2, adapter=True),
     "rrhf k=6 4:1": Shape(task="rrhf", groups=2, responses=6, prompt=256, response=64),
     "pro k=6 1:1": Shape(task="pro", groups=2, responses=6, prompt=64, response=64),

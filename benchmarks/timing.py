@@ -50,7 +50,7 @@ class Run:
 def run(
     command: Sequence[str], run: Run, *, warmup: int, timeout: float, env: Mapping[str, str]
 ) -> Run:
-    """Fills in what a command prints: on its last line, one JSON object with `seconds`."""
+    """Fills in what a command prints: one JSON object with `seconds`, the last one of all lines."""
     # This process must stay small: what it holds when it starts another counts in that one's peak.
     process = subprocess.Popen(
         command,
@@ -78,8 +78,10 @@ def run(
         run.failed = f"took more than {timeout:.0f} s"
     elif process.returncode:
         run.failed = f"exit status {process.returncode}: {lines[-1] if lines else 'no message'}"
+    elif not (objects := [line for line in lines if line.startswith('{"')]):
+        run.failed = f"printed no numbers: {lines[-1] if lines else 'nothing'}"
     else:
-        found = json.loads(lines[-1])
+        found = json.loads(objects[-1])
         run.seconds = found.pop("seconds", [])[warmup:]
         run.losses = found.pop("losses", [])
         run.versions = found.pop("versions", {})

@@ -30,10 +30,10 @@ def test_tokens_of_a_box_are_counted_by_hand():
 
 
 def test_tokens_of_real_lengths_are_those_of_the_list():
-    # Prompts 192 21 185 18 19 164 20 128, each twice where they are concatenated; answers 65 60,
-    # 18 69, 53 32, 17 33, 48 21, 30 63, 232 24, 12 25.
+    # Prompts 192 21 185 18, each twice where they are concatenated; answers 65 60, 18 69, 53 32,
+    # 17 33.
     found = SHAPES["dpo real lengths"].tokens(steps=1)
-    assert found == {"prompts": 747, "responses": 802, "concatenated": 2 * 747 + 802}
+    assert found == {"prompts": 416, "responses": 347, "concatenated": 2 * 416 + 347}
 
 
 def test_operations_by_hand():
