@@ -214,8 +214,9 @@ def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     if job["task"] == "rate":
         found = {"rate": flops.machine_rate()}
-    else:
-        found = (with_sampling if job["task"] in ("grpo", "remax") else from_data)(job)
+        print(json.dumps(found))
+        return
+    found = (with_sampling if job["task"] in ("grpo", "remax") else from_data)(job)
     print(json.dumps(found | {"versions": {"jax": jax.__version__}}))
 
 

@@ -21,13 +21,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def heading(record: Record, title: str) -> str:
     """The begin of a section: command, date, hardware, versions."""
     machine = record.machine
-    versions = {k: v for run in record.runs if run.program == "alignax"
-                for k, v in run.versions.items()}  # fmt: skip
-    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    versions: dict[str, str] = {}  # the first program of each set of versions names it
+    for run in record.runs:
+        if run.versions:
+            said = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+            versions.setdefault(said, run.program)
+    programs = "; ".join(f"{program}: {said}" for said, program in versions.items())
     return (
         f"## {title}\n\n`{record.command}`, {record.when[:10]}; {machine['cores']} cores of "
-        f"{machine['processor']}, {machine['memory_gib']} GiB, Python {machine['python']}, {said}, "
-        f"float32; load {machine['load']} before it began."
+        f"{machine['processor']}, {machine['memory_gib']} GiB, Python {machine['python']}, float32; "
+        f"load {machine['load']} before it began. {programs}."
     )
 
 
@@ -55,9 +58,7 @@ def comparison(runs: Sequence[Run]) -> str:
         base = max((run.peak_mib for run in first.values()), default=float("nan"))
         rows.append(
             [
-                name + "".join(f" {v}" for k, v in good[0].versions.items() if k != "jax")
-                if name in ("TRL", "Tunix")
-                else name,
+                name,
                 f"{step:.3f}",
                 f"{statistics.median(ratios):.2f}{spread}" if ratios else "",
                 f"{peak:,.0f}",
