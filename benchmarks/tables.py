@@ -19,7 +19,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def heading(record: Record, title: str) -> str:
-    """The begin of a section: command, date, hardware, versions."""
+    """The begin of a section."""
     machine = record.machine
     versions: dict[str, str] = {}  # the first program of each set of versions names it
     for run in record.runs:
@@ -29,8 +29,8 @@ def heading(record: Record, title: str) -> str:
     programs = "; ".join(f"{program}: {said}" for said, program in versions.items())
     return (
         f"## {title}\n\n`{record.command}`, {record.when[:10]}; {machine['cores']} cores of "
-        f"{machine['processor']}, {machine['memory_gib']} GiB, Python {machine['python']}, float32; "
-        f"load {machine['load']} before it began. {programs}."
+        f"{machine['processor']}, {machine['memory_gib']} GiB, Python {machine['python']}, "
+        f"float32; load {machine['load']} before it began. {programs}."
     )
 
 
