@@ -19,6 +19,9 @@ check: $(VENV)/dev.stamp  ## style, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+bench: $(VENV)/dev.stamp  ## the same update by this library and by others, into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks train --against trl tunix easydel raw --rounds 3
+
 test-newest:  ## the suite on the newest Python here, with the newest JAX for it
 	@newest=$$(for p in python3.14 python3.13 python3.12 $$HOME/.pyenv/versions/3.1[234].*/bin/python; do \
 	  $$p -c 'import sys; print(sys.version_info[1], sys.executable)' 2>/dev/null; done | sort -n | tail -1 | cut -d' ' -f2); \

@@ -1,7 +1,7 @@
 """Counts the memory of a DPO step that trains a whole model, or an adapter of it.
 
-    python benchmarks/adapters.py                      # the shape of SmolLM2-135M, 4 pairs
-    python benchmarks/adapters.py --dtype bfloat16 --rank 64
+    python -m benchmarks.adapters                      # the shape of SmolLM2-135M, 4 pairs
+    python -m benchmarks.adapters --dtype bfloat16 --rank 64
 
 Nothing is allocated and no weights are read: the arrays are counted by their shapes, and the
 compiled step by what XLA says of it. Prints a table in MiB.
@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import jax
 import tyro
-from dpo_step import RandomPairs
-from dpo_step import Settings as Shape
 
 from alignax.data.pipeline import Batches
 from alignax.data.plan import make_plan
@@ -27,6 +25,8 @@ from alignax.models.transformer import Decoder
 from alignax.train import reference
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import init_state, make_step
+from benchmarks.rows import Rows
+from benchmarks.shapes import Model, Shape
 
 SMOLLM2 = DecoderConfig(
     vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64, mlp_width=1536,
@@ -95,8 +95,15 @@ def row(decoder: Decoder, arrays: Any, reach: Any, lora: LoRA | None) -> dict[st
 
 def main(settings: Settings) -> None:
     decoder = Decoder(config=SMOLLM2, dtype=settings.dtype, remat="block")
-    shape = Shape(vocab=SMOLLM2.vocab_size, prompt=settings.prompt, response=settings.response)
-    pairs = RandomPairs(shape, settings.pairs)
+    shape = Shape(
+        task="dpo",
+        groups=settings.pairs,
+        responses=2,
+        prompt=settings.prompt,
+        response=settings.response,
+        model=Model(vocab=SMOLLM2.vocab_size),
+    )
+    pairs = Rows(shape.rows(settings.pairs))
     plan = make_plan(pairs.lengths, batch_size=settings.pairs, num_steps=1)
     table = reference.TokenArrays.empty(pairs.lengths)
     arrays = next(iter(Batches(pairs, plan, numbers={"ref_logprobs": table})))

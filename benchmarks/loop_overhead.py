@@ -1,8 +1,8 @@
 """What the training loop adds to a step: data, metrics, logs, host syncs.
 
-    python benchmarks/loop_overhead.py --rounds 4
+    python -m benchmarks.loop_overhead --rounds 4
 
-The same compiled update, on the shape of `dpo_step.py`, bare (arrays ready on the device, nothing
+The same compiled update, on the shape `dpo 1:1`, bare (arrays ready on the device, nothing
 read back but the wait for its end) and in `train.loop` (Grain pipeline, transfer, metrics read
 back and written to JSON lines and TensorBoard), in turn. Prints the median step of each, and the
 median over rounds of their ratio.
@@ -18,8 +18,6 @@ from pathlib import Path
 
 import jax
 import tyro
-from dpo_step import RandomPairs, decoder
-from dpo_step import Settings as Shape
 
 from alignax.data.pipeline import Batches
 from alignax.data.plan import make_plan
@@ -31,27 +29,30 @@ from alignax.train.loop import Loop, train
 from alignax.train.metrics import MetricLog
 from alignax.train.optim import Optim, make_optimizer, schedule
 from alignax.train.step import init_state, make_step
+from benchmarks.ours import decoder
+from benchmarks.rows import Rows
+from benchmarks.shapes import SHAPES
 
 SKIPPED = 2  # first steps, which compile or fill the read-ahead
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How long. The shape is `dpo_step.py`'s."""
+    """How long. The shape is `dpo 1:1`."""
 
     rounds: int = 4
     steps: int = 12
 
 
 def main(settings: Settings) -> None:
-    shape = Shape()
-    model = decoder(shape)
-    pairs = RandomPairs(shape, shape.pairs * settings.steps)
-    plan = make_plan(pairs.lengths, batch_size=shape.pairs, num_steps=settings.steps, seed=0)
+    shape = SHAPES["dpo 1:1"]
+    model = decoder(shape.model)
+    pairs = Rows(shape.rows(shape.groups * settings.steps))
+    plan = make_plan(pairs.lengths, batch_size=shape.groups, num_steps=settings.steps, seed=0)
     optim = Optim(learning_rate=1e-4)
     optimizer = make_optimizer(optim, settings.steps, model.axes())
     model_fn = functools.partial(outputs, model, reach=plan.shape.reach)
-    once = make_plan(pairs.lengths, batch_size=shape.pairs)
+    once = make_plan(pairs.lengths, batch_size=shape.groups)
     table = reference.compute(model_fn, jax.jit(model.init)(jax.random.key(0)), pairs, once)
     step = jax.jit(make_step(DPO(), model_fn, optimizer), donate_argnums=0)
     fresh = jax.jit(lambda: init_state(model.init(jax.random.key(0)), optimizer))
@@ -72,7 +73,7 @@ def main(settings: Settings) -> None:
                     fresh(),
                     step,
                     Batches(pairs, plan, numbers={"ref_logprobs": table}),
-                    loop=Loop(batch_size=shape.pairs),
+                    loop=Loop(batch_size=shape.groups),
                     num_steps=settings.steps,
                     schedule=schedule(optim, settings.steps),
                     put=jax.device_put,

@@ -1,0 +1,1 @@
+"""Timings beside other libraries and beside the arithmetic; see benchmarks/README.md."""

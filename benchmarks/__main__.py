@@ -1,0 +1,65 @@
+"""The benchmarks as one program.
+
+    python -m benchmarks train --against trl tunix easydel raw --rounds 3
+    python -m benchmarks sample --against trl
+    python -m benchmarks scale --devices 1 2 4 8
+    python -m benchmarks sweep ...
+    python -m benchmarks environments
+
+How, and what is fair about it: benchmarks/README.md.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.peers import ENVIRONMENTS, PEERS, REQUIREMENTS, make
+from benchmarks.shapes import SHAPES
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--environments", type=Path, default=ENVIRONMENTS, metavar="DIR")
+    timed = argparse.ArgumentParser(add_help=False, parents=[shared])
+    timed.add_argument("--against", nargs="*", default=[], choices=PEERS)
+    timed.add_argument("--rounds", type=int, default=3)
+    timed.add_argument("--steps", type=int, default=2, help="timed, in each run; or drawings")
+    timed.add_argument("--warmup", type=int, default=2, help="first steps, which are not counted")
+    timed.add_argument("--tiny", action="store_true", help="a tiny model: does everything run?")
+    timed.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")
+    train = commands.add_parser("train", parents=[timed], help="the same update by every program")
+    train.add_argument("--shapes", nargs="*", choices=SHAPES, help="those alone, in every round")
+    scale = commands.add_parser("scale", parents=[timed], help="over widths and devices")
+    scale.add_argument("--devices", nargs="*", type=int, default=[1, 2, 4, 8])
+    sample = commands.add_parser("sample", parents=[timed], help="samples of many prompts")
+    sample.set_defaults(steps=1)
+    sample.add_argument("--lengths", nargs="*", choices=("equal", "mix"), default=["equal", "mix"])
+    commands.add_parser("environments", parents=[shared], help="makes the peers' environments")
+    commands.add_parser("sweep", help="see python -m benchmarks sweep --help", add_help=False)
+    return top
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["sweep"]:  # its options are its own
+        sys.argv[1:] = arguments[1:]
+        importlib.import_module("benchmarks.sweep").main()
+        return
+    options = parser().parse_args(arguments)
+    if options.command == "environments":
+        for name in REQUIREMENTS:
+            print(make(name, options.environments))
+        return
+    module = "sample" if options.command == "sample" else "train"
+    getattr(importlib.import_module(f"benchmarks.{module}"), options.command)(options, arguments)
+
+
+if __name__ == "__main__":
+    main()

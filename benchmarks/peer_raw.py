@@ -1,0 +1,104 @@
+"""A bare PyTorch loop: transformers' Llama, an AdamW, a loss of a few lines, and nothing around it.
+
+    PEER/bin/python -P benchmarks/peer_raw.py JOB.json
+
+Options of a job: `stored`, the reference's log-probabilities are computed before and not in the
+step, and `tail`, only the positions that predict a response meet the vocabulary. Without them it
+is what most write; with both, about the best that one can do without packing or shared prompts.
+"""
+
+import copy
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import transformers
+
+
+def padded(rows, options):
+    """Texts, chosen ones of all prompts first, padded on the right; mask of response tokens."""
+    texts = [
+        (row["prompt"], response)
+        for responses in zip(*(row["responses"] for row in rows), strict=True)
+        for row, response in zip(rows, responses, strict=True)
+    ]
+    longest = max(len(p) + len(r) for p, r in texts)
+    ids = torch.zeros(len(texts), longest, dtype=torch.long)
+    seen, scored = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    for i, (prompt, response) in enumerate(texts):
+        end = len(prompt) + len(response)
+        ids[i, :end] = torch.tensor(prompt + response)
+        seen[i, :end], scored[i, len(prompt) : end] = 1, True
+    tail = longest - min(len(p) for p, _ in texts) if options.get("tail") else longest - 1
+    return ids, None if seen.all() else seen, scored[:, -tail:], tail
+
+
+def logprobs(model, ids, seen, scored, tail):
+    """Of each token of the tail, 0 where it is not scored: [texts, tail]."""
+    logits = model(
+        input_ids=ids, attention_mask=seen, use_cache=False, logits_to_keep=tail + 1
+    ).logits[:, :-1]
+    target = ids[:, -tail:]
+    found = logits.gather(-1, target[..., None])[..., 0] - logits.logsumexp(-1)
+    return found * scored
+
+
+def dpo(found, scored, reference):
+    chosen, rejected = (found.sum(-1) - reference).chunk(2)
+    return -torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)).mean()
+
+
+def sft(found, scored, reference):
+    return -found.sum() / scored.sum()
+
+
+def rrhf(found, scored, reference, responses):
+    summed = found.sum(-1).view(responses, -1)  # best first
+    mean = (found.sum(-1) / scored.sum(-1)).view(responses, -1)
+    wrong = torch.relu(mean[None] - mean[:, None])  # [better, worse, prompt]
+    above = torch.ones(responses, responses).triu(1)[..., None]
+    return ((wrong * above).sum((0, 1)) - summed[0]).mean()
+
+
+def main(path):
+    job = json.loads(Path(path).read_text())
+    torch.set_num_threads(job["threads"])
+    options, task, size = job["options"], job["task"], job["groups"]
+    rows = json.loads(Path(job["rows"]).read_text())
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=job["learning_rate"], weight_decay=0.0)
+    steps = [padded(rows[i : i + size], options) for i in range(0, len(rows), size)]
+    stored, frozen = [None] * len(steps), None
+    if task == "dpo":
+        if options.get("stored"):
+            with torch.no_grad():
+                stored = [logprobs(model, *step).sum(-1) for step in steps]
+        else:
+            frozen = copy.deepcopy(model).requires_grad_(False)
+    seconds, losses = [], []
+    for step, reference in zip(steps, stored, strict=True):
+        begin = time.perf_counter()
+        if frozen is not None:
+            with torch.no_grad():
+                reference = logprobs(frozen, *step).sum(-1)
+        found, scored = logprobs(model, *step), step[2]
+        extra = {"responses": job["responses"]} if task == "rrhf" else {}
+        loss = {"dpo": dpo, "sft": sft, "rrhf": rrhf}[task](found, scored, reference, **extra)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - begin)
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    print(json.dumps({"seconds": seconds, "losses": losses, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,61 @@
+"""The samples of `sample` by transformers' `generate`, all in one batch, padded on the left.
+
+    PEER/bin/python -P benchmarks/peer_transformers.py JOB.json
+
+Each response stops at its own length, and the batch when the last has. No drawing warms it up:
+nothing is compiled.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import transformers
+
+
+def main(path):
+    job = json.loads(Path(path).read_text())
+    torch.set_num_threads(job["threads"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    model.eval()
+    prompts, limits = job["prompts"], torch.tensor(job["limits"])
+    wide, longest = max(map(len, prompts)), int(limits.max())
+    ids = torch.tensor([[0] * (wide - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (wide - len(p)) + [1] * len(p) for p in prompts])
+    ends = limits.ravel()
+
+    class AtLength(transformers.StoppingCriteria):
+        def __call__(self, input_ids, scores, **_):
+            return ends <= input_ids.shape[1] - wide
+
+    def draw(seed):
+        torch.manual_seed(seed)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                ids,
+                attention_mask=mask,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                num_return_sequences=limits.shape[1],
+                max_new_tokens=longest,
+                min_new_tokens=longest,
+                stopping_criteria=[AtLength()],
+                pad_token_id=0,
+            )
+        return time.perf_counter() - begin
+
+    seconds = [draw(seed) for seed in range(1, job["repeats"] + 1)]
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    print(json.dumps({"seconds": seconds, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

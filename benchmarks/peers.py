@@ -1,0 +1,154 @@
+"""The programs that are timed, and an environment of its own for each other library.
+
+    python -m benchmarks environments           # makes those that are missing, in .cache/peers
+
+Versions are pinned to those that the scripts were written against. An environment is complete when
+it holds the list of what is in it, `installed.txt`, which is written last.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.shapes import Shape
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = Path(".cache/peers")
+TORCH = "torch==2.13.0"  # first, so that what follows takes this one
+REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "trl": ((TORCH,), ("trl==1.16.0", "transformers==5.23.0", "peft==0.21.2")),
+    "tunix": (("google-tunix==0.1.7", "jax==0.10.2"),),
+    # Importing one of its models needs PyTorch and Pillow, which it does not ask for.
+    "easydel": ((TORCH,), ("easydel==0.3.0", "pillow==13.0.0")),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """One row of a table.
+
+    Fields:
+        name: of the row.
+        peer: what `--against` calls it; None for this library, which is always there.
+        environment: whose Python runs it; None for this one.
+        script: what it runs.
+        tasks: that it can be asked for.
+        options: that its script is given.
+        adapter: whether it trains adapters too.
+        only: the one shape that it is timed on, in the first round; None for all of its tasks.
+    """
+
+    name: str
+    peer: str | None
+    environment: str | None
+    script: str
+    tasks: tuple[str, ...]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adapter: bool = False
+    only: str | None = None
+
+    def fits(self, shape_name: str, shape: Shape) -> bool:
+        """Whether it is timed on a shape."""
+        wanted = self.only in (None, shape_name)
+        return shape.task in self.tasks and (self.adapter or not shape.adapter) and wanted
+
+    def command(self, job: Path, environments: Path) -> list[str]:
+        """The command line of one run."""
+        if self.environment is None:
+            return [sys.executable, "-m", self.script, str(job)]
+        python = environments / self.environment / "bin" / "python"
+        return [str(python), "-P", str(HERE / self.script), str(job)]
+
+
+OURS = Program(
+    name="alignax",
+    peer=None,
+    environment=None,
+    script="benchmarks.ours",
+    tasks=("dpo", "sft", "reward", "rrhf", "pro", "grpo", "remax"),
+    adapter=True,
+)
+LISTS = ("rrhf", "pro")
+
+
+def _ours(name: str, form: str) -> Program:
+    return dataclasses.replace(OURS, name=name, options={"form": form}, tasks=LISTS, adapter=False)
+
+
+def _trl(name: str, tasks: tuple[str, ...], **how: Any) -> Program:
+    return Program(
+        name=name, peer="trl", environment="trl", script="peer_trl.py", tasks=tasks, **how
+    )
+
+
+def _raw(name: str, tasks: tuple[str, ...], **options: bool) -> Program:
+    return Program(
+        name=name,
+        peer="raw",
+        environment="trl",
+        script="peer_raw.py",
+        tasks=tasks,
+        options=options,
+    )
+
+
+def _jax(name: str, peer: str, **options: int) -> Program:
+    return Program(
+        name=name,
+        peer=peer,
+        environment=peer,
+        script=f"peer_{peer}.py",
+        tasks=("dpo",),
+        options=options,
+    )
+
+
+PROGRAMS = (
+    OURS,
+    _ours("alignax, each response behind its own prompt", "concatenated"),
+    _ours("the same, and all positions meet the vocabulary", "everywhere"),
+    _trl("TRL", ("dpo", "sft", "reward", "grpo"), adapter=True),
+    _trl("TRL, its own stored reference", ("dpo",), options={"stored": True}),
+    _trl(
+        "TRL, its default of computing blocks again",
+        ("dpo",),
+        options={"checkpointing": True},
+        only="dpo 1:1",
+    ),
+    _raw("bare PyTorch loop", ("dpo", "sft", "rrhf")),
+    _raw("the same, reference stored, responses alone meet the vocabulary", ("dpo",), stored=True,
+         tail=True),
+    _raw("the same, responses alone meet the vocabulary", ("sft", "rrhf"), tail=True),
+    _jax("Tunix", "tunix"),
+    _jax("EasyDeL, head in chunks of 32", "easydel", chunk=32),
+)  # fmt: skip
+PEERS = tuple(dict.fromkeys(p.peer for p in PROGRAMS if p.peer))
+
+
+def make(name: str, environments: Path) -> Path:
+    """An environment's folder, made now where it is not complete.
+
+    Raises:
+        RuntimeError: the packages cannot be installed; its text is the installer's last line.
+    """
+    folder = environments / name
+    stamp = folder / "installed.txt"
+    if stamp.exists():
+        return folder
+    python = folder / "bin" / "python"
+    commands = [[sys.executable, "-m", "venv", str(folder)]]
+    commands += [
+        [str(python), "-m", "pip", "install", "-q", *wanted] for wanted in REQUIREMENTS[name]
+    ]
+    for command in commands:
+        print(" ".join(command), file=sys.stderr, flush=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+            raise RuntimeError(f"environment {name}: {last}")
+    freeze = [str(python), "-m", "pip", "freeze"]
+    stamp.write_text(subprocess.run(freeze, capture_output=True, text=True, check=True).stdout)
+    return folder
