@@ -12,6 +12,7 @@ import time
 
 begin = time.perf_counter()  # before the imports, which are most of it
 
+import contextlib  # noqa: E402
 import os  # noqa: E402
 import tempfile  # noqa: E402
 
@@ -49,10 +50,8 @@ def main() -> None:
     jobs.train_loop = measured
     with tempfile.TemporaryDirectory() as output:
         experiment = config.override(config.load(CONFIG), ["--output-dir", output])
-        try:
+        with contextlib.suppress(Launched):
             jobs.train(experiment, quiet=True)
-        except Launched:
-            pass
     print("seconds since the start, of wall and of processor:")
     for name, (wall, processor) in marks.items():
         print(f"{wall:7.2f} {processor:7.2f}  {name}")
