@@ -17,6 +17,7 @@ import os  # noqa: E402
 import tempfile  # noqa: E402
 
 from alignax import config, jobs  # noqa: E402
+from alignax.overrides import override  # noqa: E402
 from alignax.train import compilations  # noqa: E402
 
 CONFIG = "configs/quickstart.py"
@@ -49,7 +50,7 @@ def main() -> None:
 
     jobs.train_loop = measured
     with tempfile.TemporaryDirectory() as output:
-        experiment = config.override(config.load(CONFIG), ["--output-dir", output])
+        experiment = override(config.load(CONFIG), ["--output-dir", output])
         with contextlib.suppress(Launched):
             jobs.train(experiment, quiet=True)
     print("seconds since the start, of wall and of processor:")
