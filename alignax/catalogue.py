@@ -1,8 +1,11 @@
 """Every method by the name it has on the command line, with what it needs and its own config."""
 
+import argparse
+import dataclasses
 import inspect
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +13,8 @@ from rich import box
 from rich.table import Table
 
 import alignax
-from alignax.config import nearest
+from alignax import config
+from alignax.config import Experiment, nearest
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.data.records import COLUMNS
@@ -97,6 +101,31 @@ def entry(name: str) -> Entry:
             where="--method",
         )
     return known[bare(name)]
+
+
+def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
+    """The experiment of a method's own config, on other data and weights where they are given.
+
+    Args:
+        arguments: `--method NAME`, and `--data`, `--eval-data`, `--model` where wanted, among
+            others of the command line, which are given back.
+    """
+    parser = argparse.ArgumentParser(prog="alignax", add_help=False, allow_abbrev=False)
+    for option in ("--method", "--data", "--eval-data", "--model"):
+        parser.add_argument(option)
+    options, others = parser.parse_known_args(arguments)
+    found = entry(options.method or "")
+    made = config.load(found.config)
+    if options.model:
+        model = dataclasses.replace(made.model, model_name_or_path=options.model)
+        made = dataclasses.replace(made, model=model)
+    if options.data:
+        both = Path(options.data).is_dir() and any(Path(options.data).glob("test.*"))
+        held_out = options.eval_data or (options.data if both else None)
+        data = dataclasses.replace(made.data, train=options.data, eval=held_out)
+        stem = Path(options.data).name.split(".")[0]
+        made = dataclasses.replace(made, data=data, output_dir=f"runs/{found.name}_{stem}")
+    return made, others
 
 
 def table() -> Table:

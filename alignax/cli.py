@@ -1,6 +1,7 @@
 """The command line: `alignax COMMAND CONFIG [--setting value ...]`."""
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
@@ -14,6 +15,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
+PROFILED = 3  # updates that `train --profile` traces
+
 USAGE = """alignax COMMAND CONFIG [--setting value ...]
        alignax COMMAND --method NAME [--data FILE] [--model DIRECTORY] [--setting value ...]
 
@@ -21,6 +24,7 @@ commands:
   methods   list the methods: what each learns from, what it needs, its paper
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
             (--seeds 8 and --grid method.beta=0.05,0.1: runs side by side, as one program)
+            (--profile, or --profile STEPS: where the time of a few updates goes)
   rerun     repeat a finished run and compare every number   (alignax rerun OUTPUT_DIR)
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train);
@@ -94,51 +98,24 @@ def _run(arguments: list[str]) -> None:
             f"For example: alignax {name} configs/quickstart.py; or --method NAME.",
             where="command line",
         )
-    if "--distributed" not in rest:
-        COMMANDS[name](rest[0], rest[1:])
-        return
     from alignax.core import processes
+    from alignax.train import compilations
 
-    rest.remove("--distributed")
-    with processes.joined():
+    compilations.keep_on_disk()
+    distributed = "--distributed" in rest
+    rest = [word for word in rest if word != "--distributed"]
+    with processes.joined() if distributed else contextlib.nullcontext():
         COMMANDS[name](rest[0], rest[1:])
 
 
 def _experiment(path: str, overrides: Sequence[str]):
     """The experiment of a config; without one, of the method that the overrides name."""
-    from alignax import config
+    from alignax import catalogue, config
     from alignax.overrides import override
 
     if path:
         return override(config.load(path), overrides)
-    return override(*_of_method(overrides))
-
-
-def _of_method(arguments: Sequence[str]):
-    """The experiment of a method's default config on other data and weights; what is left over."""
-    import dataclasses
-    from pathlib import Path
-
-    from alignax import catalogue, config
-
-    parser = argparse.ArgumentParser(prog="alignax", add_help=False, allow_abbrev=False)
-    for option in ("--method", "--data", "--eval-data", "--model"):
-        parser.add_argument(option)
-    options, overrides = parser.parse_known_args(arguments)
-    entry = catalogue.entry(options.method or "")
-    experiment = config.load(entry.config)
-    if options.model:
-        model = dataclasses.replace(experiment.model, model_name_or_path=options.model)
-        experiment = dataclasses.replace(experiment, model=model)
-    if options.data:
-        both = Path(options.data).is_dir() and any(Path(options.data).glob("test.*"))
-        held_out = options.eval_data or (options.data if both else None)
-        data = dataclasses.replace(experiment.data, train=options.data, eval=held_out)
-        stem = Path(options.data).name.split(".")[0]
-        experiment = dataclasses.replace(
-            experiment, data=data, output_dir=f"runs/{entry.name}_{stem}"
-        )
-    return experiment, overrides
+    return override(*catalogue.experiment(overrides))
 
 
 def _methods() -> None:
@@ -150,16 +127,30 @@ def _methods() -> None:
 
 def _train(path: str, arguments: list[str]) -> None:
     from alignax import jobs
+    from alignax.train import compilations
 
     parser = argparse.ArgumentParser(prog="alignax train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", nargs="?", type=int, const=PROFILED)
+    tracing, arguments = parser.parse_known_args(arguments)  # a trace is no part of the run
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--grid", nargs="+", action="extend")
     options, overrides = parser.parse_known_args(arguments)
     words = [*([path] if path else []), *arguments]
     experiment = _experiment(path, overrides)
+    if tracing.profile is not None:
+        compilations.keep_apart_by_names()
     if options.seeds is None and options.grid is None:
-        jobs.train(experiment, command=words)
+        jobs.train(experiment, command=words, profile=tracing.profile)
         return
+    if tracing.profile is not None:
+        from alignax.core.errors import BadInput
+
+        raise BadInput(
+            "--profile for one run",
+            "--seeds or --grid beside it",
+            "Profile one of them; all run the same program.",
+            where="--profile",
+        )
     from alignax import members, sweep
 
     grid = members.parsed(options.grid or ())

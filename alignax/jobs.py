@@ -29,19 +29,26 @@ from alignax.saved import first_difference, to_json
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
+from alignax.train.compilations import Compilations
 from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
+from alignax.train.profile import Profile
 from alignax.train.step import DIFFERENCE, init_state, make_step
 
 
 def train(
-    experiment: Experiment, *, quiet: bool = False, command: Sequence[str] | None = None
+    experiment: Experiment,
+    *,
+    quiet: bool = False,
+    command: Sequence[str] | None = None,
+    profile: int | None = None,
 ) -> Path:
     """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
 
     Args:
         command: the words after `alignax train` that started this, for the model card.
+        profile: updates to trace, into `profile` of output_dir.
 
     Returns:
         The exported Hugging Face directory.
@@ -49,15 +56,18 @@ def train(
     check(experiment)
     quiet = quiet or not processes.is_first()
     run, output = Run(experiment, quiet), Path(experiment.output_dir)
+    tracing = None if profile is None else Profile(output / "profile", steps=profile)
     begin(run)
     num_steps = run.num_steps
     optim_lib.check(experiment.optim, num_steps)
+    if tracing is not None:
+        tracing.check(num_steps)
     plan = None if experiment.rollout else run.plan
     if plan is not None:
         run.describe_plan()
     refuse_another(output, settings(run))
 
-    with jax.set_mesh(run.mesh):
+    with jax.set_mesh(run.mesh), Compilations() as compiled:
         params = run.initial_params()
         feed = make_feed(run, params)
         evaluator = Evaluator(run, params, num_steps)
@@ -65,7 +75,7 @@ def train(
         abstract, axes, places = run.trained
         optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, axes)
         shardings = sharding.state(run.mesh, places, optimizer, abstract)
-        step = make_compiled_step(run, plan, optimizer, shardings)
+        step = make_compiled_step(run, plan, optimizer, shardings, tracing)
         with (
             Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
             MetricLog(
@@ -83,6 +93,8 @@ def train(
             params = run.initial_trained(params)
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
+            if tracing is not None:
+                tracing.check(num_steps - int(state.step))
             facts.keep(run, evaluator.count, command)
             state = train_loop(
                 state,
@@ -99,9 +111,13 @@ def train(
                 whole=run.whole,
                 check_first=check_first_step(run),
                 show=show(run),
+                timings=compiled.lap,
                 quiet=quiet,
             )
+        run.say(f"[bold]compiled[/] {compiled}")
         if processes.is_first():
+            if tracing is not None:
+                run.say(tracing.table(), f"[bold]profile[/]: {tracing.how_to_open}")
             evaluator.report(metrics.at)
         return export(run, run.policy(state.params), output / "export", step=num_steps)
 
@@ -130,7 +146,9 @@ def begin(run: Run, members: int = 1) -> None:
     run.preflight()
 
 
-def make_compiled_step(run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState) -> Any:
+def make_compiled_step(
+    run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState, profile: Profile | None
+) -> Any:
     """The update, compiled when first called; an adapter's base goes into it as an argument."""
     frozen = run.frozen
     join = None if frozen is None else run.join
@@ -139,6 +157,8 @@ def make_compiled_step(run: Run, plan: Plan | None, optimizer: Any, shardings: T
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
     )
+    if profile is not None:
+        step = profile.of(step)
     if frozen is None:
         return step
     return lambda state, *arrays: step(state, *arrays, frozen.base)

@@ -76,6 +76,7 @@ class Run(Networks):
             extra_end_ids=end_ids(self.model_dir),
         )
 
+    @functools.cache  # noqa: B019 - a run lives as long as its process
     def prepared(self, which: str, *, asked: bool = False) -> Prepared:
         """The tokenised data set: `train` or `eval`.
 

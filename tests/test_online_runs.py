@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.server import Server
 from alignax.methods import DAPO, DPO, GRPO, KTO, PPO, RAFT, RRHF, RejectionSampling
+from alignax.train.compilations import Compilations
 from alignax.train.loop import Interrupted, Loop
 from alignax.train.sharding import Mesh
 from tests.generate.servers import Running
@@ -53,10 +55,28 @@ def setup(folder, method, reward=share_of_even_ids, *, loop=None, rollout=None, 
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("grpo")
-    jobs.train(setup(folder, GRPO(num_samples=8, beta=0.0), loop={"max_steps": 10}), quiet=True)
-    return folder / "run"
+def counted(tmp_path_factory):
+    """A run of ten rounds, what was compiled for it, and the shapes of its updates' arrays."""
+    folder, shapes, make = tmp_path_factory.mktemp("grpo"), [], jobs.make_compiled_step
+
+    def making(*arguments):
+        step = make(*arguments)
+
+        def noting(state, *arrays):
+            shapes.append(tuple(x.shape for x in jax.tree.leaves(arrays)))
+            return step(state, *arrays)
+
+        return noting
+
+    with pytest.MonkeyPatch.context() as patch, Compilations() as compiled:
+        patch.setattr(jobs, "make_compiled_step", making)
+        jobs.train(setup(folder, GRPO(num_samples=8, beta=0.0), loop={"max_steps": 10}), quiet=True)
+    return folder / "run", compiled, shapes
+
+
+@pytest.fixture(scope="module")
+def learnt(counted):
+    return counted[0]
 
 
 def test_reward_rises_on_its_own_samples_and_on_held_out_prompts(learnt):
@@ -70,6 +90,14 @@ def test_reward_rises_on_its_own_samples_and_on_held_out_prompts(learnt):
 
 def test_sampler_and_trainer_agree_to_rounding_at_every_update(learnt):
     assert all(line["sampling/logp_difference"] < 1e-5 for line in updates(learnt))
+
+
+def test_rounds_compile_one_update_for_each_shape_of_the_ladder_that_they_meet(counted):
+    output, compiled, shapes = counted
+    assert len(shapes) == 10
+    assert compiled.programs["update"] == len(set(shapes)) <= 3
+    told = [line["programs_compiled"] for line in lines(output / "timings.jsonl")]
+    assert told[-2:] == [0, 0]  # nothing is new any more
 
 
 def test_samples_are_kept_as_json_lines_with_their_rewards(learnt):

@@ -116,6 +116,12 @@ def test_the_promised_files_are_there(run):
     assert all(line["tokens_per_second"] > 0 for line in lines(output / "timings.jsonl"))
 
 
+def test_an_offline_run_compiles_nothing_once_its_first_update_is_launched(run):
+    first, *others = lines(run[1] / "timings.jsonl")
+    assert first["programs_compiled"] > 0
+    assert [line["programs_compiled"] for line in others] == [0] * 5
+
+
 def test_samples_before_and_after_answer_the_same_prompts(run):
     _, output = run
     before, after = (lines(output / f"samples-{step}.jsonl") for step in (0, 6))

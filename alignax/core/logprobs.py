@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 
 
+@jax.named_scope("head")
 def token_logprobs(
     hidden: Float[Array, "n m d"],
     head: Float[Array, "v d"],

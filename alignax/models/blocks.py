@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 from jaxtyping import Array
 
@@ -34,7 +35,9 @@ class Attention(nnx.Module):
         query, key = _through(self.query_norm, self.query(x)), _through(self.key_norm, self.key(x))
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attended, kept = attend(query, key, self.value(x))
+        value = self.value(x)
+        with jax.named_scope("attention"):
+            attended, kept = attend(query, key, value)
         return self.out(attended), kept
 
 
@@ -52,10 +55,12 @@ class Block(nnx.Module):
         self.parallel = config.parallel
 
     def __call__(self, x, angles, attend: Attend):
-        attended, kept = self.attention(_through(self.attention_norm, x), angles, attend)
-        attended = _through(self.attention_out_norm, attended)
-        middle = x if self.parallel else x + attended
-        out = middle + _through(self.mlp_out_norm, self.mlp(_through(self.mlp_norm, middle)))
+        with jax.named_scope("projections"):
+            attended, kept = self.attention(_through(self.attention_norm, x), angles, attend)
+            attended = _through(self.attention_out_norm, attended)
+            middle = x if self.parallel else x + attended
+        with jax.named_scope("mlp"):
+            out = middle + _through(self.mlp_out_norm, self.mlp(_through(self.mlp_norm, middle)))
         return (out + attended if self.parallel else out), kept
 
 

@@ -216,6 +216,7 @@ class Decoder:
         logits = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
         return softcapped(logits, self.config.logits_softcap)
 
+    @jax.named_scope("head")
     def scores(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
         """Outputs of the `score` head, in float32 whatever dtype the hidden states have."""
         score = whole(params["score"])  # small: it goes to the states, and not they to it
@@ -259,8 +260,9 @@ class Decoder:
 
     def _run(self, params, tokens, position, attend):
         network = nnx.merge(self._abstract[0], params)
-        embedded = whole(network.embed[...].astype(self.dtype))[tokens]
-        x = split_rows(self._enter(params, embedded, position))
+        with jax.named_scope("embedding"):
+            embedded = whole(network.embed[...].astype(self.dtype))[tokens]
+            x = split_rows(self._enter(params, embedded, position))
         kinds = self.config.kinds
         ropes = list(dict.fromkeys(kind.rope for kind in kinds))
         angles = [self._angles(rope, position) for rope in ropes]

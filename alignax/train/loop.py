@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignax.core import processes
@@ -25,6 +27,7 @@ log = logging.getLogger("alignax")
 
 SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
 NAMES = {"rewards/accuracies": "accuracy"}
+DRAWING = "draw"  # what a profile calls the time in which the loop has no arrays for an update
 
 # (step, params) -> numbers to log
 Evaluate = Callable[[int, Params], Mapping[str, float]]
@@ -118,6 +121,7 @@ def train(
     numbers: Callable[[Mapping[str, Any]], dict[str, float]] = floats,
     check_first: Callable[[Mapping[str, float]], None] | None = None,
     show: Callable[[int, Drawn], None] | None = None,
+    timings: Callable[[], Mapping[str, float]] = dict,
     quiet: bool = False,
 ) -> TrainState:
     """Runs updates until `num_steps`, from wherever `state` and `feed` stand.
@@ -135,12 +139,15 @@ def train(
         numbers: what is logged of an update, by name, from the metrics that `step` gives.
         check_first: sees the metrics of the very first update, and raises where they are wrong.
         show: sees what was drawn for an update, where something was.
+        timings: further numbers for `timings.jsonl`, since it was last called.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
         BadInput: a loss that is not finite.
     """
     begin = int(state.step)
+    # All at once and before: asked for one by one, each would wait for the update that runs.
+    learning_rates = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)))
     every = lambda interval, i: interval is not None and i % interval == 0  # noqa: E731
 
     # --- Evaluation before: a resumed run has it in its log already.
@@ -171,7 +178,7 @@ def train(
             )
         if check_first is not None and i == 1:
             check_first(values)
-        values["learning_rate"] = float(schedule(i - 1))
+        values["learning_rate"] = float(learning_rates[i - 1])
         bar.show(i, values, seconds)
         if drawn.samples:
             metrics.samples(i, drawn.samples)
@@ -179,7 +186,7 @@ def train(
                 show(i, drawn)
         if i % loop.logging_steps == 0 or i == num_steps:
             rates = {"seconds": seconds, "seconds_fetching": fetching,
-                     "tokens_per_second": values["num_tokens"] / seconds}  # fmt: skip
+                     "tokens_per_second": values["num_tokens"] / seconds, **timings()}  # fmt: skip
             metrics.write(i, values, timings=rates)
 
     def save(i: int, state: TrainState) -> None:
@@ -195,7 +202,7 @@ def train(
         with _Bar(begin, num_steps, quiet) as bar:
             clock.lap()
             for i in range(begin + 1, num_steps + 1):
-                with clock.fetching():
+                with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
                     arrays, drawn = feed.draw(whole(state.params))
                     arrays = put(arrays)
                 state, values = step(state, *arrays)

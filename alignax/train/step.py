@@ -77,9 +77,10 @@ def make_step(
 
         gradient = jax.grad(micro, has_aux=True)
         gradients, metrics = _over_micro_batches(gradient, state.params, batch, layout, keys)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = global_norm(gradients)
+        with jax.named_scope("optimiser"):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            metrics["grad_norm"] = global_norm(gradients)
         metrics["num_prompts"], metrics["num_tokens"] = counts["prompts"], counts["tokens"]
         return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -92,7 +93,8 @@ def evaluate(
     """Sums, over the prompts that are there, of the loss and of each metric."""
     present = jnp.any(batch.valid, axis=-1)
     outputs = model(params, batch, layout)
-    losses, metrics = method.loss(outputs, batch)
+    with jax.named_scope("loss"):
+        losses, metrics = method.loss(outputs, batch)
     if batch.old_logprobs is not None:
         metrics = {**metrics, DIFFERENCE: _difference(outputs, batch)}
     total = lambda x: jnp.sum(jnp.where(present, x, 0.0))  # noqa: E731

@@ -15,8 +15,8 @@ from alignax.data.plan import make_plan
 from alignax.methods import DPO, KTO, SFT, RewardWeighted
 from alignax.models.outputs import outputs
 from alignax.train import reference, sharding
+from alignax.train.compilations import Compilations
 from alignax.train.step import count, init_state, make_step
-from tests.compilations import compilations
 from tests.models import plain
 from tests.tiny_batch import CONFIG, Table, decoder, example, model_fn, params, random_table
 
@@ -203,7 +203,7 @@ def spread_over(mesh, table):
     )
     batches, logged = Batches(table, plan, numbers=reference_of(table)), []
     state = jax.device_get(init_state(params(), optimizer))
-    with jax.set_mesh(mesh), compilations("update") as compiled:
+    with jax.set_mesh(mesh), Compilations() as compiled:
         state = jax.device_put(state, shardings)
         for batch in batches:
             state, metrics = step(state, *jax.device_put(batch, sharding.rows(mesh, leading=1)))
@@ -212,7 +212,7 @@ def spread_over(mesh, table):
                 x.sharding.is_equivalent_to(place, x.ndim)
                 for x, place in zip(*map(jax.tree.leaves, (state, shardings)), strict=True)
             )
-    assert len(compiled) == 1  # for both updates
+    assert compiled.programs["update"] == 1  # for both updates
     return jax.device_get(state), logged
 
 

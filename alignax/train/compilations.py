@@ -1,0 +1,97 @@
+"""Programs that JAX compiles: kept on disk between runs, and counted during one."""
+
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import jax
+
+# Of JAX's own events. Every program has the first, whether it was compiled or found on disk.
+COMPILED = "/jax/core/compile/backend_compile_duration"
+FOUND = "/jax/compilation_cache/cache_hits"
+
+LEAST_SECONDS = 0.2  # a program that compiles faster is not worth a file
+SHOWN_SECONDS = 0.5  # and one that takes longer is named
+
+
+def keep_on_disk() -> None:
+    """Has JAX keep the programs that it compiles, in the user's cache folder.
+
+    For a process of its own, such as the command line: JAX's settings hold for the whole process.
+    A folder given to JAX, as by JAX_COMPILATION_CACHE_DIR, stands; JAX_ENABLE_COMPILATION_CACHE=0
+    turns keeping off.
+    """
+    given = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if given is not None:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignax" / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+
+
+def keep_apart_by_names() -> None:
+    """Has JAX find a program on disk only where its operations have the same names too.
+
+    A profile goes by these names. By default JAX leaves them out when it looks, and might find a
+    program of an earlier version, with the names that operations had there.
+    """
+    jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
+
+
+class Compilations:
+    """Counts what JAX compiles while it is entered. Printable.
+
+    Example:
+        >>> with Compilations() as compiled:
+        ...     jax.jit(update)(state)
+        >>> compiled.programs["update"]
+        1
+
+    Attributes:
+        programs: how many were asked for under each function's name, found on disk or not.
+        seconds: that they took, by the same names; reading from disk is counted, tracing is not.
+        found: how many of all were found on disk.
+    """
+
+    def __init__(self) -> None:
+        self.programs: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.found = 0
+        self._before = (0, 0.0)
+
+    def __enter__(self) -> "Compilations":
+        jax.monitoring.register_event_duration_secs_listener(self._note_program)
+        jax.monitoring.register_event_listener(self._note_found)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._note_program)
+        jax.monitoring.unregister_event_listener(self._note_found)
+
+    def _note_program(self, event: str, duration_secs: float, **about: str | int) -> None:
+        if event == COMPILED:
+            name = str(about.get("fun_name")).removeprefix("jit(").removesuffix(")")
+            self.programs[name] += 1
+            self.seconds[name] += duration_secs
+
+    def _note_found(self, event: str, **_: str | int) -> None:
+        self.found += event == FOUND
+
+    def lap(self) -> dict[str, int | float]:
+        """Programs and seconds since the last call, by the names they are logged under."""
+        now = self.programs.total(), sum(self.seconds.values())
+        before, self._before = self._before, now
+        return {"programs_compiled": now[0] - before[0], "seconds_compiling": now[1] - before[1]}
+
+    def __str__(self) -> str:
+        count = self.programs.total()
+        named = ", ".join(
+            f"{name} {seconds:.1f} s" + (f" for {n}" if (n := self.programs[name]) > 1 else "")
+            for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])
+            if seconds >= SHOWN_SECONDS
+        )
+        return (
+            f"{count} program{'s' * (count != 1)} in {sum(self.seconds.values()):.1f} s "
+            f"({self.found} found on disk)" + (f": {named}" if named else "")
+        )

@@ -1,0 +1,120 @@
+"""The loop keeps the device at work: it waits for no update that it has just launched."""
+
+import jax
+import numpy as np
+import pytest
+
+from alignax.core.types import TrainState
+from alignax.data.pipeline import Drawn
+from alignax.train import loop
+from alignax.train.checkpoint import Checkpoints
+from alignax.train.metrics import MetricLog
+from alignax.train.optim import Optim, schedule
+
+STEPS = 4
+
+
+class Feed:
+    """Arrays of the host, one for each update."""
+
+    def __init__(self):
+        self.drawn = 0
+
+    def draw(self, params):
+        del params
+        self.drawn += 1
+        return (np.full(3, self.drawn, np.float32),), Drawn()
+
+    def position(self):
+        return {"drawn": self.drawn}
+
+    def restore(self, position):
+        raise AssertionError("nothing to go on from")
+
+    def keep(self, positions):
+        """There is nothing that it has stored."""
+
+
+class Unsaved(Checkpoints):
+    """Checkpoints that read no array."""
+
+    def save(self, step, state, *, position, experiment):
+        del state, position, experiment
+        self.saved = step
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A loop over updates whose results cannot be read but by `jax.device_get`, and what it did.
+
+    Their buffers are deleted: `float`, `bool`, NumPy and `block_until_ready` raise on them.
+    """
+    did, numbers = [], {}
+
+    def unreadable(name, value):
+        array = jax.device_put(np.float32(value))
+        numbers[id(array)] = (array, name, value)
+        array.delete()
+        return array
+
+    def step(state, array):
+        assert isinstance(array, jax.Array)
+        i = len([what for what in did if what.startswith("launch")]) + 1
+        did.append(f"launch {i}")
+        values = {"loss": 1.0 / i, "grad_norm": 1.0, "num_tokens": 10.0}
+        new = TrainState(unreadable("step", i), {"w": unreadable("w", i)}, ())
+        return new, {name: unreadable(f"{name} {i}", value) for name, value in values.items()}
+
+    def device_get(tree):
+        did.append("read " + numbers[id(tree["loss"])][1].removeprefix("loss "))
+        return {name: numbers[id(x)][2] for name, x in tree.items()}
+
+    monkeypatch.setattr(jax, "device_get", device_get)
+
+    def go(**changes):
+        settings = {
+            "loop": loop.Loop(batch_size=1),
+            "num_steps": STEPS,
+            "schedule": schedule(Optim(learning_rate=1.0), STEPS),
+            "put": jax.device_put,
+            "evaluate": None,
+            "experiment": {},
+            "quiet": True,
+        }
+        state = TrainState(jax.device_put(np.int32(0)), {"w": jax.device_put(np.zeros(2))}, ())
+        with (
+            Unsaved(tmp_path) as checkpoints,
+            MetricLog(tmp_path, tensorboard=False) as metrics,
+            jax.transfer_guard("disallow"),
+        ):
+            loop.train(
+                state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
+                **(settings | changes),
+            )  # fmt: skip
+        assert checkpoints.saved == STEPS
+        return did
+
+    return go
+
+
+def test_an_update_is_read_once_the_next_one_is_launched(run):
+    assert run() == [
+        *("launch 1", "launch 2", "read 1", "launch 3", "read 2", "launch 4", "read 3"),
+        "read 4",  # the last has no next one
+    ]
+
+
+def test_an_evaluation_or_a_checkpoint_reads_what_is_before_it_and_no_more(run):
+    found = run(loop=loop.Loop(batch_size=1, eval_steps=2), evaluate=lambda step, params: {})
+    assert found == [
+        *("launch 1", "launch 2", "read 1", "read 2"),
+        *("launch 3", "launch 4", "read 3", "read 4"),
+    ]
+
+
+def test_arrays_that_are_not_put_on_the_device_are_refused_by_the_guard(run):
+    """What makes the tests above claims: the guard sees a transfer that nobody asked for."""
+    double = jax.jit(lambda x: 2 * x)
+    double(jax.device_put(np.zeros(3, np.float32)))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run(put=lambda arrays: (double(*arrays),))
