@@ -22,7 +22,7 @@ from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
-from alignax.measuring import Evaluator, held_out, sampled
+from alignax.measuring import Evaluator, held_out, keep_bad, sampled
 from alignax.models import peft, pretrained
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
@@ -111,6 +111,7 @@ def train(
                 whole=run.whole,
                 check_first=check_first_step(run),
                 show=show(run),
+                keep_bad=keep_bad(run),
                 timings=compiled.lap,
                 quiet=quiet,
             )
@@ -153,7 +154,14 @@ def make_compiled_step(
     frozen = run.frozen
     join = None if frozen is None else run.join
     step = jax.jit(
-        make_step(run.method, run.model_fn(plan), optimizer, join=join, seed=run.experiment.seed),
+        make_step(
+            run.method,
+            run.model_fn(plan),
+            optimizer,
+            join=join,
+            seed=run.experiment.seed,
+            largest_norm=run.experiment.loop.largest_grad_norm,
+        ),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
     )

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,36 @@ def held_out(run: Run, params: Params) -> HeldOut | None:
         numbers=run.reference(data, run.policy(params), "held out"),
         put=run.put,
     )
+
+
+def keep_bad(run: Run) -> Callable[[int, Any], Path]:
+    """Writes out, as text, the batch of an update that was skipped."""
+
+    def keep(step: int, arrays: Any) -> Path:
+        batch = processes.fetch(arrays[0])
+        rows = []
+        for micro in range(len(batch.valid)):
+            for b in np.flatnonzero(batch.valid[micro].any(axis=1)):
+                there, mask = batch.valid[micro, b], batch.mask[micro, b]
+                ends = [np.flatnonzero(row).max(initial=-1) + 1 for row in mask]
+                responses = zip(batch.responses[micro, b], ends, strict=True)
+                prompt = batch.prompts[micro, b, : batch.prompt_lengths[micro, b]]
+                row = {
+                    "prompt": run.decode(prompt),
+                    "completions": [run.decode(ids[:end]) for ids, end in responses],
+                    "scores": batch.scores[micro, b].tolist(),
+                    "valid": there.tolist(),
+                    "tokens": [len(prompt), *map(int, mask.sum(axis=1))],
+                }
+                if batch.ref_logprobs is not None:
+                    row["ref_logps"] = batch.ref_logprobs[micro, b].sum(axis=1).tolist()
+                rows.append(json.dumps(row, ensure_ascii=False))
+        path = Path(run.experiment.output_dir) / f"bad-update-{step}.jsonl"
+        if processes.is_first():
+            path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        return path
+
+    return keep
 
 
 def sampled(run: Run) -> Sampled | None:

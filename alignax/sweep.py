@@ -255,7 +255,10 @@ def make_step_of_all(
             seed, numbers, params, opt_state, batch, layout = arrays
             own = changed(fitted, numbers)
             optimizer = optim_lib.make_optimizer(own.optim, num_steps, axes)
-            step = make_step(own.method, model, optimizer, join=join, seed=seed)
+            step = make_step(
+                own.method, model, optimizer, join=join, seed=seed,
+                largest_norm=own.loop.largest_grad_norm,
+            )  # fmt: skip
             after, metrics = step(TrainState(state.step, params, opt_state), batch, layout, frozen)
             return after.params, after.opt_state, metrics
 

@@ -9,7 +9,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,10 @@ from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import Drawn
+from alignax.train.bad_updates import BadUpdates, OnBadUpdate
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log
+from alignax.train.watchdog import Watchdog
 
 log = logging.getLogger("alignax")
 
@@ -44,6 +47,13 @@ class Loop:
         num_train_epochs: passes over the data, whole steps only; `max_steps` overrides it.
         logging_steps, eval_steps, save_steps: updates between two; None for only at the end.
         keep: checkpoints that stay on disk.
+        on_bad_update: what follows an update whose loss or gradient is not finite, or whose
+            gradient norm before clipping is above `largest_grad_norm`. It has changed nothing, and
+            its batch is written out. "stop" ends the run; "skip" goes on with the next batch;
+            "roll_back" does so from the parameters and moments of the newest checkpoint.
+        max_bad_updates: in a row, after which "skip" and "roll_back" end the run too.
+        stall_seconds: without an update, after which it is printed where every thread stands, and
+            again each time as much has passed; None for never.
     """
 
     batch_size: int = 64
@@ -54,6 +64,10 @@ class Loop:
     eval_steps: int | None = None
     save_steps: int | None = None
     keep: int = 2
+    on_bad_update: OnBadUpdate = "stop"
+    largest_grad_norm: float | None = None
+    max_bad_updates: int = 5
+    stall_seconds: int | None = 1800
 
     def num_steps(self, groups: int) -> int:
         """Updates of a run over this many groups; at least one."""
@@ -65,7 +79,7 @@ class Loop:
         """Refuses counts that are not positive."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and value <= 0:
+            if isinstance(value, int | float) and not value > 0:
                 raise BadInput(
                     "a positive number",
                     repr(value),
@@ -121,6 +135,7 @@ def train(
     numbers: Callable[[Mapping[str, Any]], dict[str, float]] = floats,
     check_first: Callable[[Mapping[str, float]], None] | None = None,
     show: Callable[[int, Drawn], None] | None = None,
+    keep_bad: Callable[[int, Any], Path] | None = None,
     timings: Callable[[], Mapping[str, float]] = dict,
     quiet: bool = False,
 ) -> TrainState:
@@ -139,11 +154,12 @@ def train(
         numbers: what is logged of an update, by name, from the metrics that `step` gives.
         check_first: sees the metrics of the very first update, and raises where they are wrong.
         show: sees what was drawn for an update, where something was.
+        keep_bad: writes out the arrays of an update that was skipped, and says where.
         timings: further numbers for `timings.jsonl`, since it was last called.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
-        BadInput: a loss that is not finite.
+        BadInput: a bad update, where `loop` says to stop.
     """
     begin = int(state.step)
     # All at once and before: asked for one by one, each would wait for the update that runs.
@@ -161,21 +177,15 @@ def train(
 
     # --- Metrics of an update are read while the next one runs, so that the device never waits.
     clock = _Clock()
-    pending: tuple[int, Mapping[str, jax.Array], Drawn] | None = None
+    pending: _Pending | None = None
+    bad = BadUpdates(loop.on_bad_update, loop.max_bad_updates, keep_bad)
 
-    def read(pending: tuple[int, Mapping[str, jax.Array], Drawn]) -> None:
-        i, arrays, drawn = pending
+    def read(pending: _Pending) -> None:
+        i, arrays, drawn = pending.step, pending.values, pending.drawn
         # One transfer for all; reading also waits for the update to end.
         values = {**numbers(jax.device_get(dict(arrays))), **drawn.metrics}
         seconds, fetching = clock.lap()
-        if not math.isfinite(values["loss"]):
-            raise BadInput(
-                "a finite loss",
-                f"{values['loss']} at step {i} (gradient norm {values['grad_norm']})",
-                "Lower optim.learning_rate, or look at the step's prompts in the data; the last "
-                "checkpoint is from before.",
-                where=f"step {i}",
-            )
+        bad.look(i, values, pending.arrays)
         if check_first is not None and i == 1:
             check_first(values)
         values["learning_rate"] = float(learning_rates[i - 1])
@@ -199,22 +209,24 @@ def train(
 
     # --- The updates.
     try:
-        with _Bar(begin, num_steps, quiet) as bar:
+        with _Bar(begin, num_steps, quiet) as bar, Watchdog(loop.stall_seconds) as watchdog:
             clock.lap()
             for i in range(begin + 1, num_steps + 1):
                 with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
                     arrays, drawn = feed.draw(whole(state.params))
                     arrays = put(arrays)
                 state, values = step(state, *arrays)
+                watchdog.update()
                 if pending is not None:
                     read(pending)
-                pending = (i, values, drawn)
+                pending = _Pending(i, values, drawn, arrays)
                 last, asked = i == num_steps, processes.asked_to_stop(i, bool(stop))
                 saving = last or asked or every(loop.save_steps, i)
                 looking = evaluate is not None and (last or every(loop.eval_steps, i))
                 if saving or looking:
                     read(pending)  # the log is complete up to what is saved
                     pending = None
+                state = bad.rolled_back(state, checkpoints)
                 if looking and evaluate is not None:
                     metrics.write(i, evaluate(i, whole(state.params)))
                 if saving:
@@ -232,6 +244,15 @@ def train(
             signal.signal(number, handler)
     settle()
     return state
+
+
+class _Pending(NamedTuple):
+    """An update that was launched and is not yet read."""
+
+    step: int
+    values: Mapping[str, jax.Array]
+    drawn: Drawn
+    arrays: Any
 
 
 class _Clock:

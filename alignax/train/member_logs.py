@@ -7,6 +7,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from alignax.train.metrics import MetricLog
+from alignax.train.step import SKIPPED
 
 COUNTS = ("num_prompts", "num_tokens")  # of an update
 
@@ -33,7 +34,10 @@ def by_member(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of an update of all members, arrays [s]; counts are summed in place of means."""
     count = len(metrics["loss"])
     found = joined([{name: float(x[i]) for name, x in metrics.items()} for i in range(count)])
-    return found | {name: float(metrics[name].sum()) for name in COUNTS}
+    found |= {name: float(metrics[name].sum()) for name in COUNTS}
+    # The loop has to do with an update that no member could make; one member's is its own matter.
+    found[SKIPPED] = float(metrics[SKIPPED].min())
+    return {n: x for n, x in found.items() if x or not n.endswith(f"/{SKIPPED}")}
 
 
 class MemberLogs:

@@ -24,6 +24,7 @@ ModelFn = Callable[[Params, Batch, Layout], Outputs]
 Join = Callable[[Params, Params, PRNGKeyArray], Params]
 Scalars = dict[str, Float[Array, ""]]
 DIFFERENCE = "sampling/logp_difference"
+SKIPPED = "skipped"
 DROPOUT = 4  # what a key is for: numbers that are left out
 
 
@@ -39,6 +40,7 @@ def make_step(
     *,
     join: Join | None = None,
     seed: int | Int[Array, ""] = 0,
+    largest_norm: float | None = None,
 ) -> Callable[..., tuple[TrainState, Scalars]]:
     """The update as a function of the state and one step's arrays, and of what is frozen.
 
@@ -50,6 +52,9 @@ def make_step(
             function of seed, update and micro-batch. Nothing else is differentiated, and what is
             frozen comes as an argument of its own, so that it is neither donated nor a constant
             of the program.
+        largest_norm: of the gradient, before clipping. An update beyond it, or whose loss or
+            gradient is not finite, leaves parameters and moments as they were: only counts go on,
+            of updates and so of the schedule, and the metric `skipped` is 1.
     """
 
     def update(
@@ -82,9 +87,22 @@ def make_step(
             params = optax.apply_updates(state.params, updates)
             metrics["grad_norm"] = global_norm(gradients)
         metrics["num_prompts"], metrics["num_tokens"] = counts["prompts"], counts["tokens"]
+        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        if largest_norm is not None:
+            good &= metrics["grad_norm"] <= largest_norm
+        metrics[SKIPPED] = 1.0 - good
+        params = learnt(lambda new, old: jnp.where(good, new, old), params, state.params)
+        opt_state = learnt(lambda new, old: jnp.where(good, new, old), opt_state, state.opt_state)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return update
+
+
+def learnt(choose: Callable[[Any, Any], Any], new: Any, old: Any) -> Any:
+    """The new tree, but what learns in it, which is all that counts nothing, as `choose` says."""
+    return jax.tree.map(
+        lambda x, y: choose(x, y) if jnp.issubdtype(x.dtype, jnp.inexact) else x, new, old
+    )
 
 
 def evaluate(
