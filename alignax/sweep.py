@@ -43,7 +43,7 @@ from alignax.train.checkpoint import Checkpoints
 from alignax.train.loop import train as train_loop
 from alignax.train.member_logs import MemberLogs, by_member, joined, split
 from alignax.train.metrics import MetricLog, as_line
-from alignax.train.step import make_step
+from alignax.train.step import SKIPPED, make_step
 
 
 def train(
@@ -154,7 +154,7 @@ def train(
         )
         last = [log.at(num_steps) for log in metrics.members]
         for i, (run, found) in enumerate(zip(runs, last, strict=True)):
-            if not math.isfinite(found["loss"]):
+            if found.get(SKIPPED):
                 lead.say(f"[yellow]diverged[/], not exported: {run.experiment.output_dir}")
                 continue
             policy = run.policy(one(state.params, i))
