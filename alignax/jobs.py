@@ -165,8 +165,7 @@ def make_compiled_step(
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
     )
-    if profile is not None:
-        step = profile.of(step)
+    step = step if profile is None else profile.of(step)
     if frozen is None:
         return step
     return lambda state, *arrays: step(state, *arrays, frozen.base)

@@ -7,9 +7,10 @@ import json
 import jax
 import pytest
 
-from alignax import jobs
+from alignax import cli, jobs
+from alignax.catalogue import configs_directory
 from alignax.core.errors import BadInput
-from alignax.train.compilations import keep_apart_by_names
+from alignax.train import compilations
 from alignax.train.loop import Loop
 from alignax.train.profile import (
     OTHER,
@@ -66,7 +67,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
     made = tiny(folder, loop=Loop(batch_size=8, max_steps=4))
     made = dataclasses.replace(made, data=dataclasses.replace(made.data, eval=None))
-    keep_apart_by_names()  # as the command line does
+    compilations.keep_apart_by_names()  # as the command line does
     try:
         jobs.train(made, quiet=True, profile=2)
     finally:
@@ -109,3 +110,26 @@ def test_a_run_too_short_to_be_warm_is_refused_before_it_begins(tmp_path):
         jobs.train(tiny(tmp_path, loop=Loop(batch_size=8, max_steps=4)), quiet=True, profile=3)
     with pytest.raises(BadInput, match="expected at least 1 step"):
         Profile(tmp_path, steps=0)
+
+
+def test_the_command_line_passes_the_number_of_updates_on_and_keeps_it_from_the_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr(compilations, "keep_apart_by_names", lambda: None)
+    monkeypatch.setattr(jobs, "train", lambda experiment, **how: asked.append(how))
+    config = str(configs_directory() / "quickstart.py")
+    for words in (["--profile"], ["--seed", "1", "--profile", "7"], []):
+        cli.main(["train", config, *words])
+    assert asked == [
+        {"command": [config], "profile": 3},
+        {"command": [config, "--seed", "1"], "profile": 7},
+        {"command": [config], "profile": None},
+    ]
+
+
+def test_runs_side_by_side_are_not_traced(monkeypatch, capsys):
+    monkeypatch.setattr(compilations, "keep_apart_by_names", lambda: None)
+    with pytest.raises(SystemExit):
+        cli.main(["train", str(configs_directory() / "quickstart.py"), "--seeds", "2", "--profile"])
+    assert "--profile: expected --profile for one run; got --seeds or --grid" in (
+        capsys.readouterr().err
+    )
