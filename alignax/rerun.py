@@ -92,7 +92,7 @@ def compare(one: Path, other: Path) -> Comparison:
             break
         lines += 1
     if first is None and len(logs[0]) != len(logs[1]):
-        first = (lines, "lines of metrics", *map(len, logs))
+        first = (lines, "lines of metrics", len(logs[0]), len(logs[1]))
     around = [_flat(files.read_json(path / facts.FILE).get("around", {})) for path in (one, other)]
     names = dict.fromkeys([*around[0], *around[1]])
     unlike = [(n, around[0].get(n), around[1].get(n)) for n in names]

@@ -19,9 +19,10 @@ class Watchdog:
 
     def update(self) -> None:
         """An update has come: the time begins anew."""
-        if self._seconds is not None:
-            # The process's own stderr: a notebook's has no file that a signal handler could use.
-            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=sys.__stderr__)
+        # The process's own: that of a notebook has no file which could be written to from outside.
+        stderr = sys.__stderr__
+        if self._seconds is not None and stderr is not None:
+            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=stderr)
 
     def __enter__(self) -> "Watchdog":
         self.update()
