@@ -73,6 +73,8 @@ def prepare(name: str) -> None:
     """Sets what JAX and libtpu read before the first device is asked for."""
     version, sizes = parse(name)
     jax.config.update("jax_platforms", "cpu")
+    # What is compiled for devices that are not there cannot be read back for them.
+    jax.config.update("jax_enable_compilation_cache", False)
     if version == "cpu":
         jax.config.update("jax_num_cpu_devices", sizes[0])
         return
