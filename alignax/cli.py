@@ -26,6 +26,8 @@ commands:
             (--seeds 8 and --grid method.beta=0.05,0.1: runs side by side, as one program)
             (--profile, or --profile STEPS: where the time of a few updates goes)
   rerun     repeat a finished run and compare every number   (alignax rerun OUTPUT_DIR)
+  plan      what an update takes on devices that are not at hand: memory, arithmetic, traffic
+            (--topology v5e:16x16, v5p:4x4x8, cpu:8; --prompt 512 --response 512 --responses 2)
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train);
             or of a model directory or hub id: its parameters, tokenizer and chat template
@@ -171,6 +173,28 @@ def _rerun(path: str, arguments: list[str]) -> None:
     found = rerun.rerun(_experiment(*words), Path(path))
     console.print(rerun.describe(found))
     if not found.same:
+        sys.exit(1)
+
+
+def _plan(path: str, arguments: list[str]) -> None:
+    from alignax import forecast, topology
+    from alignax.run import console
+
+    parser = argparse.ArgumentParser(prog="alignax plan", add_help=False, allow_abbrev=False)
+    parser.add_argument("--topology", default="")
+    for name in ("--prompt", "--response", "--responses"):
+        parser.add_argument(name, type=int)
+    options, overrides = parser.parse_known_args(arguments)
+    topology.prepare(options.topology)
+    experiment = _experiment(path, overrides)
+    sizes = (options.prompt, options.response, options.responses)
+    found = forecast.nearest_that_fits(
+        experiment,
+        topology.topology(options.topology),
+        forecast.boxes_of(experiment, *sizes),
+    )
+    console.print(*forecast.described(found), sep="\n")
+    if not found[0].fits:
         sys.exit(1)
 
 
@@ -356,6 +380,7 @@ def _score(path: str, arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
     "train": _train,
     "rerun": _rerun,
+    "plan": _plan,
     "prepare": _prepare,
     "show": _show,
     "sample": _sample,

@@ -100,8 +100,8 @@ def test_the_help_of_a_config_lists_its_settings_and_ends_well(fresh, capsys):
 REFUSED = {
     "unknown command": (
         ["trian", "{config}"],
-        "command line: expected a command: methods, train, rerun, prepare, show, sample, evaluate, "
-        "export, score; got trian. Did you mean train?",
+        "command line: expected a command: methods, train, rerun, plan, prepare, show, sample, "
+        "evaluate, export, score; got trian. Did you mean train?",
     ),
     "unknown command like none": (["zzz"], "got zzz. alignax --help explains them."),
     "no config": (["train"], "expected a config file after the command; got nothing."),

@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "alignax"
 LAYERS = [
     {"core"},
     {"methods", "models", "data"},
-    {"losses"},
+    {"losses", "topology"},
     {"generate"},
     {"train"},
     {"evaluate"},
@@ -19,7 +19,7 @@ LAYERS = [
     {"feeds", "measuring", "facts"},
     {"card"},
     {"jobs", "sample", "score", "show"},
-    {"rerun", "sweep"},
+    {"rerun", "sweep", "forecast"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

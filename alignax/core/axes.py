@@ -40,6 +40,19 @@ def split_if_even(x: T) -> T:
     return x if x.ndim == 0 or x.shape[0] % row_shards() else split_rows(x)
 
 
+def gathered_vocabulary(x: T) -> T:
+    """States that a matrix of one row a token of the vocabulary is whole but along these.
+
+    They stay split over `tensor` where it divides them. Said before a loop, it is one gather for
+    all its turns. Does nothing where no mesh is set.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.axis_names:
+        return x
+    split = HEAD_AXIS in mesh.axis_names and x.shape[0] % mesh.shape[HEAD_AXIS] == 0
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(HEAD_AXIS if split else None))
+
+
 def whole(x: T) -> T:
     """States that every device holds all of x: gathered for use, scattered again for its gradient.
 

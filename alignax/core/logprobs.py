@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from alignax.core.axes import gathered_vocabulary, row_shards, split_rows
+
 CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 
 
@@ -31,13 +33,16 @@ def token_logprobs(
         head: the output matrix.
         target: token ids in [0, v).
         softcap: c, where the logits are c * tanh(hidden @ head.T / c), as Gemma 2's are.
-        chunk_bytes: how many bytes of logits may exist at once, over all of axis n.
+        chunk_bytes: how many bytes of logits may exist at once on one device: over all of axis n,
+            or over the part of it that a device of the mesh in use has.
 
     Returns:
         One log-probability a token, at most 0.
     """
     rows, tokens = target.shape
-    chunk = max(1, min(tokens, chunk_bytes // (4 * rows * head.shape[0])))
+    shards = row_shards()
+    here = rows if rows % shards else rows // shards
+    chunk = max(1, min(tokens, chunk_bytes // (4 * here * head.shape[0])))
     chunks = -(-tokens // chunk)
     chunk = -(-tokens // chunks)  # even chunks pad the least
     padding = chunks * chunk - tokens
@@ -64,6 +69,8 @@ def _plainly_chunked(
 
 
 def _forward(softcap, hidden, head, target):
+    given, head = head, gathered_vocabulary(head)
+
     def chunk(inputs):
         hidden, target = inputs
         logits = _logits(softcap, hidden, head)
@@ -77,11 +84,15 @@ def _forward(softcap, hidden, head, target):
     else:
         logprobs, normaliser = jax.lax.map(lambda x: chunk(x)[:2], (hidden, target))
         logits = None
-    return logprobs, (hidden, head, target, normaliser, logits)
+    return logprobs, (hidden, given, target, normaliser, logits)
 
 
 def _backward(softcap, saved, gradient):
     hidden, head, target, normaliser, kept = saved
+    head = gathered_vocabulary(head)
+    # A row to a device: each sums up its own share, and they meet once, after all chunks.
+    apart = hidden.shape[1] == row_shards() > 1
+    share, terms = ((hidden.shape[1],), "ncv,ncd->nvd") if apart else ((), "ncv,ncd->vd")
 
     def chunk(head_gradient, inputs):
         hidden, target, normaliser, gradient = inputs
@@ -94,15 +105,19 @@ def _backward(softcap, saved, gradient):
         logits_gradient = logits_gradient.astype(hidden.dtype)
         product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
         hidden_gradient = product("ncv,vd->ncd", logits_gradient, head).astype(hidden.dtype)
-        head_gradient += product("ncv,ncd->vd", logits_gradient, hidden)
+        head_gradient += product(terms, logits_gradient, hidden)
         return head_gradient, hidden_gradient
 
-    zero, inputs = jnp.zeros(head.shape, jnp.float32), (hidden, target, normaliser, gradient)
+    zero, inputs = jnp.zeros((*share, *head.shape)), (hidden, target, normaliser, gradient)
+    if apart:
+        zero = split_rows(zero)
     if kept is None:
         head_gradient, hidden_gradient = jax.lax.scan(chunk, zero, inputs)
     else:
         head_gradient, hidden_gradient = chunk(zero, jax.tree.map(lambda x: x[0], inputs))
         hidden_gradient = hidden_gradient[None]
+    if apart:
+        head_gradient = jnp.sum(head_gradient, axis=0)
     return hidden_gradient, head_gradient.astype(head.dtype), None
 
 

@@ -68,8 +68,8 @@ def train_step(devices) -> dict:
     plan = make_plan(table.lengths, batch_size=16, shards=4, align=64)
     numbers = {"ref_logprobs": TokenArrays.empty(table.lengths)}
     arrays = build_step(table, plan, 0, numbers)
-    shards, scored = arrays[1].source.shape[1:]
-    chunk_bytes = 4 * shards * CHUNK * CONFIG.vocab_size
+    scored = arrays[1].source.shape[2]
+    chunk_bytes = 4 * CHUNK * CONFIG.vocab_size
     model = functools.partial(outputs, MODEL, reach=plan.shape.reach, chunk_bytes=chunk_bytes)
     optimizer = optax.sgd(0.1)
     lie = sharding.parameters(mesh, MODEL.abstract(), MODEL.axes())

@@ -1,0 +1,112 @@
+"""Devices that are not at hand: their names, what they hold and how fast they are."""
+
+import os
+import re
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from alignax.core.errors import BadInput
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """One accelerator, as its maker states it.
+
+    Fields:
+        memory: bytes. flops: a second, bfloat16. bandwidth: bytes a second from memory.
+        links: bytes a second to other chips, all links together, one way.
+    """
+
+    memory: float
+    flops: float
+    bandwidth: float
+    links: float
+
+
+# Google Cloud's pages on each TPU version, 2026-11: memory, peak, HBM bandwidth, interconnect.
+CHIPS = {
+    "v4": Chip(32 * GIB, 275e12, 1228e9, 300e9),
+    "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9),
+    "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9),
+    "v6e": Chip(32 * GIB, 918e12, 1640e9, 448e9),
+}
+
+
+class Topology(NamedTuple):
+    """Devices to compile for.
+
+    Fields:
+        name: as it was given.
+        devices: of JAX, to make a mesh of; nothing can run on them.
+        chip: what each is; None for CPUs, of which nothing is known.
+    """
+
+    name: str
+    devices: list[Any]
+    chip: Chip | None
+
+
+def parse(name: str) -> tuple[str, tuple[int, ...]]:
+    """The version and the extents of a name such as `v5e:16x16`, `v5p:4x4x8` or `cpu:8`.
+
+    Raises:
+        BadInput: any other name.
+    """
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
+    version, extents = match.groups() if match else ("", "")
+    sizes = tuple(int(x) for x in extents.split("x")) if extents else ()
+    wanted = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3, "cpu": 1}.get(version)
+    if wanted is None or len(sizes) != wanted or 0 in sizes:
+        raise BadInput(
+            "a topology such as v5e:16x16, v6e:8x8, v4:4x4x8, v5p:4x4x8 or cpu:8",
+            name or "nothing",
+            "v5e and v6e have two extents, v4 and v5p three.",
+            where="--topology",
+        )
+    return version, sizes
+
+
+def prepare(name: str) -> None:
+    """Sets what JAX and libtpu read before the first device is asked for."""
+    version, sizes = parse(name)
+    jax.config.update("jax_platforms", "cpu")
+    # What is compiled for devices that are not there cannot be read back for them.
+    jax.config.update("jax_enable_compilation_cache", False)
+    if version == "cpu":
+        jax.config.update("jax_num_cpu_devices", sizes[0])
+        return
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no server which machine this is
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs that others could hold
+
+
+def topology(name: str) -> Topology:
+    """Devices by their name; `prepare` was called before.
+
+    Raises:
+        BadInput: libtpu is not installed, or knows no such topology.
+    """
+    version, sizes = parse(name)
+    if version == "cpu":
+        return Topology(name, jax.devices("cpu")[: sizes[0]], None)
+    try:
+        # As many chips to a host as all full slices of a version have.
+        hosts = {"v5e": (2, 2, 1), "v6e": (2, 2, 1), "v4": (2, 2, 1), "v5p": (2, 2, 1)}[version]
+        made = topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=name,
+            chips_per_host_bounds=tuple(
+                min(a, b) for a, b in zip(hosts, (*sizes, 1), strict=False)
+            ),
+        )
+    except Exception as error:  # of many kinds: no libtpu, another version of it, no such slice
+        raise BadInput(
+            "a topology that libtpu compiles for",
+            f"{name}: {str(error).splitlines()[0][:200]}",
+            "pip install 'alignax[tpu]' gives libtpu, on Linux; name a slice that is offered.",
+            where="--topology",
+        ) from error
+    return Topology(name, list(made.devices), CHIPS[version])

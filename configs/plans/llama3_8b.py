@@ -1,0 +1,29 @@
+"""DPO on Llama-3 8B, to be planned for pods that are not at hand.
+
+    alignax plan configs/plans/llama3_8b.py --topology v5e:8x8
+    alignax plan configs/plans/llama3_8b.py --topology v5p:2x2x4
+
+The folder beside it holds the model's shape and no weights; give `--model.model-name-or-path` a
+directory with weights, and `data.train` pairs, to train it.
+
+Cost:    not run: docs/scaling.md has what is planned.
+Expect:  nothing is trained here.
+"""
+
+from pathlib import Path
+
+from alignax import DPO, Data, Experiment, Loop, Mesh, Model, Optim, TokenLimits
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        method=DPO(beta=0.1),
+        model=Model(
+            model_name_or_path=str(Path(__file__).with_name("llama3_8b")), dtype="bfloat16"
+        ),
+        data=Data(train="pairs.jsonl", limits=TokenLimits(max_length=1024)),
+        optim=Optim(learning_rate=5e-7),
+        loop=Loop(batch_size=64, max_steps=1000, save_steps=100),
+        mesh=Mesh(data=1, fsdp=-1),
+        output_dir="runs/llama3_8b",
+    )

@@ -1,0 +1,68 @@
+"""Traffic between devices is read from a compiled program, loops and all."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from alignax.train.collectives import Collective, collectives
+
+# As compilers print it, cut to what is read: a loop of three, a gather that TPUs start in one part
+# and end in another, a reduction whose result is cut at once, and one of a single device.
+PROGRAM = """HloModule jit_update
+%start.1 (p.0: bf16[64,32]) -> bf16[512,32] {
+  %g.1 = bf16[512,32]{1,0:T(8,128)} all-gather(%p.0), channel_id=7, replica_groups=mesh['a'=4,'b'=2] {'a'}, dimensions={0}
+}
+%done.1 (p.1: bf16[64,32]) -> bf16[512,32] {
+  %g.2 = bf16[512,32]{1,0:T(8,128)S(1)} all-gather(%p.1), channel_id=7, replica_groups=mesh['a'=4,'b'=2] {'a'}, dimensions={0}
+}
+%all-reduce-scatter.3 (p.2: f32[100]) -> f32[25] {
+  %r.1 = f32[100]{0} all-reduce(%p.2), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
+}
+%condition.1 (p.3: (s32[], f32[4])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+}
+%body.1 (p.4: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %a = bf16[512,32] fusion(%x), kind=kCustom, calls=%start.1
+  %b = bf16[512,32] fusion(%x), kind=kCustom, calls=%done.1
+  %c = f32[25] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.3
+  %d = f32[10]{0} all-reduce(%x), replica_groups={{0},{1}}, to_apply=%add
+}
+ENTRY %main (p.5: f32[4]) -> f32[4] {
+  %w = (s32[], f32[4]) while(%t), condition=%condition.1, body=%body.1, metadata={}
+  %s = (f32[6]{0}, f32[2]{0}) all-reduce(%x, %y), replica_groups={{0,1},{2,3}}, metadata={op_name="norm"}
+}
+"""  # noqa: E501
+
+
+def test_a_loop_counts_as_often_as_it_runs_and_a_gather_in_parts_once():
+    assert collectives(PROGRAM) == [
+        Collective("all-gather", 4, 512 * 32 * 2, 3, ""),
+        Collective("reduce-scatter", 4, 400, 3, ""),
+        Collective("all-reduce", 2, 8 * 4, 1, "norm"),
+    ]
+
+
+def test_what_a_ring_sends():
+    # Of 4 devices each passes on 3 quarters; twice, where all are to have what is reduced.
+    sent = [Collective(kind, 4, 400, 3, "").sent for kind in ("all-gather", "all-reduce")]
+    assert sent == [900.0, 1800.0]
+    assert Collective("collective-permute", 2, 400, 1, "").sent == 400.0
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "expected"),
+    [  # sums of 4 numbers over rows: of the rows of each device, or of all rows of its columns
+        (PartitionSpec("x"), PartitionSpec(), [("all-reduce", 4, 16)]),
+        (PartitionSpec(None, "x"), PartitionSpec("x"), []),
+    ],
+)
+def test_a_program_of_our_own_says_what_it_sends(given, wanted, expected):
+    mesh = jax.make_mesh((4,), ("x",), (AxisType.Auto,), devices=jax.devices()[:4])
+    total = jax.jit(
+        lambda x: jnp.sum(x, axis=0),
+        in_shardings=NamedSharding(mesh, given),
+        out_shardings=NamedSharding(mesh, wanted),
+    )
+    found = collectives(total.lower(jnp.ones((8, 4))).compile().as_text())
+    assert [(x.kind, x.devices, x.size) for x in found] == expected
