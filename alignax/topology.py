@@ -26,12 +26,13 @@ class Chip(NamedTuple):
     links: float
 
 
-# Google Cloud's pages on each TPU version, 2026-11: memory, peak, HBM bandwidth, interconnect.
+# From docs.cloud.google.com/tpu/docs/v5e, v5p-training and v6e, read 2026-11-25; half of what they
+# call bidirectional. The links of a v4 were found on no page: 2,400 Gbit/s are from memory.
 CHIPS = {
     "v4": Chip(32 * GIB, 275e12, 1228e9, 300e9),
     "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9),
     "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9),
-    "v6e": Chip(32 * GIB, 918e12, 1640e9, 448e9),
+    "v6e": Chip(32 * GIB, 918e12, 1638e9, 400e9),
 }
 
 
