@@ -4,6 +4,8 @@
     python -m benchmarks sample --against trl
     python -m benchmarks scale --devices 1 2 4 8
     python -m benchmarks sweep ...
+    python -m benchmarks kills --times 100
+    python -m benchmarks fuzz --inputs 100000
     python -m benchmarks environments
 
 How, and what is fair about it: benchmarks/README.md.
@@ -41,6 +43,15 @@ def parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", parents=[timed], help="samples of many prompts")
     sample.set_defaults(steps=1)
     sample.add_argument("--lengths", nargs="*", choices=("equal", "mix"), default=["equal", "mix"])
+    kills = commands.add_parser("kills", help="SIGKILL at random moments: what comes of the run")
+    kills.add_argument("--times", type=int, default=100, help="of each kind")
+    kills.add_argument("--kinds", nargs="*", default=["offline", "sampled"])
+    kills.add_argument("--pause", type=float, default=0.0, help="seconds before a file operation")
+    kills.add_argument("--seed", type=int, default=0)
+    fuzz = commands.add_parser("fuzz", help="files of strangers: read, or refused in words")
+    fuzz.add_argument("--inputs", type=int, default=100_000, help="to each parser")
+    fuzz.add_argument("--parsers", nargs="*", help="those alone")
+    fuzz.add_argument("--seed", type=int, default=0)
     commands.add_parser("environments", parents=[shared], help="makes the peers' environments")
     commands.add_parser("sweep", help="see python -m benchmarks sweep --help", add_help=False)
     return top
@@ -57,7 +68,7 @@ def main() -> None:
         for name in REQUIREMENTS:
             print(make(name, options.environments))
         return
-    module = "sample" if options.command == "sample" else "train"
+    module = options.command if options.command in ("sample", "kills", "fuzz") else "train"
     getattr(importlib.import_module(f"benchmarks.{module}"), options.command)(options, arguments)
 
 

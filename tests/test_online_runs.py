@@ -165,6 +165,7 @@ def test_a_round_is_kept_as_long_as_a_checkpoint_goes_on_from_it(rejection, tmp_
         jobs.train(broken, quiet=True)
     assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-4"]
     assert [path.name for path in folder.iterdir()] == ["round-000001.npz"]
+    (folder / ".round-000001.npz.tmp").write_bytes(b"what a kill would have left")
     jobs.train(broken, quiet=True)
     assert [path.name for path in folder.iterdir()] == ["round-000002.npz"]
     for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):

@@ -4,12 +4,11 @@ TensorFlow is not needed. What was prepared is found again by a fingerprint over
 it depends on, so a second run tokenises nothing and prints the same reports.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32
 
+from alignax.core import drafts
 from alignax.core.errors import BadInput
 from alignax.core.records import Group, LeftOut, Record
 from alignax.data.bad_rows import OnBadRow
@@ -191,6 +191,7 @@ def prepare(
     }
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
+    drafts.clear(prepared.directory.parent)
     if prepared.directory.is_dir():
         prepared.tokens.check(max_dropped_share)
         return prepared
@@ -269,28 +270,25 @@ def token_counts(examples: Sequence[Example]) -> Lengths:
 
 def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) -> None:
     """Writes beside the place and then renames, so that what is there is always whole."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=directory.parent))
-    except OSError as error:
-        raise BadInput(
-            "a folder to keep prepared data in",
-            f"{error.strerror} ({type(error).__name__})",
-            "Set data.cache_dir to a folder that can be written.",
-            where=str(directory.parent),
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            draft = stack.enter_context(drafts.draft(directory.parent))
+        except OSError as error:
+            raise BadInput(
+                "a folder to keep prepared data in",
+                f"{error.strerror} ({type(error).__name__})",
+                "Set data.cache_dir to a folder that can be written.",
+                where=str(directory.parent),
+            ) from error
+        whole = draft / directory.name
         with quiet_tfds():
-            Examples(examples, draft).download_and_prepare(download_dir=draft / "downloads")
-        shutil.rmtree(draft / "downloads", ignore_errors=True)
-        np.savez(draft / "lengths.npz", **token_counts(examples)._asdict())
-        np.save(draft / "gaps.npy", np.array([x.scores[0] - x.scores[-1] for x in examples]))
-        (draft / "notes.json").write_text(json.dumps(notes, indent=1))
-        draft.chmod(0o755)
-        draft.rename(directory)
-    except OSError:
-        # Another process may have finished the same work first; then its copy serves.
-        if not directory.is_dir():
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            Examples(examples, whole).download_and_prepare(download_dir=draft / "downloads")
+        np.savez(whole / "lengths.npz", **token_counts(examples)._asdict())
+        np.save(whole / "gaps.npy", np.array([x.scores[0] - x.scores[-1] for x in examples]))
+        (whole / "notes.json").write_text(json.dumps(notes, indent=1))
+        try:
+            whole.rename(directory)
+        except OSError:
+            # Another process may have finished the same work first; then its copy serves.
+            if not directory.is_dir():
+                raise

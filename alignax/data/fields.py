@@ -4,6 +4,7 @@ Every text is a string or a list of {role, content}. Defects raise `BadRow`, whi
 count and drop.
 """
 
+import contextlib
 import difflib
 import math
 import re
@@ -79,6 +80,16 @@ def as_string(value: Any, name: str, origin: str) -> str:
             "Write it as a string, or as a list of {role, content}.",
             where=origin,
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(
+            "not Unicode",
+            f"text in {name}",
+            f"half of a surrogate pair at character {error.start}",
+            "Write the character as UTF-8, remove the row, or set on_bad_row='drop'.",
+            where=origin,
+        ) from error
     if not value.strip():
         raise _empty(
             name, "an empty string" if not value else f"only white space {value!r}", origin
@@ -198,10 +209,11 @@ def brief(value: Any) -> str:
 
 def as_number(value: Any, name: str, origin: str) -> float:
     """A finite number."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
     reason = "not a number"
-    if isinstance(value, float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number beyond the largest float
+            if math.isfinite(value):
+                return float(value)
         reason = "not finite"
     raise BadRow(
         f"{reason}: {name.split('[')[0]}",

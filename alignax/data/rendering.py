@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from alignax.core.errors import BadInput
 from alignax.core.records import Message
 from alignax.data.bad_rows import BadRow
+from alignax.data.confined import TEMPLATES
 from alignax.data.joining import REACH
 from alignax.data.tokenizers import encode
 
@@ -60,28 +61,27 @@ class Template:
         Raises:
             BadRow: the template refuses the conversation, or fails.
         """
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [turn._asdict() for turn in turns],
-                chat_template=self.text,
-                tokenize=False,
-                add_generation_prompt=ask,
+        told = TEMPLATES.render(
+            self.text,
+            {
+                "tools": None,
+                "documents": None,
+                **self.tokenizer.special_tokens_map,
                 **self.options,
-            )
-        # Jinja's errors, with a template's own reason or the sandbox's, and those of any operation.
-        except Exception as error:
-            line = getattr(error, "lineno", None)
-            place = f" (line {line} of the template)" if line else ""
+                "messages": [turn._asdict() for turn in turns],
+                "add_generation_prompt": ask,
+            },
+        )
+        if told.text is None:
+            place = f" (line {told.line} of the template)" if told.line else ""
             raise BadRow(
                 "refused by the chat template",
                 "a conversation that the chat template accepts",
-                f"turns by {', '.join(turn.role for turn in turns)}: "
-                f"{str(error) or type(error).__name__}{place}",
+                f"turns by {', '.join(turn.role for turn in turns)}: {told.error}{place}",
                 "Mend the row, or set on_bad_row='drop'.",
                 where=origin,
-            ) from error
-        assert isinstance(text, str), "one conversation, not tokenised, is one string"
-        return text
+            )
+        return told.text
 
     @functools.cached_property
     def header(self) -> str:

@@ -24,6 +24,7 @@ from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
 from alignax.data.records import Form, detect, parse
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
+LONGEST_LINE = 64 * 2**20  # bytes, as they are after gzip, which can make much of little
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -249,7 +250,7 @@ def _json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
             number += 1
             origin = f"{label}:{number}"
             try:
-                line = lines.readline()
+                line = lines.readline(LONGEST_LINE + 1)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise BadInput(
                     "a whole gzip file",
@@ -259,6 +260,13 @@ def _json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
                 ) from error
             if not line:
                 return
+            if len(line) > LONGEST_LINE:
+                raise BadInput(
+                    f"rows of at most {LONGEST_LINE >> 20} MiB, each on a line of its own",
+                    "a longer line",
+                    "Write one JSON object a line.",
+                    where=origin,
+                )
             if line.strip():
                 yield _json_object(line, origin), origin
 
@@ -270,6 +278,9 @@ def _json_object(line: bytes, origin: str) -> Row:
         raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", origin) from error
     except json.JSONDecodeError as error:
         raise _broken_json(f"broken JSON at column {error.colno} ({error.msg})", origin) from error
+    # A number of too many digits, or lists too deep within each other.
+    except (ValueError, RecursionError) as error:
+        raise _broken_json(str(error), origin) from error
     return _object(row, origin)
 
 
@@ -293,6 +304,8 @@ def _json_list(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     except json.JSONDecodeError as error:
         got = f"broken JSON at column {error.colno} ({error.msg})"
         raise _broken_json(got, f"{label}:{error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        raise _broken_json(str(error), label) from error
     if not isinstance(rows, list):
         raise BadInput(
             "a list of objects",
@@ -308,13 +321,17 @@ def _parquet_rows(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+            for number, row in enumerate(rows, start=1):
+                yield row, f"{label}:{number}"
+    # Of its own, of the file system, and of what is no text or no number of Python's.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise BadInput(
-            "a Parquet file", str(error), "Copy or download the file again.", where=label
+            "a Parquet file",
+            str(error).partition("\n")[0],
+            "Copy or download the file again.",
+            where=f"{label}:{number}" if number else label,
         ) from error
-    with file:
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
-        for number, row in enumerate(rows, start=1):
-            yield row, f"{label}:{number}"

@@ -23,11 +23,15 @@ def read_template(path: Path, where: str = "data.chat_template") -> str:
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory."""
     try:
-        return AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError) as error:
+        # Left out, transformers asks at the terminal whether to run the code that came with it.
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        opening(tokenizer)  # some of what is wrong comes out at the first text
+        return tokenizer
+    # What is wrong with a file is told by errors of many kinds.
+    except Exception as error:
         raise BadInput(
             "a tokenizer beside the weights (tokenizer.json, tokenizer_config.json)",
-            str(error).splitlines()[0],
+            (str(error).strip() or type(error).__name__).splitlines()[0],
             "Copy it from where the model came from.",
             where=str(directory),
         ) from error
@@ -39,9 +43,17 @@ def end_ids(directory: Path) -> tuple[int, ...]:
         found = GenerationConfig.from_pretrained(directory).eos_token_id
     except OSError:
         return ()
-    if found is None:
-        return ()
-    return tuple(found) if isinstance(found, list) else (found,)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _no_end_ids(str(error).partition("\n")[0], directory) from error
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(i) is int for i in ids):
+        raise _no_end_ids(f"eos_token_id = {found!r:.200}", directory)
+    return tuple(ids)
+
+
+def _no_end_ids(got: str, directory: Path) -> BadInput:
+    expected, remedy = "whole numbers that end a response", "Fetch the file again."
+    return BadInput(expected, got, remedy, where=str(directory / "generation_config.json"))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

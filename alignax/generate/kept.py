@@ -6,6 +6,7 @@ It can be kept in a file, because it cannot be drawn again once the policy has m
 import dataclasses
 import functools
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
 from alignax.generate.rollout import Drawing
 
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, MemoryError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 # Numbers a token of a batch that are kept with its responses.
 PER_TOKEN = ("old_logprobs", "ref_logprobs", "old_values")
 
@@ -313,13 +316,18 @@ def stored(path: Path) -> list[Kept]:
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return _parts(arrays)
+    # Of the archive, of the arrays in it (one may claim any size), and where some are missing.
+    except _DAMAGED as error:
         raise BadInput(
             "the samples of the round that the checkpoint is in the middle of",
             f"{type(error).__name__}: {error}",
             "Put the file back, or delete the newest checkpoint to go on from an earlier one.",
             where=str(path),
         ) from error
+
+
+def _parts(arrays: dict[str, np.ndarray]) -> list[Kept]:
     parts = []
     while f"{len(parts)}/prompt" in arrays:
         part = {n.split("/")[1]: x for n, x in arrays.items() if n.startswith(f"{len(parts)}/")}

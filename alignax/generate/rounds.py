@@ -5,6 +5,7 @@ round cannot draw it again, because the policy has moved on; so what a round lea
 beside the checkpoint, and read when the run goes on.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from alignax.generate.rollout import Answer, Drawing, Rollout, draw, merged
 
 # (parameters, groups) -> for each group, numbers of its tokens by the name of a batch's field
 Look = Callable[[Params, Sequence[Example]], Mapping[str, list[np.ndarray]]]
+_FILE = re.compile(r"round-\d+\.npz")
 PROMPTS, ORDER = 2, 3  # what random numbers are for; the plan has 0 and 1
 
 
@@ -276,8 +278,14 @@ class Rounds:
         if "file" not in position:  # a round is over, and nothing of it is met again
             self._round += 1
             return
-        path = self._folder / position["file"]
-        parts = stored(path)
+        if not _FILE.fullmatch(position["file"]):
+            raise BadInput(
+                "the name of a round's file",
+                repr(position["file"]),
+                "The checkpoint is not one of ours: take another.",
+                where=str(self._folder),
+            )
+        parts = stored(self._folder / position["file"])
         self._kept, self._pool = parts[0], parts[1:]
         self._lay_out()
 
@@ -285,7 +293,8 @@ class Rounds:
         """Deletes the files that none of these positions names."""
         named = {position.get("file") for position in positions}
         if processes.is_first():
-            for path in self._folder.glob("round-*.npz"):
+            # With a dot, what a killed process was writing.
+            for path in [*self._folder.glob("round-*.npz"), *self._folder.glob(".round-*")]:
                 if path.name not in named:
                     path.unlink()
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ _REPLACEABLE = (
     "adapter_config.json",
     "adapter_model.safetensors",
 )
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
 _MARK = "<!-- Written by alignax; unchanged while its SHA-256 above this line is {}. -->\n"
 
 
@@ -57,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(
             "a JSON object", str(error), "Fetch or write the file again.", where=str(path)
         ) from error
@@ -159,6 +161,11 @@ def weight_files(directory: Path) -> list[Path]:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise BadInput("a weight_map", "none", "Fetch the index file again.", where=str(index))
+        for name in weight_map.values():
+            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+                remedy = "Fetch the index file again, from whom you trust."
+                expected = "names of safetensors files beside the index"
+                raise BadInput(expected, f"{name!r:.80}", remedy, where=str(index))
         files = [directory / name for name in sorted(set(weight_map.values()))]
         for file in files:
             if not file.is_file():

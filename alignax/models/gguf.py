@@ -17,6 +17,7 @@ from alignax.core.errors import BadInput
 from alignax.models import files
 from alignax.models.config import DecoderConfig, LayerKind
 from alignax.models.families import tensor_shapes, to_hugging_face
+from alignax.models.gguf_header import check_header
 from alignax.models.gguf_tokenizer import write_tokenizer
 from alignax.models.pretrained import MAX_SHARD_BYTES
 from alignax.models.rotary import LinearScaling, Rope
@@ -78,11 +79,12 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         remedy = "Install it: pip install 'alignax[gguf]'."
         raise BadInput("the package gguf", "none", remedy, where=str(path)) from error
     try:
+        check_header(path)
         reader = gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError) as error:
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+    except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         remedy = "Fetch the file again; the download was perhaps cut short."
         raise BadInput("a GGUF file", str(error) or "another", remedy, where=str(path)) from error
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
     yield metadata, {tensor.name: tensor for tensor in reader.tensors}
 
 
@@ -93,8 +95,9 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any], where: str)
         _integer(metadata, "attention.head_count", where),
         _integer(metadata, "embedding_length", where),
     )
-    head_dim = metadata.get("llama.attention.key_length", width // heads)
-    rotated = metadata.get("llama.rope.dimension_count", head_dim)
+    layers = _integer(metadata, "block_count", where)
+    head_dim = _integer(metadata, "attention.key_length", where, width // heads)
+    rotated = _integer(metadata, "rope.dimension_count", where, head_dim)
     experts = metadata.get("llama.expert_count", 0)
     scaling = metadata.get("llama.rope.scaling.type", "none")
     _require(rotated == head_dim, f"rotary positions on all {head_dim} of a head", rotated, where)
@@ -102,23 +105,29 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any], where: str)
     _require(scaling in ("none", "linear"), "rope scaling none or linear", repr(scaling), where)
     # Llama 3.1's scaling is stored as finished factors, from which its settings cannot be told.
     _require("rope_freqs.weight" not in tensors, "unscaled frequencies", "rope_freqs", where)
-    factor = _decimal(metadata.get("llama.rope.scaling.factor", 1.0))
+    _require(layers <= len(tensors), f"tensors of {layers:,} layers", f"{len(tensors)}", where)
+    embedding = tensors.get("token_embd.weight")
+    _require(
+        embedding is not None and len(embedding.shape) == 2,
+        "token_embd.weight, a matrix", "none" if embedding is None else embedding.shape, where,
+    )  # fmt: skip
+    factor = _decimal(metadata, "rope.scaling.factor", where, 1.0)
     rope = Rope(
-        theta=_decimal(metadata.get("llama.rope.freq_base", 10_000.0)),
+        theta=_decimal(metadata, "rope.freq_base", where, 10_000.0),
         scaling=LinearScaling(factor=factor) if scaling == "linear" else None,
     )
     bias = "blk.0.attn_q.bias" in tensors
     return DecoderConfig(
-        vocab_size=int(tensors["token_embd.weight"].shape[1]),
+        vocab_size=int(embedding.shape[1]),  # pyright: ignore[reportOptionalMemberAccess]
         width=width,
-        layers=_integer(metadata, "block_count", where),
+        layers=layers,
         heads=heads,
-        kv_heads=metadata.get("llama.attention.head_count_kv", heads),
+        kv_heads=_integer(metadata, "attention.head_count_kv", where, heads),
         head_dim=head_dim,
         mlp_width=_integer(metadata, "feed_forward_length", where),
         max_positions=_integer(metadata, "context_length", where),
         kinds=(LayerKind(rope=rope),),
-        norm_eps=_decimal(metadata.get("llama.attention.layer_norm_rms_epsilon", 1e-5)),
+        norm_eps=_decimal(metadata, "attention.layer_norm_rms_epsilon", where, 1e-5),
         tied="output.weight" not in tensors,
         qkv_bias=bias,
         out_bias=bias,
@@ -133,14 +142,17 @@ def _require(condition: bool, expected: str, got: Any, where: str) -> None:
         raise BadInput(expected, str(got), remedy, where=where)
 
 
-def _integer(metadata: Mapping[str, Any], key: str, where: str) -> int:
-    value = metadata.get(f"llama.{key}")
-    _require(isinstance(value, int), f"llama.{key} in the metadata", repr(value), where)
+def _integer(metadata: Mapping[str, Any], key: str, where: str, absent: int | None = None) -> int:
+    value = metadata.get(f"llama.{key}", absent)
+    good = type(value) is int and value > 0
+    _require(good, f"llama.{key}, above 0, in the metadata", repr(value), where)
     return int(value)  # pyright: ignore[reportArgumentType]
 
 
-def _decimal(value: float) -> float:
+def _decimal(metadata: Mapping[str, Any], key: str, where: str, absent: float) -> float:
     """The decimal that a float32 was written from: 1e-05, and not 9.999999747378752e-06."""
+    value = metadata.get(f"llama.{key}", absent)
+    _require(type(value) in (int, float), f"llama.{key}, a number", repr(value), where)
     return float(str(np.float32(value)))
 
 

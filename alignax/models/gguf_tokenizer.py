@@ -43,26 +43,31 @@ def write_tokenizer(directory: Path, metadata: Mapping[str, Any], where: str) ->
         BadInput: the tokenizer is of another kind.
     """
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "gpt-2")
-    if kind != "gpt2" or pre not in PRE_TOKENIZERS:
+    if kind != "gpt2" or not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         raise BadInput(
             f"a byte-level BPE tokenizer (gpt2) of the kinds {', '.join(PRE_TOKENIZERS)}",
-            f"model {kind!r}, pre-tokenizer {pre!r}",
+            f"model {kind!r:.200}, pre-tokenizer {pre!r:.200}",
             "Take these weights from a directory in the Hugging Face layout instead.",
             where=where,
         )
-    tokens = metadata["tokenizer.ggml.tokens"]
-    kinds = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
+    tokens = _list(metadata, "tokens", str, where)
+    kinds = [1] * len(tokens)
+    if "tokenizer.ggml.token_type" in metadata:
+        kinds = _list(metadata, "token_type", int, where, len(tokens))
     names = {
-        f"{role}_token": tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
+        f"{role}_token": tokens[_id(metadata, key, len(tokens), where)]
         for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
         if f"tokenizer.ggml.{key}_token_id" in metadata
     }
-    tokenizer = Tokenizer(
-        models.BPE(
+    merges = _list(metadata, "merges", str, where)
+    try:
+        model = models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
-            merges=[_pieces(merge) for merge in metadata["tokenizer.ggml.merges"]],
+            merges=[_pieces(merge) for merge in merges],
         )
-    )
+    except Exception as error:  # of the package tokenizers, which has no other kind
+        raise _wrong("merges of tokens that there are", str(error), where) from error
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[pre]()
     tokenizer.decoder = decoders.ByteLevel()
     for token, kind in zip(tokens, kinds, strict=True):
@@ -71,7 +76,8 @@ def write_tokenizer(directory: Path, metadata: Mapping[str, Any], where: str) ->
         elif kind == _USER_DEFINED:
             tokenizer.add_tokens([AddedToken(token, special=False, normalized=False)])
     if metadata.get("tokenizer.ggml.add_bos_token", False):
-        bos = (names["bos_token"], metadata["tokenizer.ggml.bos_token_id"])
+        bos_id = _id(metadata, "bos", len(tokens), where)
+        bos = (tokens[bos_id], bos_id)
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos[0]} $A", pair=f"{bos[0]} $A $B", special_tokens=[bos]
         )
@@ -84,8 +90,30 @@ def write_tokenizer(directory: Path, metadata: Mapping[str, Any], where: str) ->
     files.write_json(directory / "tokenizer_config.json", settings | names)
     files.write_json(directory / "special_tokens_map.json", names)
     template = metadata.get("tokenizer.chat_template")
-    if template is not None:
+    if isinstance(template, str):
         (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _list(
+    metadata: Mapping[str, Any], name: str, kind: type, where: str, length: int | None = None
+) -> list[Any]:
+    found = metadata.get(f"tokenizer.ggml.{name}")
+    whole = isinstance(found, list) and all(isinstance(x, kind) for x in found)
+    if not whole or (length is not None and len(found) != length):
+        expected = f"tokenizer.ggml.{name}, a list of {kind.__name__} for every token"
+        raise _wrong(expected, type(found).__name__, where)
+    return found
+
+
+def _id(metadata: Mapping[str, Any], name: str, count: int, where: str) -> int:
+    found = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if type(found) is not int or not 0 <= found < count:
+        raise _wrong(f"tokenizer.ggml.{name}_token_id below {count}", f"{found!r:.200}", where)
+    return found
+
+
+def _wrong(expected: str, got: str, where: str) -> BadInput:
+    return BadInput(expected, got, "Fetch the file again, or choose another.", where=where)
 
 
 def _pieces(merge: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ several of our layers in one matrix has no place there.
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,35 +221,48 @@ def read_settings(directory: str | Path) -> LoRA:
         found = [("peft_type", raw.get("peft_type"))]
     if begun in _MOVES_THE_BASE:
         found.append(("init_lora_weights", raw["init_lora_weights"]))
-    if set(raw.get("modules_to_save") or ()) - {"score", "classifier"}:
+    saved = raw.get("modules_to_save") or ()
+    heads = ("score", "classifier")
+    if not isinstance(saved, list | tuple) or any(name not in heads for name in saved):
         found.append(("modules_to_save", raw["modules_to_save"]))
     if found:
         name, value = found[0]
         raise BadInput(
             "an adapter of the plain kind: LoRA, rsLoRA or DoRA, of linear layers only",
-            f"{name} = {value!r}",
+            f"{name} = {value!r:.200}",
             "alignax does not compute this; merge it with PEFT, and begin from the merged model.",
             where=where,
         )
     numbers = {"r": raw.get("r"), "lora_alpha": raw.get("lora_alpha"),
                "lora_dropout": raw.get("lora_dropout") or 0.0}  # fmt: skip
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadInput(f"{name}, a number", repr(value), "Fetch the file again.", where=where)
+        # Not above what any adapter has, and so neither infinite nor NaN.
+        if type(value) not in (int, float) or not abs(value) < 2**20:
+            got = f"{value!r:.200}"
+            raise BadInput(f"{name}, a number", got, "Fetch the file again.", where=where)
+    tensors = _tensors(directory)
     settings = LoRA(
         rank=int(numbers["r"]),
         alpha=float(numbers["lora_alpha"]),
         dropout=float(numbers["lora_dropout"]),
-        targets=_targets(directory),
+        targets=_targets(tensors),
         rslora=bool(raw.get("use_rslora")),
         dora=bool(raw.get("use_dora")),
     )
     settings.check(where)
+    for name, tensor in tensors.items():
+        if name.endswith(_TENSORS["a"]) and tensor.shape[:1] != (settings.rank,):
+            raise BadInput(
+                f"{name} of rank {settings.rank}, as {CONFIG} has it",
+                f"the shape {list(tensor.shape)}",
+                "Take both files from one source.",
+                where=str(directory / WEIGHTS),
+            )
     return settings
 
 
-def _targets(directory: Path) -> tuple[str, ...]:
-    names = [name for name in _tensors(directory) if name.endswith(_TENSORS["a"])]
+def _targets(tensors: Iterable[str]) -> tuple[str, ...]:
+    names = [name for name in tensors if name.endswith(_TENSORS["a"])]
     modules = [name.removeprefix(_PREFIX).removesuffix("." + _TENSORS["a"]) for name in names]
     # Of model.layers.3.self_attn.q_proj, what comes after the number.
     return tuple(sorted({module.split(".", 3)[-1] for module in modules}))

@@ -84,10 +84,14 @@ def load(
     config, is_new = _with_head(raw, directory, num_scores)
     params: dict[str, Any] = {}
     with files.open_checkpoint(directory) as checkpoint:
-        if is_new and SCORE not in checkpoint.tensors:
+        is_new = is_new and SCORE not in checkpoint.tensors
+        if is_new:  # drawn only when the files have shown that the width is true
+            shape = (config.num_scores, config.width)
+            checkpoint.add(SCORE, np.broadcast_to(np.float32(0.0), shape))
+        _check(checkpoint, config, raw["model_type"])
+        if is_new:
             log.info("%s: a new score head, outputs: %d, seed: %d", directory, num_scores, seed)
             checkpoint.add(SCORE, np.asarray(draw_score(jax.random.key(seed), config)))
-        _check(checkpoint, config, raw["model_type"])
         for place in places(config, raw["model_type"]):
             sharding = None if shardings is None else at(shardings, place.path)
             put(params, place.path, _read(place, checkpoint, files.DTYPES[dtype], sharding))
@@ -262,6 +266,14 @@ def _with_head(
 
 def _check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> None:
     names = FAMILIES[family].names
+    layers = config.layers * (config.experts.count if config.experts else 1)
+    if layers > len(checkpoint.tensors):
+        raise BadInput(
+            f"a tensor or more for each of {layers:,} layers and experts",
+            f"{len(checkpoint.tensors):,}",
+            "The weights do not belong to this config.json; take both from one source.",
+            where=str(checkpoint.directory),
+        )
     expected = tensor_shapes(config, family)
     if names.optional and not any(name.startswith(names.optional) for name in checkpoint.tensors):
         checkpoint.rename({name.removeprefix(names.optional): name for name in expected})

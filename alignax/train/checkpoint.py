@@ -36,6 +36,7 @@ from alignax.train.integrity import RECORD, damage, read_record, write_record
 logger = logging.getLogger("alignax")
 
 _PARTIAL = ".partial"
+_NOT_ORBAX = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a record
 
 
@@ -155,6 +156,16 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
+    def tidy(self) -> None:
+        """Deletes what a killed process has left half written or not yet deleted."""
+        if self._current is None or jax.process_index() != 0:
+            return
+        try:
+            self._remove_partial()
+        except OSError as error:
+            logger.warning("could not delete what was left in %s: %s", self._dir, error)
+        self._prune(self._current)
+
     def close(self) -> None:
         """Waits, then ends the background thread. Raises as `wait` does."""
         try:
@@ -200,8 +211,16 @@ class Checkpoints:
         record = read_record(path)
         wanted = _flatten(abstract_state)
         _check_leaves(wanted, record["leaves"], path)
-        with _context():
-            leaves = ocp.load(path, wanted)
+        try:
+            with _context():
+                leaves = ocp.load(path, wanted)
+        except _NOT_ORBAX as error:  # whole by its record, which somebody else may have written
+            raise BadInput(
+                "arrays as Orbax writes them",
+                f"{type(error).__name__}: {str(error).partition(chr(10))[0]:.300}",
+                "Delete it to go on from the checkpoint before, or give another output_dir.",
+                where=str(path),
+            ) from error
         # In the order of the structure and not of the dictionary, which jax sorts.
         structure = jax.tree.structure(abstract_state)
         state = jax.tree.unflatten(structure, [leaves[name] for name in wanted])

@@ -20,11 +20,28 @@ def write_record(path: epath.Path, record: dict[str, Any]) -> None:
 
 
 def read_record(path: epath.Path) -> dict[str, Any]:
-    """What `write_record` wrote. Raises ValueError or KeyError where it has changed."""
-    record = json.loads((path / RECORD).read_bytes())
+    """What `write_record` wrote of a checkpoint, with all that a run goes on from.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it has changed, or is of somebody else.
+    """
+    try:
+        record = json.loads((path / RECORD).read_bytes())
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     crc = record.pop("crc32")
     if crc != zlib.crc32(json.dumps(record).encode()):
         raise ValueError("its checksum differs")
+    for name, (size, crc) in record["files"].items():
+        inside = not name.startswith("/") and ".." not in name.split("/")
+        if not inside or not isinstance(size, int) or not isinstance(crc, int):
+            raise ValueError(f"no file in it with a size and a checksum: {name!r:.80}")
+    for name in ("position", "experiment", "leaves"):
+        if not isinstance(record[name], dict):
+            raise TypeError(f"{name} is {type(record[name]).__name__}")
+    for shape, dtype in record["leaves"].values():
+        if not isinstance(dtype, str) or not all(isinstance(n, int) for n in shape):
+            raise TypeError(f"leaves of {shape!r:.40} and {dtype!r:.40}")
     return record
 
 

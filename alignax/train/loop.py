@@ -205,6 +205,7 @@ def train(
 
     def settle() -> None:
         checkpoints.wait()
+        checkpoints.tidy()
         feed.keep(checkpoints.positions())
 
     # --- The updates.

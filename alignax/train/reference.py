@@ -5,7 +5,6 @@ policy and reference agree to rounding while their parameters are equal.
 """
 
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from alignax.core import processes
+from alignax.core import drafts, processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params
 from alignax.data.ladder import widened
@@ -162,6 +161,7 @@ def cached(
     """
     name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     path = directory / f"ref_logprobs-{name}.npy"
+    drafts.clear(directory)
     empty = TokenArrays.empty(groups.lengths)
     values = _read(path, empty.values.shape)
     # Computing is everybody's work, so it is done unless all have found it.
@@ -170,11 +170,9 @@ def cached(
         return TokenArrays(values, empty.starts), True
     table = make()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with draft.open("wb") as file:
-            np.save(file, table.values)
-        draft.replace(path)  # whole or not at all
+        with drafts.draft(directory) as draft:
+            np.save(draft / path.name, table.values)
+            (draft / path.name).replace(path)
     except OSError as error:
         raise BadInput(
             "a cache directory that can be written",

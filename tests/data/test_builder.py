@@ -10,6 +10,7 @@ import grain
 import numpy as np
 import pytest
 
+from alignax.core import drafts
 from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Group, Preference
 from alignax.data import builder
@@ -89,6 +90,13 @@ def test_a_second_call_tokenises_nothing_and_prints_the_same(make, monkeypatch):
     assert second == first
     assert str(second) == str(first)
     assert "rows: 40; records: 40" in str(second)
+
+
+def test_what_a_killed_process_left_goes_also_where_the_data_are_there_already(make, tmp_path):
+    made = make()
+    (tmp_path / "cache" / f"{drafts.PREFIX}left").mkdir()
+    make()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [made.directory.name]
 
 
 def test_nothing_is_printed_and_tensorflow_stays_out(make, capfd):

@@ -375,6 +375,24 @@ def test_what_a_kill_left_half_written_is_skipped_and_cleared_away(tmp_path, cap
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "checkpoint-2"]
 
 
+def test_what_a_kill_left_after_the_last_save_is_cleared_away_by_the_run_that_finds_it(tmp_path):
+    """A run of 4 updates killed while it deleted the older ones: nothing is saved again."""
+    save(tmp_path, 2, 3, 4, keep=9)
+    shutil.copytree(tmp_path / "checkpoint-2", tmp_path / "checkpoint-1.partial-deleted")
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.restore(abstract(make_state(4))).step == 4
+        checkpoints.tidy()
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_who_only_looks_at_a_run_deletes_nothing_of_it(tmp_path):
+    (tmp_path / "checkpoint-1.partial").mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(make_state(1))) is None
+        checkpoints.tidy()
+    assert os.listdir(tmp_path) == ["checkpoint-1.partial"]
+
+
 def test_a_run_killed_in_its_first_save_begins_anew(tmp_path):
     (tmp_path / "checkpoint-1.partial.orbax-checkpoint-tmp").mkdir()
     assert restore(tmp_path) is None

@@ -17,6 +17,7 @@ from alignax.models.families.family import FULL, Family, Keys
 from alignax.models.stored import Stored, stored
 
 log = logging.getLogger(__name__)
+MOST = 4096  # layers, and experts of a layer: each has names of its own, made before files are read
 _PLAIN = {
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("n_embd", "n_layer", "n_head"),
@@ -91,6 +92,11 @@ def from_hugging_face(config: Mapping[str, Any], where: str) -> DecoderConfig:
     """
     family = _family(config.get("model_type"), where)
     _refuse_unsupported(config, family, where)
+    for key in ("num_hidden_layers", "n_layer", "num_experts", "num_local_experts"):
+        count = config.get(key)
+        if isinstance(count, int) and count > MOST:
+            remedy = "Compare config.json with the one that the weights were published with."
+            raise BadInput(f"{key} of at most {MOST:,}", f"{count!r:.200}", remedy, where=where)
     return family.read(Keys({**family.defaults, **config}, where))
 
 
@@ -151,16 +157,16 @@ def tensor_shapes(config: DecoderConfig, family: str) -> dict[str, tuple[int, ..
 
 
 def _family(name: Any, where: str) -> Family:
-    if name in FAMILIES:
+    if isinstance(name, str) and name in FAMILIES:
         return FAMILIES[name]
     nearest = difflib.get_close_matches(str(name), FAMILIES, n=1)
     hint = f"Did you mean {nearest[0]}? " if nearest else ""
-    if name in _NEAREST:
+    if isinstance(name, str) and name in _NEAREST:
         near, apart = _NEAREST[name]
         hint = f"The nearest is {near}, but {apart}. "
     raise BadInput(
         f"a model_type that alignax computes: {', '.join(FAMILIES)}",
-        "none" if name is None else repr(name),
+        "none" if name is None else f"{name!r:.200}",
         f"{hint}Choose a model of one of these families.",
         where=where,
     )
@@ -176,7 +182,11 @@ def _refuse_unsupported(config: Mapping[str, Any], family: Family, where: str) -
                 "alignax does not compute this; choose weights that do not ask for it.",
                 where=where,
             )
-    kinds = set(config.get("layer_types") or ())
+    types = config.get("layer_types") or ()
+    if not isinstance(types, list | tuple) or not all(isinstance(kind, str) for kind in types):
+        remedy = "Compare config.json with the one that the weights were published with."
+        raise BadInput("layer_types, a list of names", f"{types!r:.200}", remedy, where=where)
+    kinds = set(types)
     alike = "sliding_window" in family.defaults or kinds <= {FULL}
     if "layer_types" not in family.defaults and (len(kinds) > 1 or not alike):
         raise BadInput(

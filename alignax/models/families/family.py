@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -59,12 +60,15 @@ class Keys(NamedTuple):
             return absent
         if type(value) is not int or value < 0 or (value == 0 and absent != 0):
             raise self.wrong(key, "a positive whole number", value)
+        if value >= 2**31:
+            raise self.wrong(key, "a number of 32 bits", value)
         return value
 
     def number(self, key: str) -> float:
         """A positive number."""
         value = self.values.get(key)
-        if isinstance(value, int | float) and value is not True and 0 < value < math.inf:
+        number = isinstance(value, int | float) and value is not True
+        if number and 0 < value <= sys.float_info.max:
             return float(value)
         raise self.wrong(key, "a positive number", value)
 
@@ -89,13 +93,20 @@ class Keys(NamedTuple):
             **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_tanh"),
         }
         value = self.values.get(key)
-        if value in names:
+        if isinstance(value, str) and value in names:
             return names[value]
         raise self.wrong(key, f"one of {', '.join(names)}", value)
 
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """An object; an empty one where the key is missing or null."""
+        value = self.values.get(key) or {}
+        if isinstance(value, Mapping):
+            return value
+        raise self.wrong(key, "an object", value)
+
     def wrong(self, key: str, expected: str, value: Any) -> BadInput:
         """An error about one key."""
-        got = repr(value) if key in self.values else "no such key"
+        got = f"{value!r:.200}" if key in self.values else "no such key"
         return BadInput(f"{key}, {expected}", got, _COMPARE, where=self.where)
 
 
@@ -168,7 +179,8 @@ def layer_types(keys: Keys, layers: int, default: Iterable[str]) -> list[str]:
     types = keys.values.get("layer_types")
     if types is None:
         return list(default)
-    if not isinstance(types, list) or len(types) != layers or set(types) - {FULL, SLIDING}:
+    known = isinstance(types, list) and all(kind in (FULL, SLIDING) for kind in types)
+    if not known or len(types) != layers:
         expected = f"a list of {layers}, each {FULL} or {SLIDING}"
         raise keys.wrong("layer_types", expected, types)
     return types
@@ -188,6 +200,8 @@ def window_of(config: DecoderConfig) -> int | None:
 def num_labels(keys: Keys) -> int:
     """Outputs of the head, where config.json is a sequence classifier's; 0 where it is not."""
     classes = keys.values.get("architectures") or ()
+    if not isinstance(classes, list | tuple):
+        raise keys.wrong("architectures", "a list", classes)
     if not any(str(name).endswith("ForSequenceClassification") for name in classes):
         return 0
     named = keys.values.get("id2label")
@@ -207,14 +221,14 @@ def read_rope(keys: Keys, head_dim: int, layer_type: str = FULL) -> Rope:
     Args:
         layer_type: whose settings, where each kind of layer has its own.
     """
-    found = keys.values.get("rope_scaling") or keys.values.get("rope_parameters") or {}
-    rope = dict(found.get(layer_type, found))
+    found = keys.mapping("rope_scaling") or keys.mapping("rope_parameters")
+    rope = dict(Keys(found, f"{keys.where}, rotary settings").mapping(layer_type) or found)
     theta = keys.values.get("rope_theta")
     rope.setdefault("rope_theta", theta)
     rope.setdefault("partial_rotary_factor", keys.values.get("partial_rotary_factor"))
     original = keys.values.get("original_max_position_embeddings")
     rope.setdefault(
-        "original_max_position_embeddings", original or keys.values["max_position_embeddings"]
+        "original_max_position_embeddings", original or keys.values.get("max_position_embeddings")
     )
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
     partial = rope["partial_rotary_factor"] not in (None, 1)
@@ -236,7 +250,7 @@ def read_rope(keys: Keys, head_dim: int, layer_type: str = FULL) -> Rope:
     rope_keys = Keys(rope, f"{keys.where}, rotary settings")
     dims = None
     if partial:
-        dims = int(head_dim * rope_keys.number("partial_rotary_factor"))
+        dims = int(head_dim * min(rope_keys.number("partial_rotary_factor"), 2.0))
         if not 0 < dims <= head_dim or dims % 2:
             expected = f"an even number of the {head_dim} entries of a head"
             raise rope_keys.wrong("partial_rotary_factor", expected, rope["partial_rotary_factor"])

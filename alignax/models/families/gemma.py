@@ -72,7 +72,7 @@ def _read_gemma2(keys: Keys) -> DecoderConfig:
 
 def _read_gemma3(keys: Keys) -> DecoderConfig:
     every = keys.integer("sliding_window_pattern", keys.integer("_sliding_window_pattern", 6))
-    nested = keys.values.get("rope_parameters") or {}
+    nested = keys.mapping("rope_parameters")
     local = Rope(theta=keys.number("rope_local_base_freq"))
     if SLIDING in nested:
         local = read_rope(keys, 2, SLIDING)

@@ -76,7 +76,7 @@ def _read_smollm3(keys: Keys) -> DecoderConfig:
     turns = keys.values.get("no_rope_layers")  # 1 where a layer does have rotary positions
     if turns is None:
         turns = [int((i + 1) % every != 0) for i in range(layers)]
-    if not isinstance(turns, list) or len(turns) != layers or set(turns) - {0, 1}:
+    if not isinstance(turns, list) or len(turns) != layers or any(x not in (0, 1) for x in turns):
         raise keys.wrong("no_rope_layers", f"a list of {layers} zeros and ones", turns)
     window = keys.integer("sliding_window", 0) if keys.flag("use_sliding_window") else 0
     default = [SLIDING if window and not turn else FULL for turn in turns]
