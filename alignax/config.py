@@ -1,6 +1,7 @@
 """An experiment: the rooms' own settings side by side, loaded from a Python file and checked.
 
-A config is a Python file with a function `experiment()` that returns an `Experiment`.
+A config is a Python file with a function `experiment()` that returns an `Experiment`; that of a
+comparison (`alignax.compare.settings`) has a function `comparison()`.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
@@ -31,6 +32,8 @@ from alignax.models.transformer import Remat
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
+
+Settings = TypeVar("Settings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,13 +107,17 @@ class Evaluation:
     Fields:
         batch_size: groups at a time, over all devices.
         sampler: how answers to the held-out prompts are drawn.
-        num_prompts: held-out prompts that are answered, before and after; 0 for none.
+        num_prompts: held-out prompts that are answered; 0 for none.
+        prompts: a file of the prompts that are answered; None for those of data.eval.
+        answers: when they are: before and after ("ends"), or at every evaluation ("always").
         shown: of these, how many are printed, before and after side by side.
     """
 
     batch_size: int = 16
     sampler: Sampler = Sampler(max_new_tokens=64, temperature=0.7, top_p=0.95)
     num_prompts: int = 64
+    prompts: str | None = None
+    answers: Literal["ends", "always"] = "ends"
     shown: int = 3
 
 
@@ -143,7 +150,17 @@ class Experiment:
 
 def load(path: str | Path) -> Experiment:
     """Runs a config file and returns its experiment."""
-    path = Path(path)
+    return load_as(path, Experiment, example="configs/quickstart.py")
+
+
+def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings:
+    """Runs a config file and returns what its function makes.
+
+    Args:
+        kind: what that is; the function has its name in small letters.
+        example: a file that shows one.
+    """
+    path, function = Path(path), f"{kind.__name__.lower()}()"
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.py")])
         raise BadInput(
@@ -159,21 +176,22 @@ def load(path: str | Path) -> Experiment:
     sys.modules[spec.name] = module  # dataclasses of a config file look themselves up here
     with _errors_of(path):
         spec.loader.exec_module(module)
-    make = getattr(module, "experiment", None)
+    make = getattr(module, function.removesuffix("()"), None)
+    wanted = f"{'an' if kind is Experiment else 'a'} {kind.__name__}"
     if not callable(make):
         raise BadInput(
-            "a function experiment() that returns an Experiment",
+            f"a function {function} that returns {wanted}",
             "none",
-            "configs/quickstart.py shows one.",
+            f"{example} shows one.",
             where=str(path),
         )
     with _errors_of(path):
         found = make()
-    if not isinstance(found, Experiment):
+    if not isinstance(found, kind):
         raise BadInput(
-            "experiment() to return an Experiment",
+            f"{function} to return {wanted}",
             type(found).__name__,
-            "configs/quickstart.py shows one.",
+            f"{example} shows one.",
             where=str(path),
         )
     return found

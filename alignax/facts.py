@@ -55,14 +55,19 @@ def around() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("alignax", "jax", "jaxlib", "optax")},
+        "versions": versions(),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processes": jax.process_count(),
-        "git": _git(),
+        "git": git(),
     }
 
 
-def _git() -> dict[str, Any] | None:
+def versions() -> dict[str, str]:
+    """Of the packages whose arithmetic a run is."""
+    return {name: _version(name) for name in ("alignax", "jax", "jaxlib", "optax")}
+
+
+def git() -> dict[str, Any] | None:
     """Commit and number of changed files of the repository that is worked in; None in no one."""
 
     def ask(*words: str) -> str:

@@ -207,11 +207,12 @@ def nearest_that_fits(
         return first, None
     changes: list[str] = []
     for change, made in _changes(experiment, len(topology.devices)):
-        experiment, changes = made(experiment), [*changes, change]
+        changed = made(experiment)
         try:
-            found = forecast(experiment, topology, boxes, tuple(changes))
-        except BadInput:  # does not divide: no smaller step is left
+            found = forecast(changed, topology, boxes, (*changes, change))
+        except BadInput:  # does not divide: a change that cannot be is none
             continue
+        experiment, changes = changed, [*changes, change]
         if found.fits:
             return first, found
     return first, None

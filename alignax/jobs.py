@@ -5,8 +5,9 @@ does the work.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
-from alignax.core.types import Params, TrainState
-from alignax.data.plan import Plan
+from alignax.core.method import Method, scalars, with_scalars
+from alignax.core.shaping import is_zero
+from alignax.core.types import Batch, Held, Layout, Params, Scalar, TrainState, held
+from alignax.data.plan import Plan, alike
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
@@ -34,7 +37,7 @@ from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
 from alignax.train.profile import Profile
-from alignax.train.step import DIFFERENCE, init_state, make_step
+from alignax.train.step import DIFFERENCE, ModelFn, init_state, make_step
 
 
 def train(
@@ -43,10 +46,13 @@ def train(
     quiet: bool = False,
     command: Sequence[str] | None = None,
     profile: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> Path:
     """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
 
     Args:
+        seeds: of other runs of this process that differ in nothing else but numbers of the type
+            `Scalar`: all take one shape of batches, and share a compiled update.
         command: the words after `alignax train` that started this, for the model card.
         profile: updates to trace, into `profile` of output_dir.
 
@@ -62,9 +68,12 @@ def train(
     optim_lib.check(experiment.optim, num_steps)
     if tracing is not None:
         tracing.check(num_steps)
-    plan = None if experiment.rollout else run.plan
-    if plan is not None:
+    if not experiment.rollout:
+        if seeds:
+            others = (run.like(dataclasses.replace(experiment, seed=seed)) for seed in seeds)
+            run.plan = alike([run.plan, *(other.plan for other in others)])[0]
         run.describe_plan()
+    plan = None if experiment.rollout else run.plan
     refuse_another(output, settings(run))
 
     with jax.set_mesh(run.mesh), Compilations() as compiled:
@@ -85,11 +94,7 @@ def train(
                 writes=processes.is_first(),
             ) as metrics,
         ):
-            make = jax.jit(
-                lambda params: init_state(params, optimizer),
-                out_shardings=shardings,
-                donate_argnums=0,
-            )
+            make = _compiled_init(experiment.optim, num_steps, held(axes), held(shardings))
             params = run.initial_trained(params)
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
@@ -151,7 +156,18 @@ def make_compiled_step(
     run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState, profile: Profile | None
 ) -> Any:
     """The update, compiled when first called; an adapter's base goes into it as an argument."""
-    frozen = run.frozen
+    frozen, experiment = run.frozen, run.experiment
+    if frozen is None and profile is None:
+        # A number that is 0 may decide what is computed at all; the others are arguments.
+        numbers = {name: x for name, x in scalars(run.method).items() if not is_zero(x)}
+        optim = experiment.optim
+        step = _compiled_step(
+            with_scalars(run.method, dict.fromkeys(numbers, 1.0)), run.model_fn(plan),
+            dataclasses.replace(optim, learning_rate=1.0), run.num_steps,
+            experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
+            sharding.replicated(run.mesh),
+        )  # fmt: skip
+        return functools.partial(step, numbers, optim.learning_rate)
     join = None if frozen is None else run.join
     step = jax.jit(
         make_step(
@@ -169,6 +185,47 @@ def make_compiled_step(
     if frozen is None:
         return step
     return lambda state, *arrays: step(state, *arrays, frozen.base)
+
+
+# Runs of one process that differ in nothing that a program is made of share it.
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_step(
+    method: Method,
+    model: ModelFn,
+    optim: optim_lib.Optim,
+    num_steps: int,
+    largest_norm: float | None,
+    axes: Held,
+    shardings: Held,
+    whole: Any,
+) -> Any:
+    def update(
+        numbers: dict[str, Scalar],
+        learning_rate: Scalar,
+        state: TrainState,
+        batch: Batch,
+        layout: Layout,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        own = dataclasses.replace(optim, learning_rate=learning_rate)
+        optimizer = optim_lib.make_optimizer(own, num_steps, axes.tree)
+        step = make_step(with_scalars(method, numbers), model, optimizer, largest_norm=largest_norm)
+        return step(state, batch, layout)
+
+    return jax.jit(update, donate_argnums=2, out_shardings=(shardings.tree, whole))
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_init(
+    optim: optim_lib.Optim, num_steps: int, axes: Held, shardings: Held
+) -> Callable[[Params], TrainState]:
+    optimizer = optim_lib.make_optimizer(optim, num_steps, axes.tree)
+    return jax.jit(
+        lambda params: init_state(params, optimizer),
+        out_shardings=shardings.tree,
+        donate_argnums=0,
+    )
 
 
 def settings(run: Run) -> dict[str, Any]:

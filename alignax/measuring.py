@@ -70,12 +70,13 @@ def keep_bad(run: Run) -> Callable[[int, Any], Path]:
 def sampled(run: Run) -> Sampled | None:
     """Answers to held-out prompts; None where none are asked for."""
     settings, drawn = run.experiment.evaluation, run.experiment.rollout
-    if run.experiment.data.eval is None or settings.num_prompts == 0:
+    if (settings.prompts or run.experiment.data.eval) is None or settings.num_prompts == 0:
         return None
     if run.method.needs().head == "reward":
         return None
-    if drawn:
-        prompts = list(run.prompts("eval").ids[: settings.num_prompts])
+    which = "eval" if settings.prompts is None else "answered"
+    if drawn or settings.prompts is not None:
+        prompts = list(run.prompts(which).ids[: settings.num_prompts])
     else:
         own_way = type(run.method).ask is not Method.ask
         data = run.prepared("eval", asked=True) if own_way else run.eval_data
@@ -84,7 +85,7 @@ def sampled(run: Run) -> Sampled | None:
 
     def reward(ids: Sequence[Sequence[Sequence[int]]], ended: np.ndarray) -> np.ndarray:
         """NaN where a reward is masked."""
-        found = judge(run.prompts("eval"), range(len(ids)), ids, ended, drawn, run.decode_all)
+        found = judge(run.prompts(which), range(len(ids)), ids, ended, drawn, run.decode_all)
         return np.where(found[1].good.reshape(ended.shape), found[2], np.nan)
 
     return Sampled(
@@ -109,7 +110,7 @@ class Evaluator:
         self._held_out, self._sampled = held_out(run, params), sampled(run)
 
     def __call__(self, step: int, params: Params) -> dict[str, float]:
-        """Held-out metrics at every call; answers to prompts at the first and the last."""
+        """Held-out metrics at every call; answers to prompts as `evaluation.answers` says."""
         run, found = self._run, {}
         if self._held_out is not None:
             bar = run.bar(f"evaluate at step {step}")
@@ -117,7 +118,8 @@ class Evaluator:
             found |= self._held_out(
                 None if at_reference else params, method=run.method, progress=bar
             )
-        if self._sampled is not None and step in (0, self._num_steps):
+        always = run.experiment.evaluation.answers == "always"
+        if self._sampled is not None and (always or step in (0, self._num_steps)):
             reference = None if step == 0 else run.initial_policy()
             answers = self._sampled(
                 run.policy(params),
@@ -141,11 +143,12 @@ class Evaluator:
 
     def _keep(self, step: int, prompts: Sequence[np.ndarray], answers: Answers) -> None:
         with self._samples(step).open("w") as file:
-            for prompt, tokens, ended in zip(prompts, answers.tokens, answers.ended, strict=True):
+            for i, (prompt, tokens) in enumerate(zip(prompts, answers.tokens, strict=True)):
                 row = {
                     "prompt": self._run.decode(prompt),
                     "completions": [self._run.decode(t) for t in tokens],
-                    "ended": ended.tolist(),
+                    "ended": answers.ended[i].tolist(),
+                    **{name: x[i].tolist() for name, x in answers.numbers.items()},
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -16,7 +16,7 @@ from alignax.config import Experiment
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
-from alignax.core.types import Params
+from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.data.plan import Plan
 from alignax.data.sources import load_records
 from alignax.models import peft, pretrained
@@ -27,6 +27,23 @@ from alignax.models.outputs import outputs
 from alignax.models.transformer import Decoder
 from alignax.train import sharding
 from alignax.train.step import ModelFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Computed:
+    """A model as the update calls it. Equal ones share compiled programs.
+
+    Fields:
+        reach: how far back each block of a row looks, where the plan knows it.
+    """
+
+    network: Decoder | ActorCritic
+    reach: tuple[int, ...] | None = None
+
+    def __call__(self, params: Params, batch: Batch, layout: Layout) -> Outputs:
+        """The model's numbers for a batch."""
+        compute = outputs if isinstance(self.network, Decoder) else actor_critic_outputs
+        return compute(self.network, params, batch, layout, reach=self.reach)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(eq=False)
@@ -198,14 +215,11 @@ class Networks:
 
     def model_fn(self, plan: Plan | None) -> ModelFn:
         """The model as the update calls it, for batches of one plan's shape; of any, where None."""
-        reach = None if plan is None else plan.shape.reach
-        if isinstance(self.network, Decoder):
-            return functools.partial(outputs, self.network, reach=reach)
-        return functools.partial(actor_critic_outputs, self.network, reach=reach)
+        return Computed(self.network, None if plan is None else plan.shape.reach)
 
     def policy_fn(self) -> ModelFn:
         """The policy alone, for batches of any shape."""
-        return functools.partial(outputs, self.decoder)
+        return Computed(self.decoder)
 
     def put(self, arrays: Any) -> Any:
         """Takes a step's arrays, a leading axis of micro-batches before all, to the devices."""

@@ -121,18 +121,25 @@ class Run(Networks):
 
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def prompts(self, which: str) -> Prompts:
-        """The prompts that responses are sampled for: `train` or `eval`."""
+        """The prompts that responses are sampled for: `train` or `eval`, or `answered`.
+
+        The last are those of `evaluation.prompts`.
+        """
         data, settings = self.experiment.data, self.experiment.rollout
-        room = min(data.limits.max_length, self.decoder.config.max_positions)
-        room -= settings.max_new_tokens
+        if which == "answered":
+            source, split = self.experiment.evaluation.prompts, data.eval_split
+            new_tokens = self.experiment.evaluation.sampler.max_new_tokens
+        else:
+            source, split = getattr(data, which), getattr(data, f"{which}_split")
+            new_tokens = settings.max_new_tokens
+        room = min(data.limits.max_length, self.decoder.config.max_positions) - new_tokens
         if room < 1:
             raise BadInput(
-                f"data.limits.max_length above rollout.max_new_tokens ({settings.max_new_tokens})",
+                f"data.limits.max_length above rollout.max_new_tokens ({new_tokens})",
                 f"{data.limits.max_length}, of the model's {self.decoder.config.max_positions}",
                 "Raise it, or lower max_new_tokens: prompts need room too.",
                 where="data.limits.max_length",
             )
-        source = getattr(data, which)
         if source is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
         return load_prompts(
@@ -140,9 +147,9 @@ class Run(Networks):
             self.renderer,
             ask=self.method.ask,
             max_length=min(room, data.limits.max_prompt_length or room),
-            split=getattr(data, f"{which}_split"),
+            split=split,
             on_bad_row=data.on_bad_row,
-            limit=data.eval_limit if which == "eval" else None,
+            limit=None if which == "train" else data.eval_limit,
             max_dropped_share=data.max_dropped_share,
         )
 

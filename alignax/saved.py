@@ -27,7 +27,8 @@ _FREE = (
     *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
     *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir", "adapter.export"),
     *("rollout.server", "rollout.slots", "rollout.show_every"),
-    *("evaluation.sampler", "evaluation.num_prompts", "evaluation.shown"),
+    *("evaluation.sampler", "evaluation.num_prompts", "evaluation.prompts"),
+    *("evaluation.answers", "evaluation.shown"),
 )
 
 

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from alignax import run as run_module
 from alignax import sample
-from alignax.cli import COMMANDS, main
+from alignax.cli import main
+from alignax.commands import COMMANDS
 from alignax.evaluate.stats import Estimate
 from alignax.models import pretrained
 from tests.tiny_model import model_directory
@@ -101,7 +102,7 @@ REFUSED = {
     "unknown command": (
         ["trian", "{config}"],
         "command line: expected a command: methods, train, rerun, plan, prepare, show, sample, "
-        "evaluate, export, score; got trian. Did you mean train?",
+        "evaluate, export, score, compare, report; got trian. Did you mean train?",
     ),
     "unknown command like none": (["zzz"], "got zzz. alignax --help explains them."),
     "no config": (["train"], "expected a config file after the command; got nothing."),

@@ -6,11 +6,14 @@ import pathlib
 import pytest
 
 from alignax import config, jobs
+from alignax.compare import cells, settings
+from alignax.methods import ALL
 from alignax.train.sharding import Mesh
 from tests.tiny_model import model_directory, write_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+COMPARISONS = [ROOT / "configs" / "compare_tiny.py"]
+CONFIGS = sorted(set((ROOT / "configs").glob("*.py")) - set(COMPARISONS))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -51,8 +54,27 @@ def test_a_config_loads_and_runs_two_steps(path, tmp_path):
     assert len(lines) == 4  # before, two steps, after
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_every_run_of_a_comparison_passes_its_check(path, tmp_path):
+    comparison = settings.load(path)
+    model_directory(cells.proxy(tmp_path), num_scores=1)
+    for cell in cells.tuning(comparison):
+        config.check(cells.experiment(comparison, cell, tmp_path))
+    chosen = {entry.name: 0 for entry in comparison.entries if entry.like is None}
+    steps = {entry.name: 40 for entry in comparison.entries}
+    names = {cell.entry for cell in cells.final(comparison, chosen, steps)}
+    assert names == {entry.name for entry in comparison.entries}
+
+
+def test_the_tiny_comparison_has_every_method_that_trains_a_policy():
+    comparison = settings.load(COMPARISONS[0])
+    kinds = {type(entry.method) for entry in comparison.entries}
+    assert {m for m in ALL if m().needs().head != "reward"} == kinds
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *COMPARISONS], ids=lambda path: path.stem)
 def test_a_config_says_what_it_costs_and_what_to_expect(path):
     words = path.read_text().split('"""')[1]
-    for part in (f"alignax train configs/{path.name}", "Cost:", "Expect:"):
+    command = "compare" if path in COMPARISONS else "train"
+    for part in (f"alignax {command} configs/{path.name}", "Cost:", "Expect:"):
         assert part in words

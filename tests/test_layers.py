@@ -20,6 +20,8 @@ LAYERS = [
     {"card"},
     {"jobs", "sample", "score", "show"},
     {"rerun", "sweep", "forecast"},
+    {"compare"},
+    {"commands"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

@@ -21,6 +21,7 @@ from alignax.models import pretrained
 from alignax.models.transformer import Decoder
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
+from tests.compare.small import SMALL
 from tests.tiny_model import experiment, model_directory, write_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -277,3 +278,19 @@ def test_losses_table_is_what_the_docstrings_say():
     signatures = {name: inspect.signature(getattr(losses, name)) for name in losses.__all__}
     taking = {name for name, found in signatures.items() if "logprobs" in found.parameters}
     assert set(rows) == (taking - elsewhere) | {"bradley_terry", "plackett_luce"}
+
+
+COMPARE_PROBE = """
+import json
+print(json.dumps(gains))
+"""
+
+
+def test_compare_runs_a_slice_shows_its_page_and_checks_it_by_hand(tmp_path):
+    """On two updates; the intervals' own check says that two seeds are too few."""
+    path = tmp_path / "small.py"
+    path.write_text(SMALL)
+    values = {"ENTRIES": ["dpo", "grpo"], "SEEDS": 2, "CONFIG": str(path), "OUTPUT": "out"}
+    gains = json.loads(execute(COLAB / "compare.ipynb", tmp_path, COMPARE_PROBE, values))
+    assert set(gains) == {"dpo", "grpo"}
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -28,7 +28,7 @@ def disk(tmp_path) -> Iterator[pathlib.Path]:
     place.mkdir()
     mount(place)
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def made(folder: pathlib.Path, **changes):

@@ -15,8 +15,9 @@ from alignax import jobs
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
 from alignax.data.tokenise import TokenLimits
-from alignax.methods import SFT
+from alignax.methods import DPO, SFT
 from alignax.models import pretrained
+from alignax.train.compilations import Compilations
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
@@ -325,3 +326,27 @@ def test_a_run_goes_on_on_another_mesh_and_with_other_micro_batches_as_it_would_
     for one, two in zip(updates(tmp_path / "whole"), updates(tmp_path / "broken"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["logps/chosen"] == pytest.approx(one["logps/chosen"], rel=1e-5)
+
+
+def test_runs_of_one_process_share_their_update_but_for_numbers_that_are_zero(tmp_path):
+    """Two strengths and rates are one program; a term that is left out makes another."""
+
+    def compiled(name, rate, **numbers):
+        experiment = tiny(
+            tmp_path,
+            method=DPO(**numbers),
+            mesh=ONE,
+            optim=Optim(learning_rate=rate),
+            loop=Loop(batch_size=8, max_steps=2),
+            evaluation=Evaluation(num_prompts=0),
+            output_dir=str(tmp_path / name),
+        )
+        with Compilations() as found:
+            jobs.train(experiment, quiet=True)
+        return found.programs["update"]
+
+    jobs._compiled_step.cache_clear()
+    assert compiled("one", 1e-2, beta=0.5) == 1
+    assert compiled("two", 3e-3, beta=0.1) == 0
+    assert compiled("three", 3e-3, beta=0.1, label_smoothing=0.1) == 1
+    assert compiled("four", 1e-2, beta=0.2, label_smoothing=0.2) == 0

@@ -9,6 +9,7 @@ rebuilds them without running shape checks.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, Real
 
 Scalar = float | Float[Array, ""]
@@ -109,3 +110,21 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: Params
     opt_state: Any
+
+
+class Held(NamedTuple):
+    """A pytree that is equal to others by what it holds, and so can be a key; by `held`."""
+
+    leaves: tuple[Any, ...]
+    structure: Any
+
+    @property
+    def tree(self) -> Any:
+        """The pytree itself."""
+        return jax.tree.unflatten(self.structure, self.leaves)
+
+
+def held(tree: Any) -> Held:
+    """A pytree, whose leaves can be compared, as a key."""
+    leaves, structure = jax.tree.flatten(tree)
+    return Held(tuple(leaves), structure)

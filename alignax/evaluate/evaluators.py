@@ -5,6 +5,7 @@ has an interval.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -95,10 +96,16 @@ class HeldOut:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Sampled responses to a set of prompts, one list of token ids for each prompt and sample."""
+    """Sampled responses to a set of prompts, one list of token ids for each prompt and sample.
+
+    Fields:
+        numbers: of each response by name, [n, k]: `length`, and where they are known `kl` (its
+            log-ratio of policy to reference, in nats) and `reward`.
+    """
 
     tokens: list[list[list[int]]]
     ended: np.ndarray
+    numbers: dict[str, np.ndarray]
     estimates: dict[str, Estimate]
 
 
@@ -130,12 +137,7 @@ class Sampled:
                         slots=max(self.batch_size, self.sampler.num_samples),
                         weights=self.weights)  # fmt: skip
 
-        @jax.jit
-        def score(params: Params, prompts: Any, lengths: Any, tokens: Any, mask: Any) -> Any:
-            return score_responses(self.model, params, prompts, lengths, tokens, mask)
-
         object.__setattr__(self, "_engine", engine)
-        object.__setattr__(self, "_score", score)
 
     def __call__(
         self,
@@ -172,6 +174,7 @@ class Sampled:
         return Answers(
             tokens=texts,
             ended=drawn.ended,
+            numbers={n.removeprefix("sampled/"): x for n, x in columns.items() if "ended" not in n},
             estimates={
                 f"eval_{n}": estimate(
                     _means(x), share=n.endswith(SHARES) and self.sampler.num_samples == 1
@@ -195,10 +198,13 @@ class Sampled:
             sizes = np.array([len(self.prompts[n]) for n in chosen], np.int32)
             tokens = drawn.tokens[chosen]
             mask = np.arange(tokens.shape[2]) < drawn.lengths[chosen][..., None]
-            ref = self._score(reference, padded, sizes, tokens, mask)  # type: ignore[attr-defined]
+            ref = _score(self.model, reference, padded, sizes, tokens, mask)
             ratio = np.where(mask, drawn.logprobs[chosen] - processes.fetch(ref), 0.0).sum(axis=-1)
             found.append(ratio[part < count])
         return np.concatenate(found)
+
+
+_score = functools.partial(jax.jit, static_argnums=0)(score_responses)
 
 
 def _means(x: np.ndarray) -> np.ndarray:

@@ -106,32 +106,54 @@ class Engine:
                     where=f"prompt {i}",
                 )
 
-    # Compiled once for each shape, and shared by all calls.
-
     @functools.cached_property
     def _unstack(self) -> Any:
+        if self.weights is None:
+            return functools.partial(_unstack, self.model)
         return jax.jit(self.model.unstack, out_shardings=self.weights)
 
-    @functools.cached_property
-    def _start(self) -> Any:
-        """Prompts to slots: [b, p] to b * k / width of them."""
 
-        def run(params, key, prompts, lengths, ids, places, width):
-            state = start(self.model, params, key, prompts, lengths, ids, sampler=self.sampler,
-                          places=places)  # fmt: skip
-            return slots_lib.split(state, width)
+# Compiled once for each model, sampler and shape, and shared by all engines of a process.
 
-        return jax.jit(run, static_argnums=(5, 6))
 
-    @functools.cached_property
-    def _advance(self) -> Any:
-        def run(weights, state, greedy, steps, until):
-            end_ids = jnp.asarray(self.end_ids, jnp.int32)
-            greedy = greedy if self.sampler.greedy_first else None
-            return advance(self.model, weights, state, end_ids, steps, until,
-                           sampler=self.sampler, greedy=greedy)  # fmt: skip
+@functools.partial(jax.jit, static_argnums=0)
+def _unstack(model: Decoder, params: Params) -> Params:
+    return model.unstack(params)
 
-        return jax.jit(run, donate_argnums=1)
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("places", "width"))
+def _start(
+    model: Decoder,
+    sampler: Sampler,
+    params: Params,
+    key: PRNGKeyArray,
+    prompts: Any,
+    lengths: Any,
+    ids: Any,
+    *,
+    places: int,
+    width: int,
+) -> State:
+    """Prompts to slots: [b, p] to b * k / width of them."""
+    state = start(model, params, key, prompts, lengths, ids, sampler=sampler, places=places)
+    return slots_lib.split(state, width)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _advance(
+    model: Decoder,
+    sampler: Sampler,
+    end_ids: tuple[int, ...],
+    weights: Params,
+    state: State,
+    greedy: Any,
+    steps: Any,
+    until: Any,
+) -> State:
+    return advance(
+        model, weights, state, jnp.asarray(end_ids, jnp.int32), steps, until,
+        sampler=sampler, greedy=greedy if sampler.greedy_first else None,
+    )  # fmt: skip
 
 
 def _even(count: int) -> int:
@@ -191,7 +213,10 @@ class _Work:
             if longest >= self.places:
                 self.places = min(2 * self.places, self.engine.sampler.max_new_tokens)
                 state = slots_lib.grown(state, self.places)
-            self.state = self.engine._advance(
+            self.state = _advance(
+                self.engine.model,
+                self.engine.sampler,
+                tuple(self.engine.end_ids),
                 weights,
                 state,
                 self.owner[..., 1] == 0,
@@ -238,9 +263,10 @@ class _Work:
         for row, number in zip(padded, filled, strict=True):
             row[: len(self.prompts[number])] = self.prompts[number]
         lengths = np.array([len(self.prompts[i]) for i in filled], np.int32)
-        fresh = self.engine._start(
-            self.params, self.key, padded, lengths, self.ids[filled], self.places, self.width
-        )
+        fresh = _start(
+            self.engine.model, self.engine.sampler, self.params, self.key, padded, lengths,
+            self.ids[filled], places=self.places, width=self.width,
+        )  # fmt: skip
         limits = self.limits[filled].reshape(-1, self.width)
         fresh = fresh._replace(limits=limits)  # type: ignore[arg-type]
         return slots_lib.with_prompt_room(fresh, self.prompt_room)

@@ -4,6 +4,7 @@ The log-probabilities come from the function and the precision that the update u
 policy and reference agree to rounding while their parameters are equal.
 """
 
+import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
@@ -58,16 +59,10 @@ def compute(
         put: takes a step's arrays to the devices.
         progress: wraps the iterator of `total` steps, to show how far it has come.
     """
-
-    @jax.jit
-    def logprobs(params: Params, batch: Batch, layout: Layout) -> jax.Array:
-        batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
-        return model(params, batch, layout).logprobs
-
     table = TokenArrays.empty(groups.lengths)
     steps = progress(iter(Batches(groups, plan)), len(plan))
     for index, (batch, layout) in enumerate(steps):
-        found = processes.fetch(logprobs(params, *put((batch, layout))))
+        found = processes.fetch(_numbers(model, params, *put((batch, layout)))[0])
         for i, group in enumerate(plan.step(index).group[0]):
             if group < 0:
                 continue
@@ -98,15 +93,7 @@ class Looking:
         put: Callable[[Any], Any] = lambda arrays: arrays,
     ):
         self._size, self._shards, self._put = batch_size, shards, put
-        self._prompt, self._response = prompt, response
-
-        @jax.jit
-        def look(params: Params, batch: Batch, layout: Layout) -> tuple[Any, Any]:
-            batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
-            found = model(params, batch, layout)
-            return found.logprobs, found.values
-
-        self._look = look
+        self._prompt, self._response, self._model = prompt, response, model
 
     def __call__(
         self, params: Params, groups: Groups
@@ -117,7 +104,7 @@ class Looking:
         found: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
         for index in range(len(plan)):
             arrays = self._put(build_step(groups, plan, index))
-            tables = processes.fetch(self._look(params, *arrays))
+            tables = processes.fetch(_numbers(self._model, params, *arrays))
             for i, group in enumerate(plan.step(index).group[0].tolist()):
                 if group < 0:
                     continue
@@ -130,6 +117,14 @@ class Looking:
                             for rows in found)  # fmt: skip
         assert logprobs is not None
         return logprobs, values
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _numbers(model: ModelFn, params: Params, batch: Batch, layout: Layout) -> tuple[Any, Any]:
+    """Log-probabilities and values; compiled once for all that is equal to the model."""
+    batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
+    found = model(params, batch, layout)
+    return found.logprobs, found.values
 
 
 def spread(table: TokenArrays, part: Part, lengths: Lengths) -> TokenArrays:

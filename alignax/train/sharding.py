@@ -5,7 +5,6 @@ tokens are split over `data` and `fsdp`; parameters over `fsdp` and `tensor`.
 """
 
 import dataclasses
-import logging
 import math
 from typing import Any
 
@@ -101,29 +100,35 @@ def parameters(
 ) -> Params:
     """The sharding of each parameter, from its logical axes.
 
-    An axis that its mesh axis does not divide is held whole, and the log says so.
-
     Args:
         gathered: whole on all axes but `tensor`, as for decoding, where every product of one token
             would gather its weights anew.
-    """
-    notes: dict[str, str] = {}
 
-    def place(shape: Any, names: tuple[str, ...]) -> NamedSharding:
+    Raises:
+        BadInput: a parameter whose axis its mesh axis does not divide, by name. Held whole, it
+            would cost on every device what the mesh was made to save.
+    """
+
+    def place(path: Any, shape: Any, names: tuple[str, ...]) -> NamedSharding:
         spec: list[str | None] = []
         for size, name in zip(shape.shape, names, strict=True):
             target = RULES[name] if not gathered or RULES[name] == "tensor" else None
             if target is not None and size % mesh.shape[target]:
-                parts = mesh.shape[target]
-                notes[name] = f"axis {name} ({size}) is not a multiple of {target} ({parts})"
-                target = None
+                raise BadInput(
+                    f"a size that divides axis {name} ({size}) of "
+                    f"{jax.tree_util.keystr(path, simple=True, separator='/')}",
+                    str(mesh.shape[target]),
+                    f"Set mesh.{target} to one of {', '.join(map(str, _divisors(size)))}.",
+                    where=f"mesh.{target}",
+                )
             spec.append(None if target in spec else target)
         return NamedSharding(mesh, PartitionSpec(*spec))
 
-    placed = jax.tree.map(place, abstract, axes)
-    for note in notes.values():
-        logging.getLogger("alignax").warning("%s: held whole on every device", note)
-    return placed
+    return jax.tree_util.tree_map_with_path(place, abstract, axes)
+
+
+def _divisors(size: int, most: int = 512) -> list[int]:
+    return [n for n in range(1, min(size, most) + 1) if size % n == 0]
 
 
 def unstacked(shardings: Params, layers: int) -> Params:

@@ -54,8 +54,8 @@ print(json.dumps([compiled.programs["<lambda>"], compiled.found > 0]))
 """
 LIBRARY = "import alignax.train.compilations"
 COMMAND = """
-from alignax import cli
-cli.COMMANDS["show"] = lambda *_: None  # only what comes before a command
+from alignax import cli, commands
+commands.COMMANDS["show"] = lambda *_: None  # only what comes before a command
 cli.main(["show", "config.py"])
 """
 

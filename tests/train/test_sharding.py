@@ -1,7 +1,5 @@
 """Parameters lie where their logical axes say, and their moments with them."""
 
-import logging
-
 import jax
 import numpy as np
 import pytest
@@ -63,10 +61,9 @@ def test_rows_are_split_over_data_and_fsdp_and_not_over_tensor():
     assert len({str(s.index) for s in array.addressable_shards}) == 4
 
 
-def test_logical_axes_go_to_their_mesh_axes(caplog):
+def test_logical_axes_go_to_their_mesh_axes():
     mesh, model = make_mesh(Mesh(fsdp=2, tensor=2)), decoder()
-    with caplog.at_level(logging.WARNING, logger="alignax"):
-        lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    lie = sharding.parameters(mesh, model.abstract(), model.axes())
     block = lie["layers"]
     assert {
         "embed": lie["embed"].spec,
@@ -85,33 +82,35 @@ def test_logical_axes_go_to_their_mesh_axes(caplog):
         "up": PartitionSpec(None, "fsdp", "tensor"),
         "down": PartitionSpec(None, "tensor", "fsdp"),
     }
-    assert caplog.text == ""
 
 
-def test_a_score_head_is_split_over_its_inputs_alone(caplog):
+def test_a_score_head_is_split_over_its_inputs_alone():
     mesh, model = make_mesh(Mesh(fsdp=2, tensor=2)), decoder(num_scores=3)
-    with caplog.at_level(logging.WARNING, logger="alignax"):
-        lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    lie = sharding.parameters(mesh, model.abstract(), model.axes())
     assert lie["score"].spec == PartitionSpec(None, "fsdp")
     assert "head" not in lie
-    assert caplog.text == ""
 
 
-def test_an_axis_that_does_not_divide_is_held_whole_and_the_log_says_so(caplog):
-    # 3 key-value heads and 41 tokens over two tensor parts.
-    mesh = make_mesh(Mesh(fsdp=2, tensor=2))
-    model = decoder(heads=6, kv_heads=3, vocab_size=41)
-    with caplog.at_level(logging.WARNING, logger="alignax"):
-        lie = sharding.parameters(mesh, model.abstract(), model.axes())
-    attention = lie["layers"]["attention"]
-    assert attention["key"]["kernel"].spec == PartitionSpec(None, "fsdp", None, None)
-    assert attention["query"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor", None)
-    assert lie["embed"].spec == PartitionSpec(None, "fsdp")
-    whole = "held whole on every device"
-    assert sorted(record.getMessage() for record in caplog.records) == [
-        f"axis kv_heads (3) is not a multiple of tensor (2): {whole}",
-        f"axis vocab (41) is not a multiple of tensor (2): {whole}",
-    ]
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"heads": 6, "kv_heads": 3},
+            "mesh.tensor: expected a size that divides axis kv_heads (3) of "
+            "layers/attention/key/kernel; got 2.\n    Set mesh.tensor to one of 1, 3.",
+        ),
+        (
+            {"vocab_size": 41},
+            "mesh.tensor: expected a size that divides axis vocab (41) of embed; got 2.\n"
+            "    Set mesh.tensor to one of 1, 41.",
+        ),
+    ],
+)
+def test_a_parameter_that_the_mesh_does_not_divide_is_refused_by_name(changes, says):
+    mesh, model = make_mesh(Mesh(fsdp=2, tensor=2)), decoder(**changes)
+    with pytest.raises(BadInput) as error:
+        sharding.parameters(mesh, model.abstract(), model.axes())
+    assert str(error.value) == says
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lion", "rmsprop", "sgd"])

@@ -1,0 +1,279 @@
+"""From raw results to findings: estimates, verdicts, claims, checks. Nothing is trained here."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from alignax.compare import judging
+from alignax.compare.results import Results, Runs
+from alignax.evaluate.paired import at_budget, crossed, difference, iqm
+from alignax.evaluate.stats import Estimate, over_seeds
+from alignax.evaluate.verdicts import holm, verdict
+
+MEASURES = ("gold", "proxy", "kl", "length", "ended")
+COSTS = ("generated", "trained", "flops", "seconds", "peak_mib")
+BEST_OF = (4, 16)  # of the baselines, which stand in the league
+SHOWN = 24  # prompts in the browser of samples
+
+
+def findings(results: Results, made: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the page says, as JSON.
+
+    Args:
+        made: how the results came about: command, date, versions, hardware, seconds, git.
+    """
+    described = results.described
+    league = [entry for entry in described["entries"] if entry["league"]]
+    runs = {entry["name"]: results.runs(entry["name"]) for entry in described["entries"]}
+    reference = runs[described["compute_like"]]
+    if reference is None:
+        raise RuntimeError(f"no two runs of {described['compute_like']} ended")
+    budget = _compute_budget(reference, described["data_steps"])
+    values = {
+        "data": _baselines(results, reference)
+        | {
+            e["name"]: x.at("gold", described["data_steps"])
+            for e in league
+            if (x := runs[e["name"]]) is not None
+        },
+        "compute": _baselines(results, reference)
+        | {
+            e["name"]: found["gold"]
+            for e in league
+            if (found := _at_compute(runs[e["name"]], budget)) is not None
+        },
+    }
+    seeds = {e["name"]: x.seeds for e in league if (x := runs[e["name"]]) is not None}
+    return {
+        "title": described["title"],
+        "made": dict(made),
+        "world": _world(results, reference, budget),
+        "reference": {
+            name: _estimate(crossed(reference.at(name, 0))) for name in ("gold", "proxy", "length")
+        }
+        | {"diversity": float(reference.at("diversity", 0).mean())},
+        "entries": [_entry(results, entry, runs[entry["name"]], budget) for entry in league]
+        + [_baseline(name, results, x) for name, x in _baselines(results, reference).items()],
+        "pairs": {name: _pairs(x, seeds, reference.seeds) for name, x in values.items()},
+        "frontier": _frontier(results),
+        "claims": judging.claims(results, runs, made["command"]),
+        "checks": judging.checks(results, runs, reference),
+        "samples": _samples(results, league, runs, reference),
+    }
+
+
+def _compute_budget(reference: Runs, step: int) -> float:
+    """What the entry that sets it has spent within the data budget: its thriftiest seed."""
+    return float(reference.at("flops", step)[:, 0].min())
+
+
+def _at_compute(runs: Runs | None, budget: float) -> dict[str, np.ndarray] | None:
+    """Every measure where the budget is spent, [s, p]; None where some seed has not spent it."""
+    if runs is None or runs.values["flops"][:, -1, 0].min() < budget:
+        return None
+    flops = runs.values["flops"][..., 0]
+    return {name: at_budget(flops, x.astype(np.float64), budget) for name, x in runs.values.items()}
+
+
+def _estimate(found: Estimate) -> dict[str, float | None]:
+    return {
+        name: None if not math.isfinite(x) else round(x, 5)
+        for name, x in (("mean", found.mean), ("low", found.low), ("high", found.high))
+    }
+
+
+def _entry(
+    results: Results, entry: Mapping[str, Any], runs: Runs | None, budget: float
+) -> dict[str, Any]:
+    described, name = results.described, entry["name"]
+    failed = results.failed(name)
+    found = {key: entry[key] for key in ("name", "title", "family", "paper", "learns_from")}
+    tried = _tried(results, entry)
+    found |= {
+        "setting": next((x["setting"] for x in tried if x["chosen"]), {}),
+        "tried": tried,
+        "at": {"data": None, "compute": None},
+        "curve": [],
+        "failed": f"{len(failed)} of {described['seeds']} seeds: {failed[0]}" if failed else None,
+    }
+    if runs is None:
+        return found | {"failed": found["failed"] or "no trial ended"}
+    data = described["data_steps"]
+    found["at"]["data"] = _measured(data, {n: runs.at(n, data) for n in runs.values})
+    at_compute = _at_compute(runs, budget)
+    if at_compute is not None:
+        flops = runs.values["flops"][..., 0].mean(axis=0)
+        found["at"]["compute"] = _measured(
+            round(float(np.interp(budget, flops, runs.steps))), at_compute
+        )
+    found["curve"] = [
+        {"step": step, "flops": float(runs.at("flops", step).mean())}
+        | {n: _estimate(crossed(runs.at(n, step))) for n in ("gold", "proxy", "kl")}
+        for step in runs.steps
+    ]
+    return found
+
+
+def _measured(step: int, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the page says of an entry at a budget, from [s, p] of every measure."""
+    return (
+        {"step": step}
+        | {name: _estimate(crossed(values[name])) for name in MEASURES}
+        | {
+            "diversity": _estimate(over_seeds(values["diversity"][:, 0])),
+            "iqm": _estimate(iqm(values["gold"])),
+            "seeds": values["gold"].mean(axis=1).round(5).tolist(),
+            "cost": {name: round(float(values[name].mean()), 3) for name in COSTS},
+        }
+    )
+
+
+def _tried(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trials, each with its gold reward on the tuning prompts (one seed: over prompts)."""
+    found = []
+    final = {x["trial"] for x in results.lines if x["entry"] == entry["name"]
+             and x["purpose"] == "final"}  # fmt: skip
+    for trial, setting in enumerate(entry["trials"]):
+        runs = results.runs(entry["name"], "tune", trial)
+        gold = None
+        if runs is not None:
+            one = runs.values["gold"][:, -1]
+            # One seed: an interval over the prompts, by taking each prompt for a run.
+            gold = _estimate(over_seeds(one.mean(axis=0)))
+        found.append({"setting": setting, "gold": gold, "chosen": trial in final})
+    return found
+
+
+def _baselines(results: Results, reference: Runs) -> dict[str, np.ndarray]:
+    """Gold rewards of what needs no training, [s, p]."""
+    s = len(reference.seeds)
+    found = {"reference": reference.at("gold", 0)}
+    for x in results.one("baselines").get("best_of_n", ()):
+        if x["n"] in BEST_OF:
+            found[f"best of {x['n']}"] = np.tile(np.array(x["gold"]), (s, 1))
+    return found
+
+
+def _baseline(name: str, results: Results, gold: np.ndarray) -> dict[str, Any]:
+    measured: dict[str, Any] = dict.fromkeys(("proxy", "kl", "length", "ended", "diversity"))
+    for x in results.one("baselines").get("best_of_n", ()):
+        if name == f"best of {x['n']}":
+            proxy = np.tile(np.array(x["proxy"]), (len(gold), 1))
+            measured |= {"proxy": _estimate(crossed(proxy)), "kl": _exactly(x["kl"])}
+    if name == "reference":
+        measured["kl"] = _exactly(0.0)
+    measured |= {
+        "step": 0,
+        "gold": _estimate(crossed(gold)),
+        "iqm": _estimate(iqm(gold)),
+        "seeds": gold.mean(axis=1).round(5).tolist(),
+        "cost": None,
+    }
+    return {
+        "name": name, "title": name, "family": "baseline", "paper": None,
+        "learns_from": "nothing", "setting": {}, "tried": [], "curve": [], "failed": None,
+        "at": {"data": measured, "compute": measured},
+    }  # fmt: skip
+
+
+def _exactly(x: float) -> dict[str, float]:
+    return {"mean": x, "low": x, "high": x}
+
+
+def _pairs(
+    values: Mapping[str, np.ndarray],
+    seeds: Mapping[str, tuple[int, ...]],
+    all_seeds: tuple[int, ...],
+) -> list[dict[str, Any]]:
+    """Every two entries, on the seeds that both have; p-values adjusted over all pairs."""
+    found, names = [], list(values)
+    for a, b in itertools.combinations(names, 2):
+        own = [seeds.get(name, all_seeds) for name in (a, b)]
+        common = [seed for seed in own[0] if seed in own[1]]
+        if len(common) < 2:
+            continue
+        first, second = (
+            values[name][[mine.index(seed) for seed in common]]
+            for name, mine in zip((a, b), own, strict=True)
+        )
+        found.append((a, b, difference(first.astype(np.float64), second.astype(np.float64))))
+    adjusted = holm(np.array([x.p for _, _, x in found]))
+    return [
+        {
+            "a": a,
+            "b": b,
+            "difference": _estimate(x.estimate),
+            "p": x.p,
+            "p_holm": float(p),
+            "detectable": None if not math.isfinite(x.detectable) else round(x.detectable, 5),
+            "verdict": verdict(x, p),
+        }
+        for (a, b, x), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def _frontier(results: Results) -> dict[str, Any]:
+    found = results.one("baselines")
+    of_n = [
+        {"n": x["n"], "kl": x["kl"]}
+        | {n: _estimate(over_seeds(np.array(x[n]))) for n in ("gold", "proxy")}
+        for x in found.get("best_of_n", ())
+    ]
+    return {"optimum": found.get("optimum", []), "best_of_n": of_n}
+
+
+def _world(results: Results, reference: Runs, budget: float) -> dict[str, Any]:
+    described, proxy = results.described, results.one("proxy").get("accuracy", {})
+    name = next((n for n in proxy if n.endswith("accuracies")), None)
+    accuracy = None
+    if name is not None:
+        accuracy = {"mean": proxy[name]} | {x: proxy.get(f"{name}/{x}") for x in ("low", "high")}
+    met = described["data_steps"] * described["batch_size"]
+    return {
+        "model": described["model"],
+        "parameters": reference.rows[0][0]["parameters"],
+        "train_prompts": described["train_prompts"],
+        "eval_prompts": reference.values["gold"].shape[2],
+        "samples": described["samples"],
+        "seeds": described["seeds"],
+        "trials": described["trials"],
+        "gold": described["gold_says"],
+        "proxy": described["proxy_says"],
+        "proxy_accuracy": accuracy,
+        "label_noise": None,
+        "budgets": {
+            "data": f"{described['data_steps']} updates of {described['batch_size']} groups: "
+            f"{met:,} met. {described['data_says']}",
+            "compute": f"{budget:.3g} floating-point operations, drawing and judging included: "
+            f"what {described['compute_like']} spends within the data budget; whoever spends less "
+            f"goes on, to {described['most_updates']} updates at most",
+        },
+        "limits": list(described["limits"]),
+    }
+
+
+def _samples(
+    results: Results,
+    league: list[Mapping[str, Any]],
+    runs: Mapping[str, Runs | None],
+    reference: Runs,
+) -> list[dict[str, Any]]:
+    """Answers of the first seed at the data budget, to the first prompts."""
+    prompts = results.one("baselines").get("prompts", [])[:SHOWN]
+    step, found = results.described["data_steps"], []
+    sides = [("reference", reference.rows[0][0])]
+    for entry in league:
+        own = runs[entry["name"]]
+        if own is not None:
+            sides.append((entry["name"], own.rows[0][own.steps.index(step)]))
+    for i, prompt in enumerate(prompts):
+        answers = [
+            {"entry": name, "text": x["texts"][i].strip(), "gold": x["text_gold"][i],
+             "proxy": x["text_proxy"][i]}
+            for name, x in sides
+        ]  # fmt: skip
+        found.append({"prompt": prompt, "answers": answers})
+    return found

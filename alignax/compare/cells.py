@@ -1,0 +1,207 @@
+"""The cells of a comparison: each an ordinary run of one entry, at one setting, with one seed."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from alignax.compare.settings import Comparison, Settings
+from alignax.config import Experiment, is_settings, nearest
+from alignax.core.errors import BadInput
+from alignax.generate.reward_models import Model as Classifier
+from alignax.generate.rewards import Rewards
+from alignax.generate.rollout import Rollout
+from alignax.saved import to_json
+
+# tune: chooses a setting; final: is reported; spread: final at every trial; again: final with other
+# seeds; proxy: the reward model; baselines: samples of the reference.
+Purpose = Literal["proxy", "baselines", "tune", "final", "spread", "again"]
+TUNING_SEED = 1000  # added to the base's, so that no reported seed was tuned with
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run.
+
+    Fields:
+        entry: its name; empty for the proxy and the baselines.
+        trial: which of the entry's trials.
+        steps: updates.
+    """
+
+    purpose: Purpose
+    entry: str = ""
+    trial: int = 0
+    seed: int = 0
+    steps: int = 0
+
+    @property
+    def path(self) -> str:
+        """Where it is, below the comparison's output."""
+        if not self.entry:
+            return self.purpose
+        return f"{self.purpose}/{self.entry}/trial-{self.trial}/seed-{self.seed}"
+
+
+def tuning(comparison: Comparison) -> list[Cell]:
+    """One run for every trial of every entry that is tuned."""
+    seed, steps = comparison.base.seed + TUNING_SEED, comparison.base.loop.max_steps
+    assert steps is not None
+    return [
+        Cell(purpose="tune", entry=entry.name, trial=trial, seed=seed, steps=steps)
+        for entry in comparison.entries
+        for trial in range(len(entry.trials))
+    ]
+
+
+def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int]) -> list[Cell]:
+    """The runs that are reported, seed after seed of each: they share compiled programs.
+
+    Args:
+        chosen: the trial of each entry. steps: updates of each.
+    """
+    budget = comparison.base.loop.max_steps
+    assert budget is not None
+    first = comparison.base.seed + 1
+    wanted: list[Cell] = []
+    for entry in comparison.entries:
+        if (trial := chosen.get(entry.like or entry.name)) is not None:
+            made = {"entry": entry.name, "steps": steps[entry.name]}
+            wanted.append(Cell(purpose="final", trial=trial, **made))
+    spread = [n for claim in comparison.claims if claim.kind == "spread" for n in claim.entries]
+    for name in dict.fromkeys(spread):
+        for trial in range(len(comparison.entry(name).trials)):
+            if chosen.get(name) not in (None, trial):
+                wanted.append(Cell(purpose="spread", entry=name, trial=trial, steps=budget))
+    if (trial := chosen.get(comparison.again)) is not None:
+        wanted.append(Cell(purpose="again", entry=comparison.again, trial=trial, steps=budget))
+    return [
+        dataclasses.replace(
+            cell, seed=first + i + (comparison.seeds if cell.purpose == "again" else 0)
+        )
+        for cell in wanted
+        for i in range(comparison.seeds)
+    ]
+
+
+def seeds(comparison: Comparison) -> list[int]:
+    """All that any run has."""
+    first = comparison.base.seed
+    return [first + TUNING_SEED, *range(first + 1, first + 1 + 2 * comparison.seeds)]
+
+
+def setting(comparison: Comparison, cell: Cell) -> Settings:
+    """What is tried in a cell, by dotted names."""
+    entry = comparison.entry(cell.entry)
+    return comparison.entry(entry.like or entry.name).trials[cell.trial]
+
+
+def proxy(output: Path) -> Path:
+    """Where the trained reward model is."""
+    return output / "cells" / "proxy" / "export"
+
+
+def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
+    """The run of a cell, below `output`."""
+    folder = output / "cells" / cell.path
+    own = {"output_dir": str(folder), "tensorboard": False}
+    if cell.purpose == "proxy":
+        made = comparison.proxy
+        return dataclasses.replace(made, data=_cached(made, output), **own)
+    entry, base = comparison.entry(cell.entry), comparison.base
+    rollout = Rollout()
+    if entry.samples:
+        judge = entry.reward or Classifier(
+            directory=str(proxy(output)), template=base.data.template,
+            chat_template=base.data.chat_template,
+        )  # fmt: skip
+        rollout = dataclasses.replace(base.rollout, rewards=Rewards(parts=(judge,)))
+    prompts = comparison.tune if cell.purpose == "tune" else comparison.test
+    model = base.model
+    if entry.after is not None:
+        trained = output / "cells" / "final" / entry.after
+        path = next(trained.glob(f"trial-*/seed-{cell.seed}/export"), trained)
+        model = dataclasses.replace(model, model_name_or_path=str(path))
+    made = dataclasses.replace(
+        base,
+        method=entry.method,
+        model=model,
+        data=_cached(base, output),
+        rollout=rollout,
+        loop=dataclasses.replace(base.loop, max_steps=cell.steps, save_steps=None, keep=1),
+        evaluation=dataclasses.replace(
+            base.evaluation, prompts=prompts, num_prompts=1_000_000, answers="always"
+        ),
+        seed=cell.seed,
+        **own,
+    )
+    made = with_settings(made, entry.settings, entry.name)
+    tried = setting(comparison, cell)
+    if entry.like is not None:  # what the variant sets itself stays as it says
+        tried = {name: value for name, value in tried.items() if name not in entry.settings}
+    return with_settings(made, tried, entry.name)
+
+
+def _cached(made: Experiment, output: Path) -> Any:
+    return dataclasses.replace(made.data, cache_dir=str(output / "cache"))
+
+
+def with_settings(made: Experiment, settings: Settings, where: str) -> Experiment:
+    """The experiment with settings changed by their dotted names."""
+    for name, value in settings.items():
+        made = _changed(made, name.split("."), value, f"{where}: {name}")
+    return made
+
+
+def _changed(inside: Any, path: list[str], value: Any, where: str) -> Any:
+    name, *rest = path
+    known = [field.name for field in dataclasses.fields(inside)] if is_settings(inside) else []
+    if name not in known:
+        near = nearest(name, known)
+        raise BadInput(
+            f"a setting; {type(inside).__name__} has {', '.join(known) or 'none'}",
+            name,
+            f"Did you mean {near}?" if near else "Rename or remove it.",
+            where=where,
+        )
+    if rest:
+        value = _changed(getattr(inside, name), rest, value, where)
+    return dataclasses.replace(inside, **{name: value})
+
+
+def expected(comparison: Comparison, cell: Cell, output: Path) -> str:
+    """The fingerprint that a cell's result has where nothing has changed since."""
+    if cell.purpose == "baselines":
+        cell = dataclasses.replace(cell, purpose="final", entry=comparison.compute_like, steps=1)
+    return fingerprint(comparison, experiment(comparison, cell, output))
+
+
+def fingerprint(comparison: Comparison, made: Experiment) -> str:
+    """Of all that decides a cell's result: settings, data, rewards; not of where it is."""
+    settings: list[Any] = [to_json(dataclasses.replace(made, output_dir=""))]
+    settings += [to_json(x) for x in (comparison.gold, *comparison.measures.values())]
+    files = [made.data.train, made.data.eval, made.evaluation.prompts]
+    rewards = (comparison.gold, *comparison.measures.values(), *made.rollout.rewards.parts)
+    files += [str(getattr(x, "function", "")).rpartition(":")[0] for x in rewards]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in files:
+        if name and Path(name).is_file():
+            digest.update(Path(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def read(output: Path, cells: Iterable[Cell]) -> dict[Cell, dict[str, Any]]:
+    """What is known of cells by now."""
+    found = {}
+    for cell in cells:
+        path = result_path(output, cell)
+        if path.is_file():
+            found[cell] = json.loads(path.read_text())
+    return found
+
+
+def result_path(output: Path, cell: Cell) -> Path:
+    """The file of a cell's result."""
+    return output / "cells" / cell.path / "result.json"

@@ -1,0 +1,111 @@
+"""What a run has spent: tokens, and arithmetic counted by hand.
+
+A multiplication and an addition count two. A forward pass takes 2 for each number of the blocks'
+matrices and each token, and 2 for each number of the output matrix and each scored token; a
+backward pass twice as much. Attention's own products are left out: they are small where texts are
+short. What is not counted is held-out answers: they are the measurement's, not the method's.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from alignax.generate.reward_models import Model as Classifier
+from alignax.generate.scoring import classifier
+from alignax.models.config import DecoderConfig
+from alignax.models.transformer import Decoder
+from alignax.run import Run
+
+
+class Cost(NamedTuple):
+    """Of a run until an update.
+
+    Fields:
+        generated: tokens drawn. trained: tokens of updates, prompts included.
+        flops: of drawing, judging by a model, references, critics and updates.
+        seconds: of updates and what they wait for; those that compiled are counted as the others.
+        grad_norm: the mean square of the gradient's norm before clipping.
+    """
+
+    generated: float
+    trained: float
+    flops: float
+    seconds: float
+    grad_norm: float
+
+
+class Sizes(NamedTuple):
+    """Numbers in matrices: of all blocks, and of the output."""
+
+    blocks: int
+    head: int
+
+    def forward(self, tokens: float, scored: float) -> float:
+        """Arithmetic of a pass over `tokens`, of which `scored` meet the output matrix."""
+        return 2.0 * (self.blocks * tokens + self.head * scored)
+
+
+def sizes(config: DecoderConfig) -> Sizes:
+    """Of a decoder; its input table multiplies nothing. Norms, a thousandth, count as matrices."""
+    table, scores = config.vocab_size * config.width, config.num_scores
+    tables = table if config.tied or scores else 2 * table
+    return Sizes(Decoder(config=config).num_params - tables - scores * config.width, table)
+
+
+def costs(run: Run) -> dict[int, Cost]:
+    """By update, from a finished run's log."""
+    experiment, needs = run.experiment, run.method.needs()
+    output = Path(experiment.output_dir)
+    policy = sizes(run.decoder.config)
+    sampled = bool(experiment.rollout)
+    if sampled:
+        prompt = float(np.mean([len(ids) for ids in run.prompts("train").ids]))
+        each = experiment.rollout.sampling(run.method).num_samples
+    else:
+        prompt, each = float(np.mean(run.train_data.lengths.prompt)), 0
+    judges = [x for x in experiment.rollout.rewards.parts if isinstance(x, Classifier)]
+    judge = sum(sizes(classifier(x.directory)).blocks for x in judges)
+    critic = needs.head == "value"
+    timings = _lines(output / "timings.jsonl")
+    seconds = float(np.mean(_settled([row["seconds"] for row in timings])))
+
+    found, spent = {}, np.zeros(3)
+    norms: list[float] = []
+    if needs.reference and not sampled:  # once for all groups that are met
+        data = run.train_data.lengths
+        scored = float(data.scored.sum())
+        spent[2] += policy.forward(scored + float(data.prompt.sum()), scored)
+    for row in _lines(output / "metrics.jsonl"):
+        if "num_tokens" not in row:
+            continue
+        drawn = row.get("num_generated_tokens", 0.0)
+        asked = row.get("prompts_drawn", 0.0) * prompt
+        scored = row["num_tokens"]
+        trained = scored + row["num_prompts"] * prompt
+        flops = policy.forward(drawn + asked, drawn)
+        flops += 2.0 * judge * (drawn + asked * each)
+        if sampled and needs.reference:
+            flops += policy.forward(drawn + asked, drawn)
+        if critic:  # the old policy and its values, and then the trained critic
+            flops += policy.forward(drawn + asked, drawn) + 2.0 * policy.blocks * (drawn + asked)
+            flops += 6.0 * policy.blocks * trained
+        flops += 3.0 * policy.forward(trained, scored)
+        spent += (drawn, trained, flops)
+        norms.append(row.get("grad_norm", math.nan) ** 2)
+        generated, tokens, arithmetic = spent.tolist()
+        step = int(row["step"])
+        found[step] = Cost(generated, tokens, arithmetic, seconds * step, float(np.mean(norms)))
+    return found
+
+
+def _settled(seconds: list[float]) -> list[float]:
+    """Without the updates that compiled something: those above five medians."""
+    middle = float(np.median(seconds))
+    return [x for x in seconds if x <= 5 * middle] or [middle]
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

@@ -1,0 +1,199 @@
+"""What the results say of each claim, and whether the analysis passes its own checks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from alignax.compare.results import Results, Runs
+from alignax.evaluate.paired import Difference, crossed, difference
+from alignax.evaluate.stats import Estimate
+from alignax.evaluate.verdicts import Check, aa_check, coverage_check, holm, verdict
+
+UNITS = {"gold": "gold reward", "proxy": "proxy reward", "kl": "nats", "length": "tokens",
+         "flops": "operations", "seconds": "s", "peak_mib": "MiB", "ended": "share",
+         "grad_norm": "mean square of the gradient's norm"}  # fmt: skip
+
+# What a claim rests on: a label, the difference, which must be positive, and its unit.
+Test = tuple[str, Difference, str]
+
+
+def claims(results: Results, runs: Mapping[str, Runs | None], command: str) -> list[dict[str, Any]]:
+    """The verdict on every claim; p-values are adjusted over all tests of all claims."""
+    described = results.described
+    tests = [_tests(results, claim, runs) for claim in described["claims"]]
+    flat = [test for found in tests for test in found or ()]
+    adjusted = iter(holm(np.array([x.p for _, x, _ in flat])).tolist() if flat else ())
+    said = []
+    for claim, found in zip(described["claims"], tests, strict=True):
+        verdicts = [verdict(x, next(adjusted)) for _, x, _ in found or ()]
+        said.append(
+            {key: claim[key] for key in ("name", "says", "source")}
+            | {
+                "verdict": _joined(verdicts),
+                "because": _because(found, verdicts, claim["note"]),
+                "evidence": [
+                    {"label": label, "value": _plain(x.estimate), "unit": unit}
+                    for label, x, unit in found or ()
+                ],
+                "command": command,
+            }
+        )
+    return said
+
+
+def _joined(verdicts: list[str]) -> str:
+    if not verdicts:
+        return "not run"
+    if "worse" in verdicts:
+        return "does not hold here"
+    return "holds" if all(x == "better" for x in verdicts) else "inconclusive"
+
+
+def _because(found: list[Test] | None, verdicts: list[str], note: str) -> str:
+    if not found:
+        return "Too few of its runs ended."
+    words = {"better": "yes", "worse": "the reverse", "inconclusive": "not separable"}
+    parts = [f"{label}: {words[v]}" for (label, _, _), v in zip(found, verdicts, strict=True)]
+    return "; ".join(parts) + "." + (f" {note}" if note else "")
+
+
+def _plain(found: Estimate) -> dict[str, float | None]:
+    numbers = {"mean": found.mean, "low": found.low, "high": found.high}
+    return {name: float(x) if math.isfinite(x) else None for name, x in numbers.items()}
+
+
+def _tests(
+    results: Results, claim: Mapping[str, Any], runs: Mapping[str, Runs | None]
+) -> list[Test] | None:
+    """The differences that are to be positive; None where runs are missing."""
+    own = [runs.get(name) for name in claim["entries"]]
+    if any(x is None for x in own):
+        return None
+    there = [x for x in own if x is not None]
+    step = results.described["data_steps"] if claim["at"] == "data" else None
+    match claim["kind"]:
+        case "order":
+            sign, metric = 1 if claim["higher"] else -1, str(claim["metric"])
+            unit = UNITS.get(metric, metric)
+            names = claim["entries"]
+            sides = zip(names, names[1:], there, there[1:], strict=False)
+            less = "over" if claim["higher"] else "under"
+            return [
+                (f"{a} {less} {b}", _paired(x, y, metric, step, sign), unit) for a, b, x, y in sides
+            ]
+        case "spread":
+            spreads = [_spread(results, name) for name in claim["entries"]]
+            first, second = spreads
+            if first is None or second is None or first.shape != second.shape:
+                return None
+            unit = "standard deviation of the gold reward over trials"
+            label = f"{claim['entries'][0]} varies less than {claim['entries'][1]}"
+            return [(label, difference(second, first), unit)]
+        case "hacked":
+            run, last = there[0], there[0].steps[-1]
+            first_step = run.steps[1]
+            proxy = difference(run.at("proxy", last), run.at("proxy", first_step))
+            gold = difference(run.at("gold", first_step), run.at("gold", last))
+            between = f"from update {first_step} to {last}"
+            return [
+                (f"proxy grows {between}", proxy, UNITS["proxy"]),
+                (f"gold falls {between}", gold, UNITS["gold"]),
+            ]
+    raise ValueError(claim["kind"])
+
+
+def _paired(first: Runs, second: Runs, metric: str, step: int | None, sign: int) -> Difference:
+    """The first less the second, times the sign, on the seeds of both; step None: at their ends."""
+    common = [seed for seed in first.seeds if seed in second.seeds]
+    a, b = (
+        x.at(metric, x.steps[-1] if step is None else step, common).astype(np.float64)
+        for x in (first, second)
+    )
+    return difference(sign * a, sign * b)
+
+
+def _spread(results: Results, entry: str) -> np.ndarray | None:
+    """For each seed the deviation over the entry's trials, twice side by side: [s, 2]."""
+    count = len(next(e for e in results.described["entries"] if e["name"] == entry)["trials"])
+    runs = [  # the chosen one is among those that are reported
+        results.runs(entry, "spread", trial) or results.runs(entry, "final", trial)
+        for trial in range(count)
+    ]
+    if any(x is None for x in runs):
+        return None
+    there = [x for x in runs if x is not None]
+    common = sorted(set.intersection(*(set(x.seeds) for x in there)))
+    if len(common) < 2:
+        return None
+    means = np.stack(
+        [x.at("gold", results.described["data_steps"], common).mean(axis=1) for x in there]
+    )
+    return np.repeat(means.std(axis=0, ddof=1)[:, None], 2, axis=1)
+
+
+def checks(
+    results: Results, runs: Mapping[str, Runs | None], reference: Runs
+) -> list[dict[str, Any]]:
+    """An A/A run, shuffled labels, and the coverage of the intervals on synthetic data."""
+    described, found = results.described, []
+    step = described["data_steps"]
+    again = results.runs(described["again"], "again") if described["again"] else None
+    first = runs.get(described["again"])
+    if again is not None and first is not None:
+        found.append(
+            _check(
+                "A/A",
+                f"{described['again']} with {len(first.seeds)} seeds, and with others",
+                aa_check(np.concatenate([first.at("gold", step), again.at("gold", step)]))
+                if len(first.seeds) == len(again.seeds)
+                else Check(False, f"{len(first.seeds)} runs against {len(again.seeds)} ended"),
+            )
+        )
+    shuffled = runs.get(described["shuffled"])
+    if shuffled is not None:
+        gain = difference(
+            shuffled.at("gold", step).astype(np.float64),
+            shuffled.at("gold", 0).astype(np.float64),
+        )
+        passed = not (gain.p < 0.05 and gain.estimate.mean > 0)
+        found.append(
+            _check(
+                "shuffled labels",
+                "learning from labels that were dealt out at random gains nothing",
+                Check(passed, f"gain over the reference: {gain.estimate}, p = {gain.p:.2g}"),
+            )
+        )
+    prompts = reference.values["gold"].shape[2]
+    found.append(
+        _check(
+            "coverage",
+            "intervals hold the truth as often as they say, on synthetic data",
+            coverage_check(described["seeds"], prompts),
+        )
+    )
+    gold = crossed(reference.at("gold", 0))
+    found.append(
+        _check(
+            "same start",
+            "before the first update every entry is the reference",
+            _same_start(runs, gold),
+        )
+    )
+    return found
+
+
+def _same_start(runs: Mapping[str, Runs | None], gold: Estimate) -> Check:
+    """Whether all that is asked alike answers alike before it has learnt anything."""
+    starts = {n: float(x.at("gold", 0).mean()) for n, x in runs.items() if x is not None}
+    same = [n for n, x in starts.items() if abs(x - gold.mean) < 1e-6]
+    others = [n for n in starts if n not in same]
+    said = f"{len(same)} entries begin at {gold.mean:.3f}"
+    if others:
+        said += "; asked in another way or begun elsewhere: " + ", ".join(others)
+    return Check(len(same) > len(others), said)
+
+
+def _check(name: str, says: str, found: Check) -> dict[str, Any]:
+    return {"name": name, "says": says, "passed": bool(found.passed), "found": found.found}

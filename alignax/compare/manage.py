@@ -1,0 +1,251 @@
+"""Runs a comparison's cells in processes, cell by cell resumable, in the order that they need.
+
+OUTPUT/cells/...       a result.json a cell
+OUTPUT/results.jsonl   all of them, a line for every measurement
+OUTPUT/findings.json   what they say (`analysis`); OUTPUT/report.html, the page
+OUTPUT/worker-0.log    what the runs of a process printed
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from alignax import facts
+from alignax.compare import cells as cells_lib
+from alignax.compare import results
+from alignax.compare.cells import Cell
+from alignax.compare.report import MADE, made, report
+from alignax.compare.settings import WHOLE, Comparison, Part, load
+from alignax.config import check
+from alignax.run import console
+
+
+def compare(
+    config: str | Path,
+    output: Path,
+    *,
+    part: Part = WHOLE,
+    workers: int | None = None,
+    command: str = "",
+) -> Path:
+    """Runs what is not there yet of a comparison, and reports.
+
+    Args:
+        workers: cells at a time; None for the comparison's own.
+        command: that started this, for the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        BadInput: settings that cannot be compared.
+        RuntimeError: no reward model, or no answers of the reference: nothing can go on.
+    """
+    comparison = load(config, part)
+    output.mkdir(parents=True, exist_ok=True)
+    one, two = Cell(purpose="proxy"), Cell(purpose="baselines")
+    with Pool(config, comparison, output, part, workers or comparison.workers) as pool:
+        found = pool.run([one], "reward model", must=True)
+        for cell in cells_lib.tuning(comparison):  # rewards are there to be looked at now
+            check(cells_lib.experiment(comparison, cell, output))
+        found |= pool.run([two], "the reference's answers", must=True)
+        tuned = pool.run(cells_lib.tuning(comparison), "trials")
+        chosen = choose(comparison, tuned)
+        todo = cells_lib.final(comparison, chosen, updates(comparison, chosen, tuned))
+        later = {cell for cell in todo if comparison.entry(cell.entry).after is not None}
+        found |= tuned | pool.run([x for x in todo if x not in later], "seeds")
+        found |= pool.run([x for x in todo if x in later], "seeds of what comes after others")
+    for cell, result in found.items():
+        if "failed" in result:
+            console.print(f"[yellow]failed[/] {cell.path}: {result['failed']}")
+    results.write(comparison, output, found)
+    seconds = sum(result["wall"] for result in found.values())
+    around = made(command, seconds, facts.versions(), (facts.git() or {}).get("commit"))
+    (output / MADE).write_text(json.dumps(around), encoding="utf-8")
+    return report(output)
+
+
+def choose(comparison: Comparison, tuned: Mapping[Cell, Mapping[str, Any]]) -> dict[str, int]:
+    """For each tuned entry the trial with the highest gold reward on the tuning prompts.
+
+    At the data budget; of equals the first. An entry whose trials all failed is not there.
+    """
+    found: dict[str, tuple[float, int]] = {}
+    for cell, result in tuned.items():
+        if "failed" in result:
+            continue
+        gold = float(np.mean(result["rows"][-1]["prompts"]["gold"]))
+        best, _ = found.get(cell.entry, (-math.inf, 0))
+        if gold > best:
+            found[cell.entry] = (gold, cell.trial)
+    return {name: trial for name, (_, trial) in found.items()}
+
+
+def updates(
+    comparison: Comparison,
+    chosen: Mapping[str, int],
+    tuned: Mapping[Cell, Mapping[str, Any]],
+) -> dict[str, int]:
+    """Updates of every entry: the data budget, and in the league until the compute budget too."""
+    data, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
+    assert data is not None
+    assert every is not None
+    spent = {
+        cell.entry: result["rows"][-1]["cost"]["flops"]
+        for cell, result in tuned.items()
+        if chosen.get(cell.entry) == cell.trial
+    }
+    found = {}
+    for entry in comparison.entries:
+        name = entry.like or entry.name
+        found[entry.name] = data
+        if entry.league and name in spent and comparison.compute_like in spent:
+            wanted = data * spent[comparison.compute_like] / spent[name]
+            wanted = every * math.ceil(wanted / every - 1e-9)
+            found[entry.name] = max(data, min(wanted, comparison.most_updates))
+    return found
+
+
+class Pool:
+    """Processes that run cells; a context."""
+
+    def __init__(
+        self,
+        config: str | Path,
+        comparison: Comparison,
+        output: Path,
+        part: Part,
+        workers: int,
+    ):
+        self._config, self._comparison, self._output = config, comparison, output
+        self._part = json.dumps(dataclasses.asdict(part))
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._cores = [cores[i::workers] if len(cores) >= workers else [] for i in range(workers)]
+        self._free: queue.Queue[int] = queue.Queue()
+        self._processes: list[subprocess.Popen | None] = [None] * workers
+        self._logs: list[IO[str]] = []
+
+    def __enter__(self) -> "Pool":
+        for i in range(len(self._processes)):
+            self._logs.append((self._output / f"worker-{i}.log").open("a"))
+            self._free.put(i)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, process in enumerate(self._processes):
+            if process is not None:
+                if error[0] is not None:
+                    process.kill()
+                self._end(number)
+        for log in self._logs:
+            log.close()
+
+    def _end(self, number: int) -> int:
+        """Waits for a process that has nothing more to do, and gives its exit code."""
+        process = self._processes[number]
+        assert process is not None
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self._processes[number] = None
+        return process.wait()
+
+    def run(
+        self, wanted: Sequence[Cell], title: str, *, must: bool = False
+    ) -> dict[Cell, dict[str, Any]]:
+        """The results of cells: those on disk whose settings are the same, and the others' anew.
+
+        Args:
+            must: whether nothing can go on where one fails.
+        """
+        found = {
+            cell: result
+            for cell, result in cells_lib.read(self._output, wanted).items()
+            if "failed" not in result
+            and result["fingerprint"] == cells_lib.expected(self._comparison, cell, self._output)
+        }
+        todo = [cell for cell in wanted if cell not in found]
+        columns = (TextColumn(f"[bold]{title}"), BarColumn(), MofNCompleteColumn(),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+                   TextColumn("{task.fields[cell]}"))  # fmt: skip
+        with (
+            Progress(*columns, console=console) as bar,
+            ThreadPoolExecutor(len(self._processes)) as threads,
+        ):
+            task = bar.add_task(title, total=len(wanted), completed=len(found), cell="")
+            lock = threading.Lock()
+
+            def one(cell: Cell) -> None:
+                with lock:
+                    bar.update(task, cell=cell.path)
+                self._run(cell)
+                with lock:
+                    bar.advance(task)
+
+            try:
+                list(threads.map(one, todo))
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                for process in self._processes:
+                    if process is not None:
+                        process.kill()
+                raise
+        found |= cells_lib.read(self._output, todo)
+        failed = next((r["failed"] for r in found.values() if "failed" in r), None)
+        if must and failed is not None:
+            raise RuntimeError(f"{title}: {failed}; see {self._output}/worker-*.log")
+        return {cell: found[cell] for cell in wanted}
+
+    def _run(self, cell: Cell) -> None:
+        """One cell, in a process that is free; where that dies, so says the result."""
+        number = self._free.get()
+        try:
+            process = self._processes[number] or self._start(number)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            began = time.perf_counter()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(vars(cell)) + "\n")
+                process.stdin.flush()
+            if not process.stdout.readline():
+                code = self._end(number)
+                path = cells_lib.result_path(self._output, cell)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                reason = f"the process ended with {code}, for example for want of memory"
+                wall = time.perf_counter() - began
+                path.write_text(json.dumps({"failed": reason, "cell": vars(cell), "wall": wall}))
+        finally:
+            self._free.put(number)
+
+    def _start(self, number: int) -> subprocess.Popen:
+        words = [sys.executable, "-m", "alignax.compare.worker", str(self._config)]
+        words += ["--output", str(self._output), "--part", self._part]
+        words += ["--cores", *map(str, self._cores[number])]
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._logs[number],
+            text=True, encoding="utf-8",
+        )  # fmt: skip
+        self._processes[number] = process
+        return process

@@ -1,0 +1,167 @@
+"""The raw results of a comparison: JSON lines, and what was compared, so that both can be shared.
+
+`alignax report OUTPUT` reads these two files and nothing else.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignax import catalogue
+from alignax.compare import cells as cells_lib
+from alignax.compare.cells import Cell
+from alignax.compare.settings import Comparison
+from alignax.core.errors import BadInput
+from alignax.core.records import Prompt
+from alignax.data.sources import load_records
+from alignax.saved import to_json
+
+RESULTS, DESCRIPTION = "results.jsonl", "comparison.json"
+OF_A_RUN = ("flops", "seconds", "peak_mib", "grad_norm", "generated", "trained")
+
+
+def describe(comparison: Comparison) -> dict[str, Any]:
+    """What the analysis has to know of a comparison, as JSON."""
+    loop = comparison.base.loop
+    plain = ("title", "seeds", "compute_like", "again", "shuffled", "answers", "gold_says",
+             "proxy_says", "data_says", "limits")  # fmt: skip
+    return {name: getattr(comparison, name) for name in plain} | {
+        "model": _nearby(comparison.base.model.model_name_or_path),
+        "train_prompts": len(_train_prompts(comparison)),
+        "trials": max(len(entry.trials) for entry in comparison.entries),
+        "samples": comparison.base.evaluation.sampler.num_samples,
+        "data_steps": loop.max_steps,
+        "eval_steps": loop.eval_steps,
+        "batch_size": loop.batch_size,
+        "most_updates": comparison.most_updates,
+        "claims": [dataclasses.asdict(claim) for claim in comparison.claims],
+        "entries": [
+            {
+                "name": entry.name,
+                "title": entry.title or entry.name,
+                "family": entry.family,
+                "paper": catalogue.paper(type(entry.method)),
+                "learns_from": entry.method.needs().record.__name__.lower(),
+                "method": to_json(entry.method),
+                "trials": [dict(x) for x in entry.trials],
+                "settings": dict(entry.settings),
+                "like": entry.like,
+                "league": entry.league,
+            }
+            for entry in comparison.entries
+        ],
+    }
+
+
+def _nearby(place: str) -> str:
+    """A path as it is from here, where it is below; a hub id as it stands."""
+    path = Path(place)
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if inside else place
+
+
+def _train_prompts(comparison: Comparison) -> Sequence[Any]:
+    data = comparison.base.data
+    return load_records(data.train, Prompt, split=data.train_split)[0]
+
+
+def write(comparison: Comparison, output: Path, found: Mapping[Cell, Mapping[str, Any]]) -> None:
+    """One line a measurement, a failed run, the proxy and the baselines."""
+    with (output / RESULTS).open("w", encoding="utf-8") as file:
+        for cell, result in found.items():
+            about: dict[str, Any] = {"purpose": cell.purpose, "entry": cell.entry}
+            if cell.entry:
+                setting = dict(cells_lib.setting(comparison, cell))
+                about |= {"trial": cell.trial, "setting": setting, "seed": cell.seed}
+            for row in _lines(result):
+                file.write(json.dumps(about | row, ensure_ascii=False) + "\n")
+    text = json.dumps(describe(comparison), indent=1, ensure_ascii=False)
+    (output / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def _lines(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    kept = {k: x for k, x in result.items() if k not in ("cell", "rows", "fingerprint")}
+    for row in result.get("rows", ()):
+        cost = None if row["cost"] is None else row["cost"] | {"peak_mib": result["peak_mib"]}
+        yield row | {"cost": cost, "parameters": result["parameters"]}
+    if "rows" not in result:
+        yield kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Runs of one entry and purpose, at one trial.
+
+    Fields:
+        seeds: of the s runs that ended. steps: the m at which answers were measured, the first 0.
+        values: by metric, [s, m, p]; of a run's cost the same number for all prompts.
+        rows: the s lists of m lines.
+    """
+
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    values: Mapping[str, np.ndarray]
+    rows: list[list[dict[str, Any]]]
+
+    def at(self, metric: str, step: int, seeds: Iterable[int] | None = None) -> np.ndarray:
+        """A metric at a step, [s, p]; of those seeds."""
+        wanted = self.seeds if seeds is None else tuple(seeds)
+        index = [self.seeds.index(seed) for seed in wanted]
+        return self.values[metric][index, self.steps.index(step)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All raw results, by what they are of."""
+
+    described: Mapping[str, Any]
+    lines: list[dict[str, Any]]
+
+    def one(self, purpose: str) -> dict[str, Any]:
+        """The only line of a purpose, such as the baselines."""
+        return next((x for x in self.lines if x["purpose"] == purpose), {})
+
+    def failed(self, entry: str, purpose: str = "final") -> list[str]:
+        """Why runs of an entry failed."""
+        return [
+            x["failed"]
+            for x in self.lines
+            if x["purpose"] == purpose and x["entry"] == entry and "failed" in x
+        ]
+
+    def runs(self, entry: str, purpose: str = "final", trial: int | None = None) -> Runs | None:
+        """The runs of an entry; None where fewer than two seeds ended (one, for tuning)."""
+        by_seed: dict[int, list[dict[str, Any]]] = {}
+        for x in self.lines:
+            own = x["purpose"] == purpose and x["entry"] == entry and "failed" not in x
+            if own and trial in (None, x["trial"]):
+                by_seed.setdefault(x["seed"], []).append(x)
+        if len(by_seed) < (1 if purpose == "tune" else 2):
+            return None
+        seeds = tuple(sorted(by_seed))
+        rows = [sorted(by_seed[seed], key=lambda x: x["step"]) for seed in seeds]
+        steps = tuple(x["step"] for x in rows[0])
+        names = list(rows[0][-1]["prompts"])
+        values = {n: np.array([[x["prompts"][n] for x in row] for row in rows]) for n in names}
+        prompts = values[names[0]].shape[2]
+        for name in OF_A_RUN:
+            numbers = [[(x["cost"] or {}).get(name) or 0.0 for x in row] for row in rows]
+            values[name] = np.repeat(np.array(numbers)[..., None], prompts, axis=2)
+        diversity = np.array([[x["diversity"] for x in row] for row in rows])
+        values["diversity"] = np.repeat(diversity[..., None], prompts, axis=2)
+        return Runs(seeds, steps, values, rows)
+
+
+def read(output: Path) -> Results:
+    """The results of a comparison that has ended."""
+    for name in (RESULTS, DESCRIPTION):
+        if not (output / name).is_file():
+            raise BadInput("the output folder of alignax compare", f"no {name}",
+                           "Run alignax compare first; report makes its page again.",
+                           where=str(output))  # fmt: skip
+    lines = [json.loads(x) for x in (output / RESULTS).read_text("utf-8").splitlines()]
+    return Results(json.loads((output / DESCRIPTION).read_text("utf-8")), lines)

@@ -1,0 +1,159 @@
+"""A process that runs cells: one JSON object a line comes in, one goes out.
+
+    python -m alignax.compare.worker CONFIG --output DIR [--part JSON] [--cores 0 1]
+
+A cell that fails is a result too: it says why. What a cell leaves on disk is its result alone, and
+where another begins from it, its exported model.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alignax.compare.cells import Cell
+    from alignax.compare.settings import Comparison
+
+
+def main() -> None:
+    """Runs cells until there are no more."""
+    parser = argparse.ArgumentParser(prog="python -m alignax.compare.worker")
+    parser.add_argument("config")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--part", default="{}")
+    parser.add_argument("--cores", nargs="*", type=int, default=[])
+    options = parser.parse_args()
+    if options.cores:  # before JAX counts them for its threads
+        os.sched_setaffinity(0, options.cores)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what runs print goes to the log
+
+    import jax
+
+    from alignax.compare import settings
+    from alignax.compare.cells import Cell, result_path
+    from alignax.train import compilations
+
+    compilations.keep_on_disk()
+    # Small programs too: the other processes have the same ones.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    part = settings.Part(**json.loads(options.part))
+    comparison = settings.load(options.config, part)
+    for line in sys.stdin:
+        cell = Cell(**json.loads(line))
+        began = time.perf_counter()
+        try:
+            found = run(comparison, cell, options.output)
+        except Exception as error:  # of whatever a run may raise: the others go on
+            found = {"failed": f"{type(error).__name__}: {error}"}
+        found |= {"cell": dataclasses.asdict(cell), "wall": time.perf_counter() - began}
+        path = result_path(options.output, cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(".new")
+        written.write_text(json.dumps(found), encoding="utf-8")
+        written.replace(path)
+        print(json.dumps({"failed": found.get("failed")}), file=answers)
+        gc.collect()
+
+
+def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
+    """A cell's result: the rows of its measurements, what identifies it, and its peak of memory."""
+    from alignax import jobs
+    from alignax.compare import cells, measure
+    from alignax.generate.reward_models import Model as Classifier
+    from alignax.run import Run
+
+    if cell.purpose == "baselines":
+        return _baselines(comparison, cell, output)
+    experiment = cells.experiment(comparison, cell, output)
+    folder = Path(experiment.output_dir)
+    resident = _reset_peak()
+    jobs.train(experiment, quiet=True, seeds=cells.seeds(comparison))
+    found: dict[str, Any] = {
+        "fingerprint": cells.fingerprint(comparison, experiment),
+        "peak_mib": None if resident is None else (_status("VmHWM") - resident) / 1024,
+    }
+    finished = Run(experiment, quiet=True)
+    if cell.purpose == "proxy":
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        last = {name: x for row in lines for name, x in row.items() if "accuracies" in name}
+        return found | {"accuracy": last}
+    proxy = Classifier(
+        directory=str(cells.proxy(output)), template=comparison.base.data.template,
+        chat_template=comparison.base.data.chat_template,
+    )  # fmt: skip
+    rewards = {"gold": comparison.gold, "proxy": proxy, **comparison.measures}
+    rows = measure.rows(finished, rewards)
+    _tidy(comparison, cell, folder)
+    return found | {"rows": rows, "parameters": finished.decoder.num_params}
+
+
+def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
+    """The reference's own answers, judged."""
+    import jax
+
+    from alignax.compare import baselines, cells, measure
+    from alignax.generate.engine import Engine
+    from alignax.generate.reward_models import Model as Classifier
+    from alignax.run import Run
+
+    name = comparison.compute_like
+    like = dataclasses.replace(cell, purpose="final", entry=name, steps=1)
+    experiment = cells.experiment(comparison, like, output)
+    run = Run(experiment, quiet=True)
+    sampler = dataclasses.replace(experiment.evaluation.sampler, num_samples=comparison.answers)
+    prompts = run.prompts("answered")
+    engine = Engine(model=run.decoder, sampler=sampler, end_ids=tuple(sorted(run.renderer.end_ids)),
+                    slots=max(256, comparison.answers), weights=run.decoding_shardings)  # fmt: skip
+    with jax.set_mesh(run.mesh):
+        key = jax.random.key(experiment.seed)
+        drawn = engine(run.initial_policy(), key, prompts.ids, range(len(prompts)))
+        texts = [
+            run.decode_all([x[:n].tolist() for x, n in zip(rows, lengths, strict=True)])
+            for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
+        ]
+        proxy = Classifier(
+            directory=str(cells.proxy(output)), template=experiment.data.template,
+            chat_template=experiment.data.chat_template,
+        )  # fmt: skip
+        gold = measure.scored(comparison.gold, prompts.texts, texts)
+        learnt = measure.scored(proxy, prompts.texts, texts)
+    return baselines.result(gold, learnt, [row[0] for row in texts]) | {
+        "fingerprint": cells.fingerprint(comparison, experiment),
+        "prompts": [str(text) for text in prompts.texts],
+        "generated": int(drawn.lengths.sum()),
+    }
+
+
+def _tidy(comparison: "Comparison", cell: "Cell", folder: Path) -> None:
+    begun_from = {entry.after for entry in comparison.entries}
+    for path in folder.iterdir():
+        if path.name == "export" and cell.purpose == "final" and cell.entry in begun_from:
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _reset_peak() -> float | None:
+    """Makes the peak of memory what is in use now, and returns that, in KiB; Linux alone can."""
+    gc.collect()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(x.split()[1] for x in lines if x.startswith(f"{name}:")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What may be said of many differences at once, and whether the saying can be trusted."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import bdtrik, stdtrit
+
+from alignax.evaluate.paired import Difference, difference, spread
+
+LEVEL = 0.05  # the share of false verdicts allowed, over all pairs
+
+Verdict = Literal["better", "worse", "inconclusive"]
+
+
+class Check(NamedTuple):
+    """Whether the analysis did what it must on data where the answer is known."""
+
+    passed: bool
+    found: str
+
+
+def holm(p_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Holm's (1979) adjusted p-values, in the order given.
+
+    The i-th smallest of n is multiplied by n - i + 1, is no less than the one before it, and no
+    more than 1. To reject where the result is below a level rejects any true hypothesis with at
+    most that probability, however the tests depend on each other.
+    """
+    n = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(n)
+    stepped = np.maximum.accumulate(p_values[order] * np.arange(n, 0, -1))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def verdict(found: Difference, adjusted_p: float, level: float = LEVEL) -> Verdict:
+    """Whether the first method of a difference is better than the second, where more is better."""
+    if adjusted_p >= level:
+        return "inconclusive"
+    return "better" if found.estimate.mean > 0 else "worse"
+
+
+def aa_check(values: Float[np.ndarray, "s b"]) -> Check:
+    """A method against itself: the first half of its seeds and the second must not differ.
+
+    Chance alone fails one such check in twenty.
+
+    Raises:
+        ValueError: where the number of seeds is odd, or below four.
+    """
+    half, odd = divmod(len(values), 2)
+    if odd or half < 2:
+        raise ValueError(f"two halves of two seeds or more are compared, not {len(values)} seeds")
+    found = difference(values[:half], values[half:])
+    passed = found.p >= LEVEL
+    said = "do not differ" if passed else "differ"
+    return Check(passed, f"two halves of {half} seeds {said}: {found.estimate}, p = {found.p:.2g}")
+
+
+def coverage(
+    seeds: int,
+    prompts: int,
+    trials: int,
+    seed: int = 0,
+    *,
+    deviations: tuple[float, float, float] = (0.35, 1.0, 1.0),
+) -> float:
+    """The share of synthetic experiments whose 95% interval holds the true mean.
+
+    Args:
+        deviations: of the normal effects of seeds, of prompts, and of each run's answer to each
+            prompt. As they stand, seeds and prompts move the mean of 8 x 64 about equally.
+        seed: of the experiments.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    of_seeds, of_prompts, of_rest = deviations
+    values = of_seeds * generator.standard_normal((trials, seeds, 1))
+    values = values + of_prompts * generator.standard_normal((trials, 1, prompts))
+    values = values + of_rest * generator.standard_normal((trials, seeds, prompts))
+    found = spread(values)
+    return float((np.abs(found.mean) <= stdtrit(found.freedom, 0.975) * found.error).mean())
+
+
+def coverage_check(seeds: int, prompts: int, trials: int = 2000, seed: int = 0) -> Check:
+    """Whether intervals of that many seeds and prompts cover 95%, as near as trials can tell.
+
+    The share must lie where 99% of shares do if each trial covers with probability 0.95 (binomial).
+    """
+    share = coverage(seeds, prompts, trials, seed)
+    low, high = (float(bdtrik(tail, trials, 0.95)) / trials for tail in (0.005, 0.995))
+    return Check(
+        low <= share <= high,
+        f"{share:.1%} of {trials:,} intervals from {seeds} seeds and {prompts} prompts hold the"
+        f" truth on synthetic data; 95% but for chance is {low:.1%} to {high:.1%}",
+    )

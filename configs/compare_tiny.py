@@ -1,0 +1,414 @@
+"""Which method is better? All of them on a tiny model whose reward is known.
+
+    alignax compare configs/compare_tiny.py              # runs/compare_tiny/report.html
+    alignax compare configs/compare_tiny.py --only dpo rrhf grpo --seeds 4     # a slice, in minutes
+    alignax report runs/compare_tiny                     # the page again, nothing trained
+
+The world, its writers and the gold reward are in configs/compare_tiny/world.py; the model (0.27M
+parameters, its card beside it) and the data were made by make_model.py and make_data.py there.
+Methods learn from noisy judgements, those that sample from a reward model fitted on them; nothing
+learns from the gold reward, which alone decides. Each entry has TRIALS settings, tried with one
+seed on prompts that are not reported; then all have the same fresh seeds. Rates and strengths are
+those that this model can learn with in 32 updates, with the authors' own strength among them.
+
+Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
+
+Cost:    {cost}
+Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignax import (
+    CPO,
+    DAPO,
+    DPO,
+    GRPO,
+    GSPO,
+    IPO,
+    KTO,
+    ORPO,
+    PPO,
+    PRO,
+    RAFT,
+    REINFORCE,
+    RLOO,
+    RRHF,
+    RSO,
+    SFT,
+    Curriculum,
+    Data,
+    DecisionTransformer,
+    DrGRPO,
+    Evaluation,
+    Experiment,
+    Filtering,
+    Function,
+    Hinge,
+    Loop,
+    Model,
+    OnlineDPO,
+    Optim,
+    PlackettLuceDPO,
+    RejectionSampling,
+    ReMax,
+    RewardModel,
+    RewardWeighted,
+    RobustDPO,
+    Rollout,
+    Sampler,
+    SimPO,
+    SLiC,
+    SLiCSampleRank,
+    SteerLM,
+    TokenLimits,
+)
+from alignax.compare.claims import Claim
+from alignax.compare.settings import Comparison, Entry, Family
+
+HERE = Path(__file__).parent / "compare_tiny"
+RATE = "optim.learning_rate"
+STRENGTHS = ("careless", "plain", "careful")  # sources of others.jsonl.gz, the weakest first
+SAMPLES = 4  # of a prompt, for methods that sample: as many as the data set has pairs of
+
+
+def file(name: str) -> str:
+    return str(HERE / f"{name}.jsonl.gz")
+
+
+def trials(rates: Sequence[float], **strengths: Sequence[Any]) -> tuple[Mapping[str, Any], ...]:
+    """Every rate with every value of one setting of the method, if any."""
+    ((name, values),) = strengths.items() if strengths else (("", (None,)),)
+    return tuple(
+        {RATE: rate} | ({} if value is None else {f"method.{name}": value})
+        for rate, value in itertools.product(rates, values)
+    )
+
+
+FOUR = (1e-4, 3e-4, 1e-3, 3e-3)
+TWO = (3e-4, 1e-3)
+
+
+def offline() -> list[Entry]:
+    """Those that learn from the data set: the model's own answers, judged once."""
+    rows = {
+        "sft on the best": (SFT(), trials(FOUR)),
+        "dpo": (DPO(), trials(TWO, beta=(0.1, 0.5))),
+        "robust dpo": (RobustDPO(), trials(TWO, beta=(0.1, 0.5))),
+        "ipo": (IPO(), trials(TWO, tau=(0.1, 0.5))),
+        "hinge norm": (Hinge(), trials(TWO, beta=(0.05, 0.5))),
+        "slic": (SLiC(), trials(TWO, nll_weight=(0.1, 1.0))),
+        "kto": (KTO(), trials(TWO, beta=(0.1, 0.5))),
+        "orpo": (ORPO(), trials(TWO, weight=(0.1, 1.0))),
+        "simpo": (SimPO(), trials(TWO, gamma=(0.5, 1.0))),
+        "cpo": (CPO(), trials(TWO, beta=(0.1, 0.5))),
+        "rrhf": (RRHF(), trials(TWO, sft_weight=(0.1, 1.0))),
+        "pro": (PRO(), trials(TWO, sft_weight=(0.05, 0.5))),
+        "plackett-luce dpo": (PlackettLuceDPO(), trials(TWO, beta=(0.1, 0.5))),
+        "filtering": (Filtering(), trials(TWO, keep=(0.25, 0.5))),
+        "reward weighted": (RewardWeighted(), trials(TWO, beta=(0.5, 1.0))),
+        "decision transformer": (DecisionTransformer(), trials(TWO, target=(2.0, 5.0))),
+    }
+    found = [
+        Entry(name=name, method=method, family="offline", trials=tried)
+        for name, (method, tried) in rows.items()
+    ]
+    steerlm = Entry(
+        name="steerlm", method=SteerLM(), family="offline", trials=trials(FOUR),
+        settings={"data.train": file("attributes")},
+    )  # fmt: skip
+    curriculum = Entry(
+        name="curriculum", method=Curriculum(), family="offline",
+        trials=trials(TWO, beta=(0.1, 0.5)), settings={"data.pairing": "all"},
+    )  # fmt: skip
+    return [*found, steerlm, curriculum]
+
+
+def sampling() -> list[Entry]:
+    """Those that learn from their own samples, judged by the proxy."""
+    k = {"num_samples": SAMPLES}
+    iterated = {
+        "raft": (RAFT(**k, refresh=8, epochs=1), trials(FOUR)),
+        "rejection sampling": (RejectionSampling(**k, refresh=8), trials(FOUR)),
+        "rso": (
+            RSO(num_samples=16, num_accepted=SAMPLES, refresh=16),
+            trials(TWO, gamma=(0.05, 0.5)),
+        ),
+        "slic sample rank": (SLiCSampleRank(**k, refresh=16), trials(TWO, nll_weight=(0.1, 1.0))),
+        "rrhf rounds": (RRHF(), trials(TWO, sft_weight=(0.1, 1.0))),
+    }  # fmt: skip
+    online = {
+        "online dpo": (OnlineDPO(**k), trials(TWO, beta=(0.1, 0.5))),
+        "reinforce": (REINFORCE(**k, baseline="batch"), trials(TWO, beta=(0.0, 0.05))),
+        "rloo": (RLOO(**k), trials(TWO, beta=(0.0, 0.05))),
+        "remax": (ReMax(num_samples=SAMPLES + 1), trials(TWO, beta=(0.0, 0.1))),
+        "grpo": (GRPO(**k), trials(TWO, beta=(0.0, 0.04))),
+        "dr grpo": (DrGRPO(**k, max_length=40), trials(FOUR)),
+        "dapo": (DAPO(**k, refresh=2), trials(FOUR)),
+        "gspo": (GSPO(**k, refresh=2), trials(FOUR)),
+        "ppo": (PPO(**k, refresh=2, epochs=2), trials(TWO, beta=(0.0, 0.05))),
+    }
+    families: dict[Family, Any] = {"iterated": iterated, "online": online}
+    found = [
+        Entry(name=name, method=method, family=family, trials=tried)
+        for family, rows in families.items()
+        for name, (method, tried) in rows.items()
+    ]
+    rounds = {"rollout.num_samples": SAMPLES, "rollout.refresh": 8}
+    found = [
+        dataclasses.replace(e, settings=rounds) if e.name == "rrhf rounds" else e for e in found
+    ]
+    chance = Entry(
+        name="random selection", method=RAFT(**k, refresh=8, epochs=1), family="baseline",
+        like="raft", reward=Function(function=f"{HERE / 'world.py'}:chance"),
+    )  # fmt: skip
+    return [*found, chance]
+
+
+def variant(name: str, like: Entry, method: Any = None, **settings: Any) -> Entry:
+    """What a claim or a check asks for beside the league, at the settings of a league entry."""
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return dataclasses.replace(
+        like, name=name, like=like.name, trials=(), league=False, method=method or like.method,
+        settings={**like.settings, **dotted},
+    )  # fmt: skip
+
+
+def variants(league: Mapping[str, Entry]) -> list[Entry]:
+    """Of claims and checks."""
+    rrhf, pro, raft, rso = (league[x] for x in ("rrhf", "pro", "raft", "rso"))
+    curriculum, steerlm = league["curriculum"], league["steerlm"]
+    rejection, ppo = league["rejection sampling"], league["ppo"]
+    once = dataclasses.replace(league["rrhf rounds"], like="rrhf rounds", trials=(), league=False)
+    strong = {"data__train": file("others"), "data__pairing": "strength",
+              "data__strength": STRENGTHS}  # fmt: skip
+    return [
+        variant("dpo, shuffled labels", league["dpo"], data__train=file("shuffled")),
+        variant("rrhf, others' answers", rrhf, data__train=file("others")),
+        dataclasses.replace(
+            once, name="rrhf, own answers once", settings={"rollout.num_samples": SAMPLES,
+                                                           "rollout.refresh": 32},
+        ),
+        variant("rrhf, ranking alone", rrhf, method__sft_weight=0.0),
+        variant("hinge, no reference", league["slic"], method__nll_weight=0.0),
+        variant("pro, 2 answers", pro, data__train=file("two")),
+        variant("pro, 4 answers", pro, data__train=file("four")),
+        variant("pro, only the best marked", pro, data__train=file("flat")),
+        variant("curriculum, easy to hard", curriculum, **strong),
+        variant("curriculum, hard to easy", curriculum, method__start=1.0, method__end=0.0,
+                **strong),
+        variant("curriculum, mixed", curriculum, method__start=0.5, method__end=0.5, **strong),
+        variant("rso, the top of 16", rso, method__beta=0.01),
+        variant("rso, any of 16", rso, method__beta=1000.0),
+        variant("raft, 2 samples", raft, method__num_samples=2),
+        variant("raft, 8 samples", raft, method__num_samples=8),
+        variant("rejection sampling, last round alone", rejection, method__replay="none"),
+        dataclasses.replace(
+            variant("rejection sampling, then ppo", ppo), after="rejection sampling"
+        ),
+        variant("rejection sampling, as long again", rejection, loop__max_steps=64),
+        variant("steerlm, asked for unkindness", steerlm, method__target=(4.0, 0.0, 4.0),
+                method__attributes=("form", "kindness", "relevance")),
+        variant("grpo, far and unheld", league["grpo"], method__beta=0.0,
+                optim__learning_rate=3e-3, loop__max_steps=96, loop__eval_steps=16),
+    ]  # fmt: skip
+
+
+CLAIMS = (
+    Claim(
+        name="own-samples",
+        says="Own samples beat the answers of others, and those of every round beat those of one.",
+        source="RRHF, arXiv:2304.05302, table 3",
+        entries=("rrhf rounds", "rrhf, own answers once", "rrhf, others' answers"),
+        note="The first two are judged by the proxy, the last by the noisy labels.",
+    ),
+    Claim(
+        name="rso-direct",
+        says="Pairs drawn as the optimal policy would beat pairs of the data set.",
+        source="RSO, arXiv:2309.06657, table 1",
+        entries=("rso", "dpo"),
+    ),
+    Claim(
+        name="ranking-alone",
+        says="A ranking loss alone collapses; likelihood of the best answer keeps it.",
+        source="RRHF, arXiv:2304.05302, section 4.3",
+        entries=("rrhf", "rrhf, ranking alone"),
+    ),
+    Claim(
+        name="hinge-reference",
+        says="A hinge on log-probabilities collapses; with a reference it holds.",
+        source="RSO, arXiv:2309.06657, section 5",
+        entries=("hinge norm", "hinge, no reference"),
+    ),
+    Claim(
+        name="more-negatives",
+        says="More answers to compare help: 8 over 4 over 2.",
+        source="PRO, arXiv:2306.17492, figure 4",
+        entries=("pro", "pro, 4 answers", "pro, 2 answers"),
+    ),
+    Claim(
+        name="graded",
+        says="Graded answers help more than one best among equals.",
+        source="PRO, arXiv:2306.17492, section 4",
+        entries=("pro", "pro, only the best marked"),
+    ),
+    Claim(
+        name="less-sensitive",
+        says="DPO is less sensitive to its hyperparameters than PPO.",
+        source="DPO, arXiv:2305.18290, section 6",
+        entries=("dpo", "ppo"),
+        kind="spread",
+        note="Over the trials of each, which differ in rate and in the weight of the divergence.",
+    ),
+    Claim(
+        name="easy-to-hard",
+        says="Pairs from easy to hard beat a mix, and that the reverse.",
+        source="Contrastive post-training, arXiv:2310.02263, section 4",
+        entries=("curriculum, easy to hard", "curriculum, mixed", "curriculum, hard to easy"),
+    ),
+    Claim(
+        name="statistical-rejection",
+        says="Statistical rejection sampling beats taking the top of the samples.",
+        source="RSO, arXiv:2309.06657, table 2",
+        entries=("rso", "rso, the top of 16"),
+    ),
+    Claim(
+        name="rejection-plain",
+        says="Statistical rejection sampling beats taking any of the samples.",
+        source="RSO, arXiv:2309.06657, table 2",
+        entries=("rso", "rso, any of 16"),
+    ),
+    Claim(
+        name="more-candidates",
+        says="More candidates raise fine-tuning on the best of n: 8 over 4 over 2.",
+        source="RAFT, arXiv:2304.06767, section 5",
+        entries=("raft, 8 samples", "raft", "raft, 2 samples"),
+    ),
+    Claim(
+        name="last-ppo",
+        says="A last round of PPO adds to rejection sampling.",
+        source="Llama 2, arXiv:2307.09288, section 3.4",
+        entries=("rejection sampling, then ppo", "rejection sampling, as long again"),
+        at="end",
+        note="Both have made as many updates; PPO begins from the model after 32.",
+    ),
+    Claim(
+        name="forgets",
+        says="To keep the samples of the last round alone forgets.",
+        source="Llama 2, arXiv:2307.09288, section 3.4",
+        entries=("rejection sampling", "rejection sampling, last round alone"),
+    ),
+    Claim(
+        name="greedy-baseline",
+        says="The greedy baseline cuts the variance of REINFORCE's gradient.",
+        source="ReMax, arXiv:2310.10505, section 4",
+        entries=("remax", "reinforce"),
+        metric="grad_norm",
+        higher=False,
+        note="Here REINFORCE has the batch's mean as its baseline; the mean square of the norm "
+        "holds the squared mean too.",
+    ),
+    Claim(
+        name="remax-memory",
+        says="ReMax takes less memory than PPO.",
+        source="ReMax, arXiv:2310.10505, table 2",
+        entries=("remax", "ppo"),
+        metric="peak_mib",
+        higher=False,
+        note="A process with a model this small is mostly its runtime.",
+    ),
+    Claim(
+        name="remax-time",
+        says="ReMax takes less time than PPO.",
+        source="ReMax, arXiv:2310.10505, table 2",
+        entries=("remax", "ppo"),
+        metric="seconds",
+        higher=False,
+    ),
+    Claim(
+        name="transformer-filtering",
+        says="Asking for a high score beats learning from the high-scored alone.",
+        source="Decision Transformer, arXiv:2106.01345; for text arXiv:2308.12050",
+        entries=("decision transformer", "filtering"),
+    ),
+    Claim(
+        name="transformer-weighted",
+        says="Asking for a high score beats weighting by the score.",
+        source="arXiv:2308.12050",
+        entries=("decision transformer", "reward weighted"),
+    ),
+    Claim(
+        name="steers",
+        says="SteerLM's attributes steer: asked for kindness it is kinder than asked for the "
+        "opposite.",
+        source="SteerLM, arXiv:2310.05344, section 4.4",
+        entries=("steerlm", "steerlm, asked for unkindness"),
+        metric="kindness",
+    ),
+    Claim(
+        name="hacked",
+        says="A reward model is hacked far from the reference: its reward grows, the gold falls.",
+        source="Gao et al., arXiv:2210.10760",
+        entries=("grpo, far and unheld",),
+        kind="hacked",
+    ),
+)
+
+
+def comparison() -> Comparison:
+    base = Experiment(
+        method=SFT(),
+        model=Model(model_name_or_path=str(HERE / "model"), remat="none"),
+        data=Data(train=file("train"), template="none", limits=TokenLimits(max_length=96)),
+        rollout=Rollout(max_new_tokens=40, slots=64, kept=1, show_every=0),
+        optim=Optim(lr_scheduler_type="constant", warmup_steps=4),
+        loop=Loop(batch_size=16, max_steps=32, eval_steps=16, on_bad_update="skip"),
+        evaluation=Evaluation(
+            sampler=Sampler(num_samples=2, max_new_tokens=40, temperature=1.0), batch_size=32
+        ),
+        output_dir="",
+    )
+    league = [*offline(), *sampling()]
+    proxy = dataclasses.replace(
+        base,
+        method=RewardModel(),
+        data=dataclasses.replace(base.data, eval=file("train"), eval_limit=64, pairing="all"),
+        rollout=Rollout(),
+        optim=Optim(learning_rate=1e-3),
+        loop=Loop(batch_size=64, max_steps=150, logging_steps=10),
+    )
+    world = HERE / "world.py"
+    return Comparison(
+        title="Notes about animals",
+        base=base,
+        gold=Function(function=f"{world}:gold"),
+        proxy=proxy,
+        tune=file("tune"),
+        test=file("test"),
+        entries=(*league, *variants({entry.name: entry for entry in league})),
+        claims=CLAIMS,
+        seeds=8,
+        compute_like="grpo",
+        most_updates=96,
+        answers=128,
+        measures={"kindness": Function(function=f"{world}:kindness")},
+        again="dpo",
+        shuffled="dpo, shuffled labels",
+        workers=os.cpu_count() or 1,
+        gold_says="a rule in the code: 1 for the animal asked for and 1 for the place, less for "
+        "others; 1/2 for each different kind word up to three, less 1/2 for each unkind one; less "
+        "for length off 8 to 18 words, for repeated and for unfinished sentences; 3.5 at best",
+        proxy_says="a reward model of the same size, fitted on all pairs of the data set, whose "
+        "judgements are the gold reward and Gumbel noise of size 1",
+        data_says="A group is a prompt, a pair or an answer, as the method has it.",
+        limits=(
+            "One made-up world, one model of 0.27M parameters, 32 to 96 updates of 16 groups.",
+            "Four trials a method: another range of settings can change the order.",
+            "Nothing is said of larger models, of real preferences, or of longer training.",
+        ),
+    )

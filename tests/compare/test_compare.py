@@ -1,0 +1,119 @@
+"""A comparison from end to end, on the project's own tiny model: run, killed, gone on, reported."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from alignax import DPO, cli
+from alignax.compare import manage, report, results
+from alignax.compare.settings import Entry
+from tests.compare.small import SMALL
+
+# A user's own entry, found by its import path; one of its two trials cannot be.
+OWN = Entry(
+    name="own", method=DPO(beta=0.3), family="offline",
+    trials=({"optim.learning_rate": 1e-3}, {"optim.learning_rate": -1.0}),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> pathlib.Path:
+    """The tiny comparison, cut down: one method for data and one for samples, two updates."""
+    path = tmp_path_factory.mktemp("compare") / "small.py"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(config, tmp_path_factory) -> pathlib.Path:
+    output = tmp_path_factory.mktemp("out")
+    cli.main(["compare", str(config), "--output", str(output), "--seeds", "2",
+              "--add", "tests.compare.test_compare:OWN"])  # fmt: skip
+    return output
+
+
+def lines(output: pathlib.Path) -> list[dict]:
+    return [json.loads(x) for x in (output / results.RESULTS).read_text().splitlines()]
+
+
+def test_every_run_leaves_its_raw_measurements_a_line(compared):
+    found = [x for x in lines(compared) if x["purpose"] == "final" and x["entry"] == "grpo"]
+    assert {(x["seed"], x["step"]) for x in found} >= {(1, 0), (1, 1), (1, 2), (2, 2)}
+    last = found[-1]
+    assert set(last["prompts"]) == {"gold", "proxy", "kl", "length", "ended", "kindness"}
+    assert {len(x) for x in last["prompts"].values()} == {64}
+    assert last["cost"]["generated"] > 0
+    assert last["cost"]["flops"] > 0
+
+
+def test_before_the_first_update_all_answer_as_the_reference(compared):
+    found = [x for x in lines(compared) if x["purpose"] == "final" and x["step"] == 0]
+    for seed in (1, 2):
+        starts = [x["prompts"]["gold"] for x in found if x["seed"] == seed]
+        assert len(starts) == 4
+        assert all(x == starts[0] for x in starts)
+        assert all(set(x["prompts"]["kl"]) == {0.0} for x in found)
+
+
+def test_a_trial_that_fails_is_kept_with_its_reason_and_not_chosen(compared):
+    failed = [x for x in lines(compared) if "failed" in x]
+    assert [(x["entry"], x["trial"]) for x in failed] == [("own", 1)]
+    assert "optim.learning_rate" in failed[0]["failed"]
+    chosen = {
+        x["trial"] for x in lines(compared) if x["entry"] == "own" and x["purpose"] == "final"
+    }
+    assert chosen == {0}
+
+
+def test_the_page_and_its_findings_name_every_entry_of_the_league(compared):
+    found = json.loads((compared / report.FINDINGS).read_text())
+    names = {entry["name"] for entry in found["entries"]}
+    assert names == {"dpo", "grpo", "own", "reference", "best of 4"}
+    page = (compared / report.PAGE).read_text()
+    assert all(name in page for name in names)
+    assert len(found["pairs"]["data"]) == 10
+    assert found["made"]["command"].startswith("alignax compare")
+
+
+def test_a_report_is_made_again_from_the_raw_results_alone(compared, tmp_path):
+    for name in (results.RESULTS, results.DESCRIPTION, report.MADE):
+        (tmp_path / name).write_bytes((compared / name).read_bytes())
+    cli.main(["report", str(tmp_path)])
+    assert (tmp_path / report.FINDINGS).read_bytes() == (compared / report.FINDINGS).read_bytes()
+
+
+def test_only_what_is_missing_or_failed_is_run_again(compared, config, monkeypatch):
+    """The cell that is gone and the trial that failed; their results come back as they were."""
+    victim = next(compared.glob("cells/final/dpo/trial-*/seed-2/result.json"))
+    failed = compared / "cells/tune/own/trial-1/seed-1000/result.json"
+    kept = {path: path.read_bytes() for path in (victim, failed)}
+    victim.unlink()
+    ran = []
+
+    def run(self, cell):
+        ran.append((cell.purpose, cell.entry, cell.seed))
+        path = manage.cells_lib.result_path(compared, cell)
+        path.write_bytes(kept[path])
+
+    monkeypatch.setattr(manage.Pool, "_run", run)
+    part = dataclasses.replace(manage.WHOLE, added=("tests.compare.test_compare:OWN",), seeds=2)
+    manage.compare(config, compared, part=part)
+    assert ran == [("tune", "own", 1000), ("final", "dpo", 2)]
+
+
+def test_a_process_that_dies_is_a_failed_cell_and_the_others_go_on(config, tmp_path, monkeypatch):
+    comparison = manage.load(config)
+    monkeypatch.setattr(manage.sys, "executable", "/bin/false")
+    with manage.Pool(config, comparison, tmp_path, manage.WHOLE, 1) as pool:
+        found = pool.run(manage.cells_lib.tuning(comparison)[:2], "trials")
+    assert [x["failed"] for x in found.values()] == [
+        "the process ended with 1, for example for want of memory"
+    ] * 2
+
+
+def test_a_folder_without_results_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(tmp_path)])
+    assert "Run alignax compare first" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+"""What a comparison refuses before it runs, and how its runs are made of its entries."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from alignax import DPO, IPO, BadInput, Function
+from alignax.compare import cells, settings
+from alignax.compare.cells import Cell
+from alignax.compare.claims import Claim
+from alignax.compare.settings import Comparison, Entry, Part
+from tests import tiny_model
+
+OWN = Entry(name="own", method=DPO(beta=0.3), family="offline",
+            trials=({"optim.learning_rate": 1e-3},))  # fmt: skip
+NOT_ONE = 3
+
+
+@pytest.fixture
+def comparison(tmp_path) -> Comparison:
+    base = tiny_model.experiment(tmp_path)
+    base = dataclasses.replace(base, loop=dataclasses.replace(base.loop, max_steps=4, eval_steps=2))
+    tried = ({"optim.learning_rate": 1e-3}, {"method.beta": 0.7})
+    prompts = str(tmp_path / "test.jsonl")
+    return Comparison(
+        title="tiny",
+        base=base,
+        gold=Function(function="tests.compare.test_settings:gold"),
+        proxy=base,
+        tune=prompts,
+        test=prompts,
+        entries=(
+            Entry(name="dpo", method=DPO(), family="offline", trials=tried),
+            Entry(name="dpo, strong", method=DPO(), family="offline", like="dpo", league=False,
+                  settings={"method.beta": 0.9}),
+        ),
+        compute_like="dpo",
+        seeds=2,
+    )  # fmt: skip
+
+
+def gold(completions: list[str], **columns: object) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+def refused(comparison: Comparison, **changes) -> str:
+    with pytest.raises(BadInput) as error:
+        dataclasses.replace(comparison, **changes).check()
+    return str(error.value)
+
+
+def test_entries_that_may_try_more_settings_are_refused(comparison):
+    one = Entry(name="ipo", method=IPO(), family="offline", trials=({"method.tau": 0.1},))
+    said = refused(comparison, entries=(*comparison.entries, one))
+    assert "as many trials for every entry" in said
+    assert "dpo: 2, ipo: 1" in said
+
+
+def test_names_that_are_not_there_are_answered_with_the_nearest(comparison):
+    claim = Claim(name="c", says="s", source="p", entries=("dpo", "dpo, strnog"))
+    assert "Did you mean dpo, strong?" in refused(comparison, claims=(claim,))
+    assert "compute_like" in refused(comparison, compute_like="ppo")
+    twice = (*comparison.entries, comparison.entries[0])
+    assert "each once" in refused(comparison, entries=twice)
+
+
+def test_a_budget_that_is_not_measured_is_refused(comparison):
+    loop = dataclasses.replace(comparison.base.loop, eval_steps=3)
+    base = dataclasses.replace(comparison.base, loop=loop)
+    assert "a data budget at which answers are measured" in refused(comparison, base=base)
+    assert "at least 2 seeds" in refused(comparison, seeds=1)
+
+
+def test_a_cell_is_the_base_with_the_entry_and_the_trial(comparison, tmp_path):
+    cell = Cell(purpose="final", entry="dpo", trial=1, seed=7, steps=6)
+    made = cells.experiment(comparison, cell, tmp_path)
+    assert made.method == DPO(beta=0.7)
+    assert (made.seed, made.loop.max_steps, made.loop.eval_steps) == (7, 6, 2)
+    assert made.evaluation.answers == "always"
+    assert pathlib.Path(made.output_dir) == tmp_path / "cells/final/dpo/trial-1/seed-7"
+
+
+def test_a_variant_takes_the_chosen_trial_but_for_what_it_sets_itself(comparison, tmp_path):
+    for trial in (0, 1):
+        cell = Cell(purpose="final", entry="dpo, strong", trial=trial, seed=7, steps=6)
+        assert cells.experiment(comparison, cell, tmp_path).method == DPO(beta=0.9)
+    assert cells.experiment(
+        comparison, Cell(purpose="final", entry="dpo, strong", seed=7, steps=6), tmp_path
+    ).optim.learning_rate == pytest.approx(1e-3)
+
+
+def test_a_misspelt_setting_of_a_trial_names_the_entry(comparison, tmp_path):
+    entry = dataclasses.replace(comparison.entries[0], settings={"method.bata": 0.1})
+    changed = dataclasses.replace(comparison, entries=(entry,))
+    with pytest.raises(BadInput, match=r"dpo: method\.bata") as error:
+        cells.experiment(changed, Cell(purpose="final", entry="dpo", steps=4), tmp_path)
+    assert "Did you mean beta?" in str(error.value)
+
+
+def test_seeds_are_tuned_with_or_reported_never_both(comparison):
+    tuned = {cell.seed for cell in cells.tuning(comparison)}
+    steps = {entry.name: 4 for entry in comparison.entries}
+    final = cells.final(comparison, {"dpo": 1}, steps)
+    assert len(final) == 4
+    assert {cell.trial for cell in final} == {1}
+    assert not tuned & {cell.seed for cell in final}
+
+
+def test_what_decides_a_result_is_in_its_fingerprint_and_its_place_is_not(comparison, tmp_path):
+    cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
+    one, two = (cells.experiment(comparison, cell, tmp_path) for _ in range(2))
+    found = cells.fingerprint(comparison, one)
+    assert found == cells.fingerprint(comparison, dataclasses.replace(two, output_dir="elsewhere"))
+    assert found != cells.fingerprint(comparison, dataclasses.replace(one, seed=8))
+    other = dataclasses.replace(comparison, gold=Function(function="elsewhere:gold"))
+    assert found != cells.fingerprint(other, one)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "more", "chosen": "a", "rejected": "b"}\n')
+    assert found != cells.fingerprint(comparison, one)
+
+
+def test_an_entry_of_another_package_comes_by_its_import_path(comparison, tmp_path, monkeypatch):
+    path = config_file(tmp_path, comparison, monkeypatch)
+    found = settings.load(path, Part(added=("tests.compare.test_settings:OWN",), only=("own",)))
+    assert [entry.name for entry in found.entries] == ["dpo", "own"]
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        (Part(added=("tests.compare.test_settings:OWNS",)), "package.module:NAME of an Entry"),
+        (Part(added=("no_such_package:OWN",)), "no_such_package"),
+        (Part(added=("tests.compare.test_settings:NOT_ONE",)), "int"),
+        (Part(only=("dop",)), "Did you mean dpo?"),
+        (Part(claims=("c",)), "a claim"),
+    ],
+)
+def test_parts_that_are_not_there_are_refused(comparison, tmp_path, monkeypatch, part, says):
+    path = config_file(tmp_path, comparison, monkeypatch)
+    with pytest.raises(BadInput) as error:
+        settings.load(path, part)
+    assert says in str(error.value)
+
+
+def config_file(folder: pathlib.Path, comparison: Comparison, monkeypatch) -> pathlib.Path:
+    """A config file that returns this comparison, with one trial an entry."""
+    tried = comparison.entries[0].trials[:1]
+    entry = dataclasses.replace(comparison.entries[0], trials=tried)
+    made = dataclasses.replace(comparison, entries=(entry,))
+    monkeypatch.setattr("tests.compare.test_settings.MADE", made, raising=False)
+    path = folder / "config.py"
+    path.write_text("from tests.compare import test_settings\n\n"
+                    "def comparison():\n    return test_settings.MADE\n")  # fmt: skip
+    return path
