@@ -7,13 +7,14 @@
 The world, its writers and the gold reward are in configs/compare_tiny/world.py; the model (0.27M
 parameters, its card beside it) and the data were made by make_model.py and make_data.py there.
 Methods learn from noisy judgements, those that sample from a reward model fitted on them; nothing
-learns from the gold reward, which alone decides. Each entry has TRIALS settings, tried with one
+learns from the gold reward, which alone decides. Each entry has four settings, tried with one
 seed on prompts that are not reported; then all have the same fresh seeds. Rates and strengths are
 those that this model can learn with in 32 updates, with the authors' own strength among them.
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    {cost}
+Cost:    with --seeds 4, 57 min on 2 cores that others shared (6,784 s of runs, much of it
+         compiling); with 8 seeds not measured yet.
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
@@ -394,7 +395,7 @@ def comparison() -> Comparison:
         claims=CLAIMS,
         seeds=8,
         compute_like="grpo",
-        most_updates=96,
+        most_updates=112,
         answers=128,
         measures={"kindness": Function(function=f"{world}:kindness")},
         again="dpo",
@@ -407,7 +408,7 @@ def comparison() -> Comparison:
         "judgements are the gold reward and Gumbel noise of size 1",
         data_says="A group is a prompt, a pair or an answer, as the method has it.",
         limits=(
-            "One made-up world, one model of 0.27M parameters, 32 to 96 updates of 16 groups.",
+            "One made-up world, one model of 0.27M parameters, 32 to 112 updates of 16 groups.",
             "Four trials a method: another range of settings can change the order.",
             "Nothing is said of larger models, of real preferences, or of longer training.",
         ),

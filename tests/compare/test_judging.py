@@ -119,8 +119,9 @@ def test_pairs_are_told_apart_by_how_far_they_are(findings):
 
 def test_the_compute_budget_is_what_its_entry_has_spent(findings):
     good = next(x for x in findings["entries"] if x["name"] == "good")
-    assert good["at"]["compute"]["step"] == 40
-    assert good["at"]["compute"]["gold"] == good["at"]["data"]["gold"]
+    assert good["at"]["compute"]["step"] == 38  # a twentieth less than all of it
+    data, compute = (good["at"][x]["gold"]["mean"] for x in ("data", "compute"))
+    assert compute == pytest.approx(data - 0.05 * 2.0, abs=1e-4)
     assert [x["step"] for x in good["curve"]] == list(STEPS)
 
 
