@@ -8,6 +8,7 @@ and which is ended when it does not answer.
 
 import atexit
 import json
+import os
 import select
 import subprocess
 import sys
@@ -78,7 +79,7 @@ class Confined:
             left = max(0.0, until - time.monotonic())
             if not select.select([process.stdout], [], [], left)[0]:
                 raise TimeoutError(f"it took longer than {self._seconds:g} seconds")
-            parts.append(process.stdout.read1(1 << 20))
+            parts.append(os.read(process.stdout.fileno(), 1 << 20))
             if not parts[-1]:
                 raise ConnectionError("its process ended")
         return b"".join(parts)

@@ -98,8 +98,11 @@ def _list(
     metadata: Mapping[str, Any], name: str, kind: type, where: str, length: int | None = None
 ) -> list[Any]:
     found = metadata.get(f"tokenizer.ggml.{name}")
-    whole = isinstance(found, list) and all(isinstance(x, kind) for x in found)
-    if not whole or (length is not None and len(found) != length):
+    if (
+        not isinstance(found, list)
+        or not all(isinstance(x, kind) for x in found)
+        or (length is not None and len(found) != length)
+    ):
         expected = f"tokenizer.ggml.{name}, a list of {kind.__name__} for every token"
         raise _wrong(expected, type(found).__name__, where)
     return found

@@ -67,8 +67,7 @@ class Keys(NamedTuple):
     def number(self, key: str) -> float:
         """A positive number."""
         value = self.values.get(key)
-        number = isinstance(value, int | float) and value is not True
-        if number and 0 < value <= sys.float_info.max:
+        if isinstance(value, int | float) and value is not True and 0 < value <= sys.float_info.max:
             return float(value)
         raise self.wrong(key, "a positive number", value)
 
