@@ -84,7 +84,7 @@ def train(
         abstract, axes, places = run.trained
         optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, axes)
         shardings = sharding.state(run.mesh, places, optimizer, abstract)
-        step = make_compiled_step(run, plan, optimizer, shardings, tracing)
+        step = make_compiled_step(run, plan, optimizer, shardings, tracing, num_steps)
         with (
             Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
             MetricLog(
@@ -153,17 +153,26 @@ def begin(run: Run, members: int = 1) -> None:
 
 
 def make_compiled_step(
-    run: Run, plan: Plan | None, optimizer: Any, shardings: TrainState, profile: Profile | None
+    run: Run,
+    plan: Plan | None,
+    optimizer: Any,
+    shardings: TrainState,
+    profile: Profile | None,
+    num_steps: int | None = None,
 ) -> Any:
-    """The update, compiled when first called; an adapter's base goes into it as an argument."""
+    """The update, compiled when first called; an adapter's base goes into it as an argument.
+
+    Args:
+        num_steps: that the optimizer was made for; without it the update is no other run's too.
+    """
     frozen, experiment = run.frozen, run.experiment
-    if frozen is None and profile is None:
+    if frozen is None and profile is None and num_steps is not None:
         # A number that is 0 may decide what is computed at all; the others are arguments.
         numbers = {name: x for name, x in scalars(run.method).items() if not is_zero(x)}
         optim = experiment.optim
         step = _compiled_step(
             with_scalars(run.method, dict.fromkeys(numbers, 1.0)), run.model_fn(plan),
-            dataclasses.replace(optim, learning_rate=1.0), run.num_steps,
+            dataclasses.replace(optim, learning_rate=1.0), num_steps,
             experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
             sharding.replicated(run.mesh),
         )  # fmt: skip
