@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from alignax import jobs
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Preference
@@ -23,6 +22,7 @@ from alignax.data.pipeline import TokenArrays, build_step
 from alignax.data.plan import Lengths, make_plan
 from alignax.data.tokenise import Example
 from alignax.models.config import DecoderConfig
+from alignax.programs import make_compiled_step
 from alignax.run import Run
 from alignax.topology import GIB, Topology
 from alignax.train import optim as optim_lib
@@ -155,9 +155,7 @@ def forecast(
     rows = sharding.rows(run.mesh, leading=1)
     given = _placed(arrays, jax.tree.map(lambda _: rows, arrays))
     with jax.set_mesh(run.mesh):
-        lowered = jobs.make_compiled_step(run, plan, optimizer, shardings, None).lower(
-            state, *given
-        )
+        lowered = make_compiled_step(run, plan, optimizer, shardings, None).lower(state, *given)
     config, shape = run.decoder.config, plan.shape
     flops = operations(config, plan, recomputed=experiment.model.remat == "block")
     kept = shape.rows // shards * shape.row_length * config.width * config.layers

@@ -5,9 +5,8 @@ does the work.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
-from alignax.core.method import Method, scalars, with_scalars
-from alignax.core.shaping import is_zero
-from alignax.core.types import Batch, Held, Layout, Params, Scalar, TrainState, held
-from alignax.data.plan import Plan, alike
+from alignax.core.types import Params, TrainState, held
+from alignax.data.plan import alike
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
 from alignax.measuring import Evaluator, held_out, keep_bad, sampled
 from alignax.models import peft, pretrained
+from alignax.programs import make_compiled_init, make_compiled_step
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
 from alignax.train import optim as optim_lib
@@ -37,7 +35,7 @@ from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
 from alignax.train.profile import Profile
-from alignax.train.step import DIFFERENCE, ModelFn, init_state, make_step
+from alignax.train.step import DIFFERENCE, init_state
 
 
 def train(
@@ -94,7 +92,7 @@ def train(
                 writes=processes.is_first(),
             ) as metrics,
         ):
-            make = _compiled_init(experiment.optim, num_steps, held(axes), held(shardings))
+            make = make_compiled_init(experiment.optim, num_steps, held(axes), held(shardings))
             params = run.initial_trained(params)
             state = restore(run, checkpoints, metrics, feed, make, params, shardings)
             del params  # donated, or no longer needed
@@ -150,91 +148,6 @@ def begin(run: Run, members: int = 1) -> None:
         f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
     )
     run.preflight()
-
-
-def make_compiled_step(
-    run: Run,
-    plan: Plan | None,
-    optimizer: Any,
-    shardings: TrainState,
-    profile: Profile | None,
-    num_steps: int | None = None,
-) -> Any:
-    """The update, compiled when first called; an adapter's base goes into it as an argument.
-
-    Args:
-        num_steps: that the optimizer was made for; without it the update is no other run's too.
-    """
-    frozen, experiment = run.frozen, run.experiment
-    if frozen is None and profile is None and num_steps is not None:
-        # A number that is 0 may decide what is computed at all; the others are arguments.
-        numbers = {name: x for name, x in scalars(run.method).items() if not is_zero(x)}
-        optim = experiment.optim
-        step = _compiled_step(
-            with_scalars(run.method, dict.fromkeys(numbers, 1.0)), run.model_fn(plan),
-            dataclasses.replace(optim, learning_rate=1.0), num_steps,
-            experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
-            sharding.replicated(run.mesh),
-        )  # fmt: skip
-        return functools.partial(step, numbers, optim.learning_rate)
-    join = None if frozen is None else run.join
-    step = jax.jit(
-        make_step(
-            run.method,
-            run.model_fn(plan),
-            optimizer,
-            join=join,
-            seed=run.experiment.seed,
-            largest_norm=run.experiment.loop.largest_grad_norm,
-        ),
-        donate_argnums=0,
-        out_shardings=(shardings, sharding.replicated(run.mesh)),
-    )
-    step = step if profile is None else profile.of(step)
-    if frozen is None:
-        return step
-    return lambda state, *arrays: step(state, *arrays, frozen.base)
-
-
-# Runs of one process that differ in nothing that a program is made of share it.
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled_step(
-    method: Method,
-    model: ModelFn,
-    optim: optim_lib.Optim,
-    num_steps: int,
-    largest_norm: float | None,
-    axes: Held,
-    shardings: Held,
-    whole: Any,
-) -> Any:
-    def update(
-        numbers: dict[str, Scalar],
-        learning_rate: Scalar,
-        state: TrainState,
-        batch: Batch,
-        layout: Layout,
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        own = dataclasses.replace(optim, learning_rate=learning_rate)
-        optimizer = optim_lib.make_optimizer(own, num_steps, axes.tree)
-        step = make_step(with_scalars(method, numbers), model, optimizer, largest_norm=largest_norm)
-        return step(state, batch, layout)
-
-    return jax.jit(update, donate_argnums=2, out_shardings=(shardings.tree, whole))
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled_init(
-    optim: optim_lib.Optim, num_steps: int, axes: Held, shardings: Held
-) -> Callable[[Params], TrainState]:
-    optimizer = optim_lib.make_optimizer(optim, num_steps, axes.tree)
-    return jax.jit(
-        lambda params: init_state(params, optimizer),
-        out_shardings=shardings.tree,
-        donate_argnums=0,
-    )
 
 
 def settings(run: Run) -> dict[str, Any]:

@@ -10,10 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignax.config import Experiment, nearest
+from alignax.config import Experiment, is_settings, nearest
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars
-from alignax.core.types import Scalar
 
 ROOMS = ("method", "optim")  # of an experiment; those that have settings of the type `Scalar`
 
@@ -111,14 +110,35 @@ def sweepable(experiment: Experiment) -> list[str]:
     return [f"{room}.{name}" for room in ROOMS for name in scalars(getattr(experiment, room))]
 
 
-def changed(experiment: Experiment, numbers: Mapping[str, Scalar]) -> Experiment:
-    """The experiment with numbers, which may be traced, in the place of its own."""
-    rooms: dict[str, dict[str, Any]] = {}
-    for name, value in numbers.items():
-        room, field = name.split(".")
-        rooms.setdefault(room, {})[field] = value
-    made = {r: dataclasses.replace(getattr(experiment, r), **f) for r, f in rooms.items()}
-    return dataclasses.replace(experiment, **made)
+def changed(experiment: Experiment, settings: Mapping[str, Any], where: str = "") -> Experiment:
+    """The experiment with settings, whose numbers may be traced, in the place of its own.
+
+    Args:
+        settings: by their dotted names.
+        where: they come from, for a message.
+
+    Raises:
+        BadInput: a name that is no setting.
+    """
+    for name, value in settings.items():
+        experiment = _changed(experiment, name.split("."), value, f"{where}: {name}")
+    return experiment
+
+
+def _changed(inside: Any, path: list[str], value: Any, where: str) -> Any:
+    name, *rest = path
+    known = [field.name for field in dataclasses.fields(inside)] if is_settings(inside) else []
+    if name not in known:
+        near = nearest(name, known)
+        raise BadInput(
+            f"a setting; {type(inside).__name__} has {', '.join(known) or 'none'}",
+            name,
+            f"Did you mean {near}?" if near else "Rename or remove it.",
+            where=where,
+        )
+    if rest:
+        value = _changed(getattr(inside, name), rest, value, where)
+    return dataclasses.replace(inside, **{name: value})
 
 
 def directory(point: Mapping[str, float], seed: int) -> str:

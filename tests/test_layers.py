@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"networks", "overrides"},
     {"catalogue", "members", "run", "saved"},
-    {"feeds", "measuring", "facts"},
+    {"feeds", "measuring", "facts", "programs"},
     {"card"},
     {"jobs", "sample", "score", "show"},
     {"rerun", "sweep", "forecast"},

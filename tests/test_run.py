@@ -11,7 +11,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from transformers import AutoTokenizer
 
-from alignax import jobs
+from alignax import jobs, programs
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
 from alignax.data.tokenise import TokenLimits
@@ -345,7 +345,7 @@ def test_runs_of_one_process_share_their_update_but_for_numbers_that_are_zero(tm
             jobs.train(experiment, quiet=True)
         return found.programs["update"]
 
-    jobs._compiled_step.cache_clear()
+    programs._compiled_step.cache_clear()
     assert compiled("one", 1e-2, beta=0.5) == 1
     assert compiled("two", 3e-3, beta=0.1) == 0
     assert compiled("three", 3e-3, beta=0.1, label_smoothing=0.1) == 1

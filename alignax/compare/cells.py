@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignax.compare.settings import Comparison, Settings
-from alignax.config import Experiment, is_settings, nearest
-from alignax.core.errors import BadInput
+from alignax.config import Experiment
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
+from alignax.members import changed
 from alignax.saved import to_json
 
 # tune: chooses a setting; final: is reported; spread: final at every trial; again: final with other
@@ -103,6 +103,14 @@ def proxy(output: Path) -> Path:
     return output / "cells" / "proxy" / "export"
 
 
+def learnt_reward(comparison: Comparison, output: Path) -> Classifier:
+    """The proxy, as a reward."""
+    data = comparison.base.data
+    return Classifier(
+        directory=str(proxy(output)), template=data.template, chat_template=data.chat_template
+    )
+
+
 def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
     """The run of a cell, below `output`."""
     folder = output / "cells" / cell.path
@@ -113,10 +121,7 @@ def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
     entry, base = comparison.entry(cell.entry), comparison.base
     rollout = Rollout()
     if entry.samples:
-        judge = entry.reward or Classifier(
-            directory=str(proxy(output)), template=base.data.template,
-            chat_template=base.data.chat_template,
-        )  # fmt: skip
+        judge = entry.reward or learnt_reward(comparison, output)
         rollout = dataclasses.replace(base.rollout, rewards=Rewards(parts=(judge,)))
     prompts = comparison.tune if cell.purpose == "tune" else comparison.test
     model = base.model
@@ -137,38 +142,15 @@ def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
         seed=cell.seed,
         **own,
     )
-    made = with_settings(made, entry.settings, entry.name)
+    made = changed(made, entry.settings, entry.name)
     tried = setting(comparison, cell)
     if entry.like is not None:  # what the variant sets itself stays as it says
         tried = {name: value for name, value in tried.items() if name not in entry.settings}
-    return with_settings(made, tried, entry.name)
+    return changed(made, tried, entry.name)
 
 
 def _cached(made: Experiment, output: Path) -> Any:
     return dataclasses.replace(made.data, cache_dir=str(output / "cache"))
-
-
-def with_settings(made: Experiment, settings: Settings, where: str) -> Experiment:
-    """The experiment with settings changed by their dotted names."""
-    for name, value in settings.items():
-        made = _changed(made, name.split("."), value, f"{where}: {name}")
-    return made
-
-
-def _changed(inside: Any, path: list[str], value: Any, where: str) -> Any:
-    name, *rest = path
-    known = [field.name for field in dataclasses.fields(inside)] if is_settings(inside) else []
-    if name not in known:
-        near = nearest(name, known)
-        raise BadInput(
-            f"a setting; {type(inside).__name__} has {', '.join(known) or 'none'}",
-            name,
-            f"Did you mean {near}?" if near else "Rename or remove it.",
-            where=where,
-        )
-    if rest:
-        value = _changed(getattr(inside, name), rest, value, where)
-    return dataclasses.replace(inside, **{name: value})
 
 
 def expected(comparison: Comparison, cell: Cell, output: Path) -> str:

@@ -67,7 +67,6 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     """A cell's result: the rows of its measurements, what identifies it, and its peak of memory."""
     from alignax import jobs
     from alignax.compare import cells, measure
-    from alignax.generate.reward_models import Model as Classifier
     from alignax.run import Run
 
     if cell.purpose == "baselines":
@@ -85,10 +84,7 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
         lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
         last = {name: x for row in lines for name, x in row.items() if "accuracies" in name}
         return found | {"accuracy": last}
-    proxy = Classifier(
-        directory=str(cells.proxy(output)), template=comparison.base.data.template,
-        chat_template=comparison.base.data.chat_template,
-    )  # fmt: skip
+    proxy = cells.learnt_reward(comparison, output)
     rewards = {"gold": comparison.gold, "proxy": proxy, **comparison.measures}
     rows = measure.rows(finished, rewards)
     _tidy(comparison, cell, folder)
@@ -101,7 +97,6 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
 
     from alignax.compare import baselines, cells, measure
     from alignax.generate.engine import Engine
-    from alignax.generate.reward_models import Model as Classifier
     from alignax.run import Run
 
     name = comparison.compute_like
@@ -119,10 +114,7 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
             run.decode_all([x[:n].tolist() for x, n in zip(rows, lengths, strict=True)])
             for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
         ]
-        proxy = Classifier(
-            directory=str(cells.proxy(output)), template=experiment.data.template,
-            chat_template=experiment.data.chat_template,
-        )  # fmt: skip
+        proxy = cells.learnt_reward(comparison, output)
         gold = measure.scored(comparison.gold, prompts.texts, texts)
         learnt = measure.scored(proxy, prompts.texts, texts)
     return baselines.result(gold, learnt, [row[0] for row in texts]) | {
