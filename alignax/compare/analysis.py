@@ -9,6 +9,7 @@ import numpy as np
 
 from alignax.compare import judging
 from alignax.compare.results import Results, Runs
+from alignax.core.errors import BadInput
 from alignax.evaluate.paired import at_budget, crossed, difference, iqm
 from alignax.evaluate.stats import Estimate, over_seeds
 from alignax.evaluate.verdicts import holm, verdict
@@ -30,7 +31,12 @@ def findings(results: Results, made: Mapping[str, Any]) -> dict[str, Any]:
     runs = {entry["name"]: results.runs(entry["name"]) for entry in described["entries"]}
     reference = runs[described["compute_like"]]
     if reference is None:
-        raise RuntimeError(f"no two runs of {described['compute_like']} ended")
+        raise BadInput(
+            f"two finished runs of {described['compute_like']}, which sets the compute budget",
+            "; ".join(results.failed(described["compute_like"])) or "none was run",
+            "Mend it, and run alignax compare again: it goes on with what is missing.",
+            where="compute_like",
+        )
     budget = _compute_budget(reference, described["data_steps"])
     values = {
         "data": _baselines(results, reference)

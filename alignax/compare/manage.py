@@ -38,6 +38,7 @@ from alignax.compare.cells import Cell
 from alignax.compare.report import MADE, made, report
 from alignax.compare.settings import WHOLE, Comparison, Part, load
 from alignax.config import check
+from alignax.core.errors import BadInput
 from alignax.run import console
 
 
@@ -59,8 +60,8 @@ def compare(
         The page.
 
     Raises:
-        BadInput: settings that cannot be compared.
-        RuntimeError: no reward model, or no answers of the reference: nothing can go on.
+        BadInput: settings that cannot be compared; a reward model, or answers of the reference,
+            that could not be made.
     """
     comparison = load(config, part)
     output.mkdir(parents=True, exist_ok=True)
@@ -215,7 +216,12 @@ class Pool:
         found |= cells_lib.read(self._output, todo)
         failed = next((r["failed"] for r in found.values() if "failed" in r), None)
         if must and failed is not None:
-            raise RuntimeError(f"{title}: {failed}; see {self._output}/worker-*.log")
+            raise BadInput(
+                f"{title}, from which all else begins",
+                failed,
+                "worker-*.log has more. Mend it and start again: what is finished stays.",
+                where=str(self._output),
+            )
         return {cell: found[cell] for cell in wanted}
 
     def _run(self, cell: Cell) -> None:

@@ -113,6 +113,17 @@ def test_a_process_that_dies_is_a_failed_cell_and_the_others_go_on(config, tmp_p
     ] * 2
 
 
+def test_without_a_reward_model_nothing_goes_on_and_the_reason_is_said(
+    config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(manage.sys, "executable", "/bin/false")
+    with pytest.raises(SystemExit):
+        cli.main(["compare", str(config), "--output", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "expected reward model, from which all else begins; got the process ended with 1" in said
+    assert "Mend it and start again: what is finished stays." in said
+
+
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path)])

@@ -6,6 +6,7 @@ import pytest
 from alignax.compare import analysis, judging, markdown
 from alignax.compare.claims import Claim
 from alignax.compare.results import Results
+from alignax.core.errors import BadInput
 
 SEEDS, PROMPTS, STEPS = 8, 24, (0, 20, 40)
 MEANS = {"good": 2.0, "twin": 2.0, "fair": 1.0, "held": 1.0, "wild": 1.0}  # at the data budget
@@ -139,6 +140,14 @@ def test_the_tables_count_whom_each_is_better_and_worse_than(findings):
     assert markdown.against(findings, "data")["reference"] == (1, 4)
     line = next(x for x in markdown.tables(findings).splitlines() if x.startswith("| good |"))
     assert line.endswith("| 40 | 0 | 4 | 0 | beta 0.1 |")
+
+
+def test_a_compute_budget_that_nobody_set_is_refused():
+    results = made_up()
+    kept = [x for x in results.lines if x["entry"] != "fair"]
+    failed = {"purpose": "final", "entry": "fair", "trial": 0, "seed": 3, "failed": "diverged"}
+    with pytest.raises(BadInput, match="two finished runs of fair, .*; got diverged"):
+        analysis.findings(Results(results.described, [*kept, failed]), {"command": ""})
 
 
 def test_seeds_that_failed_are_counted_and_the_others_compared():

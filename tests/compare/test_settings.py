@@ -65,6 +65,25 @@ def test_names_that_are_not_there_are_answered_with_the_nearest(comparison):
     assert "each once" in refused(comparison, entries=twice)
 
 
+def test_a_variant_of_a_variant_and_a_chain_of_three_are_refused(comparison):
+    strong = comparison.entries[1]
+    other = dataclasses.replace(strong, name="other", like="dpo, strong")
+    said = refused(comparison, entries=(*comparison.entries, other))
+    assert "other.like: expected an entry that is tuned itself; got dpo, strong." in said
+    second = dataclasses.replace(strong, name="second", after="dpo")
+    third = dataclasses.replace(strong, name="third", after="second")
+    said = refused(comparison, entries=(*comparison.entries, second, third))
+    assert "third.after: expected an entry that begins from the reference; got second." in said
+
+
+def test_a_comparison_without_a_budget_is_refused(comparison):
+    loop = dataclasses.replace(comparison.base.loop, max_steps=None)
+    base = dataclasses.replace(comparison.base, loop=loop)
+    assert "expected base.loop.max_steps and eval_steps; got None." in refused(
+        comparison, base=base
+    )
+
+
 def test_a_budget_that_is_not_measured_is_refused(comparison):
     loop = dataclasses.replace(comparison.base.loop, eval_steps=3)
     base = dataclasses.replace(comparison.base, loop=loop)
