@@ -146,7 +146,7 @@ def test_a_compute_budget_that_nobody_set_is_refused():
     results = made_up()
     kept = [x for x in results.lines if x["entry"] != "fair"]
     failed = {"purpose": "final", "entry": "fair", "trial": 0, "seed": 3, "failed": "diverged"}
-    with pytest.raises(BadInput, match="two finished runs of fair, .*; got diverged"):
+    with pytest.raises(BadInput, match=r"two finished runs of fair, .*; got diverged"):
         analysis.findings(Results(results.described, [*kept, failed]), {"command": ""})
 
 
