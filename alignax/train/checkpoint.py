@@ -372,7 +372,7 @@ def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> Non
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # every process of a run probes the same directory at once
     except OSError as error:
         raise BadInput(
             "a directory that can be written",

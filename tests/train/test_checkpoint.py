@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -516,6 +517,12 @@ def test_a_directory_that_cannot_be_made_is_refused_at_once(tmp_path):
         "got NotADirectoryError: Not a directory.\n"
         "    Change its permissions, or give another output_dir."
     )
+
+
+def test_processes_that_probe_a_directory_at_once_do_not_refuse_it(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: check_writable(tmp_path / "run", 0), range(2_000)))
+    assert os.listdir(tmp_path / "run") == []
 
 
 def test_too_small_a_disk_is_refused_with_both_numbers(tmp_path, monkeypatch):
