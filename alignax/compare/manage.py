@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -37,6 +36,7 @@ from alignax.compare import results
 from alignax.compare.cells import Cell
 from alignax.compare.report import MADE, made, report
 from alignax.compare.settings import WHOLE, Comparison, Part, load
+from alignax.compare.turns import Turns
 from alignax.config import check
 from alignax.core.errors import BadInput
 from alignax.run import console
@@ -143,14 +143,14 @@ class Pool:
         self._part = json.dumps(dataclasses.asdict(part))
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._cores = [cores[i::workers] if len(cores) >= workers else [] for i in range(workers)]
-        self._free: queue.Queue[int] = queue.Queue()
+        # A variant has mostly the programs of the entry that it varies.
+        self._turns = Turns(lambda x: x.entry and (comparison.entry(x.entry).like or x.entry))
         self._processes: list[subprocess.Popen | None] = [None] * workers
         self._logs: list[IO[str]] = []
 
     def __enter__(self) -> "Pool":
         for i in range(len(self._processes)):
             self._logs.append((self._output / f"worker-{i}.log").open("a"))
-            self._free.put(i)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -198,17 +198,19 @@ class Pool:
             task = bar.add_task(title, total=len(wanted), completed=len(found), cell="")
             lock = threading.Lock()
 
-            def one(cell: Cell) -> None:
-                with lock:
-                    bar.update(task, cell=cell.path)
-                self._run(cell)
-                with lock:
-                    bar.advance(task)
+            def work(number: int) -> None:
+                while (cell := self._turns.next(number)) is not None:
+                    with lock:
+                        bar.update(task, cell=cell.path)
+                    self._run(number, cell)
+                    with lock:
+                        bar.advance(task)
 
+            self._turns.add(todo)
             try:
-                list(threads.map(one, todo))
+                list(threads.map(work, range(len(self._processes))))
             except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
+                self._turns.clear()
                 for process in self._processes:
                     if process is not None:
                         process.kill()
@@ -224,26 +226,22 @@ class Pool:
             )
         return {cell: found[cell] for cell in wanted}
 
-    def _run(self, cell: Cell) -> None:
-        """One cell, in a process that is free; where that dies, so says the result."""
-        number = self._free.get()
-        try:
-            process = self._processes[number] or self._start(number)
-            assert process.stdin is not None
-            assert process.stdout is not None
-            began = time.perf_counter()
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(vars(cell)) + "\n")
-                process.stdin.flush()
-            if not process.stdout.readline():
-                code = self._end(number)
-                path = cells_lib.result_path(self._output, cell)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                reason = f"the process ended with {code}, for example for want of memory"
-                wall = time.perf_counter() - began
-                path.write_text(json.dumps({"failed": reason, "cell": vars(cell), "wall": wall}))
-        finally:
-            self._free.put(number)
+    def _run(self, number: int, cell: Cell) -> None:
+        """One cell in one of the processes; where that dies, so says the result."""
+        process = self._processes[number] or self._start(number)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        began = time.perf_counter()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(vars(cell)) + "\n")
+            process.stdin.flush()
+        if not process.stdout.readline():
+            code = self._end(number)
+            path = cells_lib.result_path(self._output, cell)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            reason = f"the process ended with {code}, for example for want of memory"
+            wall = time.perf_counter() - began
+            path.write_text(json.dumps({"failed": reason, "cell": vars(cell), "wall": wall}))
 
     def _start(self, number: int) -> subprocess.Popen:
         words = [sys.executable, "-m", "alignax.compare.worker", str(self._config)]

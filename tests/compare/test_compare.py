@@ -92,7 +92,7 @@ def test_only_what_is_missing_or_failed_is_run_again(compared, config, monkeypat
     victim.unlink()
     ran = []
 
-    def run(self, cell):
+    def run(self, number, cell):
         ran.append((cell.purpose, cell.entry, cell.seed))
         path = manage.cells_lib.result_path(compared, cell)
         path.write_bytes(kept[path])
