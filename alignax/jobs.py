@@ -44,13 +44,13 @@ def train(
     quiet: bool = False,
     command: Sequence[str] | None = None,
     profile: int | None = None,
-    seeds: Sequence[int] = (),
+    others: Sequence[Experiment] = (),
 ) -> Path:
     """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
 
     Args:
-        seeds: of other runs of this process that differ in nothing else but numbers of the type
-            `Scalar`: all take one shape of batches, and share a compiled update.
+        others: other runs of this process, which differ in seed, length and numbers of the type
+            `Scalar` alone: all take one shape of batches, and share a compiled update.
         command: the words after `alignax train` that started this, for the model card.
         profile: updates to trace, into `profile` of output_dir.
 
@@ -67,9 +67,8 @@ def train(
     if tracing is not None:
         tracing.check(num_steps)
     if not experiment.rollout:
-        if seeds:
-            others = (run.like(dataclasses.replace(experiment, seed=seed)) for seed in seeds)
-            run.plan = alike([run.plan, *(other.plan for other in others)])[0]
+        if others:
+            run.plan = alike([run.plan, *(run.like(other).plan for other in others)])[0]
         run.describe_plan()
     plan = None if experiment.rollout else run.plan
     refuse_another(output, settings(run))

@@ -13,7 +13,7 @@ import jax
 
 from alignax.core.method import Method, scalars, with_scalars
 from alignax.core.shaping import is_zero
-from alignax.core.types import Batch, Held, Layout, Params, Scalar, TrainState, held
+from alignax.core.types import Batch, Held, Layout, Number, Params, Scalar, TrainState, held
 from alignax.data.plan import Plan
 from alignax.run import Run
 from alignax.train import optim as optim_lib
@@ -42,11 +42,11 @@ def make_compiled_step(
         optim = experiment.optim
         step = _compiled_step(
             with_scalars(run.method, dict.fromkeys(numbers, 1.0)), run.model_fn(plan),
-            dataclasses.replace(optim, learning_rate=1.0), num_steps,
+            optim_lib.without_length(dataclasses.replace(optim, learning_rate=1.0), num_steps),
             experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
             sharding.replicated(run.mesh),
         )  # fmt: skip
-        return functools.partial(step, numbers, optim.learning_rate)
+        return functools.partial(step, numbers, optim.learning_rate, num_steps)
     join = None if frozen is None else run.join
     step = jax.jit(
         make_step(
@@ -71,7 +71,6 @@ def _compiled_step(
     method: Method,
     model: ModelFn,
     optim: optim_lib.Optim,
-    num_steps: int,
     largest_norm: float | None,
     axes: Held,
     shardings: Held,
@@ -80,6 +79,7 @@ def _compiled_step(
     def update(
         numbers: dict[str, Scalar],
         learning_rate: Scalar,
+        num_steps: Number,
         state: TrainState,
         batch: Batch,
         layout: Layout,
@@ -89,7 +89,7 @@ def _compiled_step(
         step = make_step(with_scalars(method, numbers), model, optimizer, largest_norm=largest_norm)
         return step(state, batch, layout)
 
-    return jax.jit(update, donate_argnums=2, out_shardings=(shardings.tree, whole))
+    return jax.jit(update, donate_argnums=3, out_shardings=(shardings.tree, whole))
 
 
 @functools.lru_cache(maxsize=8)

@@ -50,13 +50,14 @@ class Run(Networks):
     quiet: bool = False
 
     def like(self, experiment: Experiment) -> "Run":
-        """A quiet one whose settings differ in seed, output_dir and numbers of type `Scalar` alone.
+        """A quiet one of another seed, length, output_dir and other numbers of type `Scalar`.
 
         All that does not depend on these, and is made already, is shared.
         """
         other = copy.copy(self)
         other.experiment = experiment
-        vars(other).pop("plan", None)
+        for name in ("plan", "num_steps"):
+            vars(other).pop(name, None)
         # What the method took from the data stays.
         other.method = with_scalars(self.method, scalars(experiment.method))
         other.quiet = True

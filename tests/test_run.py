@@ -350,3 +350,32 @@ def test_runs_of_one_process_share_their_update_but_for_numbers_that_are_zero(tm
     assert compiled("two", 3e-3, beta=0.1) == 0
     assert compiled("three", 3e-3, beta=0.1, label_smoothing=0.1) == 1
     assert compiled("four", 1e-2, beta=0.2, label_smoothing=0.2) == 0
+
+
+def test_runs_of_other_seeds_and_lengths_share_their_update_and_learn_what_they_would_alone(
+    tmp_path,
+):
+    def made(name, steps, seed):
+        return tiny(
+            tmp_path,
+            mesh=ONE,
+            optim=Optim(learning_rate=1e-2, warmup_steps=1, lr_scheduler_type="linear"),
+            loop=Loop(batch_size=8, max_steps=steps),
+            evaluation=Evaluation(num_prompts=0),
+            seed=seed,
+            output_dir=str(tmp_path / name),
+        )
+
+    others = [made("", 5, seed) for seed in (1, 2)]
+    programs._compiled_step.cache_clear()
+    compiled = []
+    for name, steps, seed in [("short", 2, 1), ("long", 5, 2), ("alone", 5, 2)]:
+        if name == "alone":
+            programs._compiled_step.cache_clear()
+        with Compilations() as found:
+            jobs.train(made(name, steps, seed), quiet=True, others=others)
+        compiled.append(found.programs["update"])
+    assert compiled == [1, 0, 1]
+    assert [x["loss"] for x in updates(tmp_path / "long")] == [
+        x["loss"] for x in updates(tmp_path / "alone")
+    ]

@@ -86,10 +86,14 @@ def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int])
     ]
 
 
-def seeds(comparison: Comparison) -> list[int]:
-    """All that any run has."""
-    first = comparison.base.seed
-    return [first + TUNING_SEED, *range(first + 1, first + 1 + 2 * comparison.seeds)]
+def others(comparison: Comparison, cell: Cell, made: Experiment) -> list[Experiment]:
+    """A cell's experiment with every seed that there is, each as long as its entry's may get."""
+    first, steps = comparison.base.seed, cell.steps
+    if cell.entry and comparison.entry(cell.entry).league:
+        steps = max(steps, comparison.most_updates)
+    loop = dataclasses.replace(made.loop, max_steps=steps) if cell.entry else made.loop
+    seeds = [first + TUNING_SEED, *range(first + 1, first + 1 + 2 * comparison.seeds)]
+    return [dataclasses.replace(made, seed=seed, loop=loop) for seed in seeds]
 
 
 def setting(comparison: Comparison, cell: Cell) -> Settings:

@@ -41,6 +41,8 @@ from alignax.config import check
 from alignax.core.errors import BadInput
 from alignax.run import console
 
+MUST = {"proxy": "a reward model", "baselines": "the reference's answers"}
+
 
 def compare(
     config: str | Path,
@@ -67,11 +69,11 @@ def compare(
     output.mkdir(parents=True, exist_ok=True)
     one, two = Cell(purpose="proxy"), Cell(purpose="baselines")
     with Pool(config, comparison, output, part, workers or comparison.workers) as pool:
-        found = pool.run([one], "reward model", must=True)
+        found = pool.run([one], "reward model", must=one)
         for cell in cells_lib.tuning(comparison):  # rewards are there to be looked at now
             check(cells_lib.experiment(comparison, cell, output))
-        found |= pool.run([two], "the reference's answers", must=True)
-        tuned = pool.run(cells_lib.tuning(comparison), "trials")
+        tuned = pool.run([two, *cells_lib.tuning(comparison)], "trials", must=two)
+        found[two] = tuned.pop(two)
         chosen = choose(comparison, tuned)
         todo = cells_lib.final(comparison, chosen, updates(comparison, chosen, tuned))
         later = {cell for cell in todo if comparison.entry(cell.entry).after is not None}
@@ -174,12 +176,12 @@ class Pool:
         return process.wait()
 
     def run(
-        self, wanted: Sequence[Cell], title: str, *, must: bool = False
+        self, wanted: Sequence[Cell], title: str, *, must: Cell | None = None
     ) -> dict[Cell, dict[str, Any]]:
         """The results of cells: those on disk whose settings are the same, and the others' anew.
 
         Args:
-            must: whether nothing can go on where one fails.
+            must: one of them, without which nothing can go on.
         """
         found = {
             cell: result
@@ -216,11 +218,10 @@ class Pool:
                         process.kill()
                 raise
         found |= cells_lib.read(self._output, todo)
-        failed = next((r["failed"] for r in found.values() if "failed" in r), None)
-        if must and failed is not None:
+        if must is not None and "failed" in found[must]:
             raise BadInput(
-                f"{title}, from which all else begins",
-                failed,
+                f"{MUST[must.purpose]}, from which all else begins",
+                found[must]["failed"],
                 "worker-*.log has more. Mend it and start again: what is finished stays.",
                 where=str(self._output),
             )

@@ -74,7 +74,7 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     experiment = cells.experiment(comparison, cell, output)
     folder = Path(experiment.output_dir)
     resident = _reset_peak()
-    jobs.train(experiment, quiet=True, seeds=cells.seeds(comparison))
+    jobs.train(experiment, quiet=True, others=cells.others(comparison, cell, experiment))
     found: dict[str, Any] = {
         "fingerprint": cells.fingerprint(comparison, experiment),
         "peak_mib": None if resident is None else (_status("VmHWM") - resident) / 1024,

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from alignax.core.errors import BadInput
-from alignax.core.types import Params, Scalar
+from alignax.core.types import Number, Params, Scalar
 
 Scheduler = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop", "sgd", "lion"]
@@ -102,7 +102,7 @@ def _between(name: str, value: float, low: float, high: float, *, closed: bool =
     raise BadInput(span, repr(value), "Change the setting.", where=f"optim.{name}")
 
 
-def schedule(optim: Optim, num_steps: int) -> optax.Schedule:
+def schedule(optim: Optim, num_steps: Number) -> optax.Schedule:
     """The learning rate of each update of a run.
 
     Departs from Hugging Face: update i of w warm-up updates has `learning_rate` i / w, counted
@@ -136,14 +136,20 @@ def schedule(optim: Optim, num_steps: int) -> optax.Schedule:
     return learning_rate
 
 
-def _warmup_steps(optim: Optim, num_steps: int) -> int:
+def _warmup_steps(optim: Optim, num_steps: Number) -> int:
     if optim.warmup_steps is not None:
         return optim.warmup_steps
     # 0.1 * 30 is 3.0000000000000004; what a binary fraction adds must not become an update.
     return math.ceil(round(optim.warmup_ratio * num_steps, 6))
 
 
-def make_optimizer(optim: Optim, num_steps: int, axes: Params) -> optax.GradientTransformation:
+def without_length(optim: Optim, num_steps: int) -> Optim:
+    """The same settings with the warm-up in updates: a schedule may then trace `num_steps`."""
+    warmup = _warmup_steps(optim, num_steps)
+    return dataclasses.replace(optim, warmup_steps=warmup, warmup_ratio=0.0)
+
+
+def make_optimizer(optim: Optim, num_steps: Number, axes: Params) -> optax.GradientTransformation:
     """Clips, preconditions, decays, scales: in this order.
 
     Args:

@@ -120,7 +120,9 @@ def test_without_a_reward_model_nothing_goes_on_and_the_reason_is_said(
     with pytest.raises(SystemExit):
         cli.main(["compare", str(config), "--output", str(tmp_path)])
     said = capsys.readouterr().err
-    assert "expected reward model, from which all else begins; got the process ended with 1" in said
+    assert (
+        "expected a reward model, from which all else begins; got the process ended with 1" in said
+    )
     assert "Mend it and start again: what is finished stays." in said
 
 
