@@ -228,9 +228,9 @@ def _changes(experiment: Experiment, devices: int) -> list[tuple[str, Any]]:
 
     if experiment.model.remat != "block":
         change("--model.remat block", "model", remat="block")
-    data, fsdp, tensor = experiment.mesh.sizes(devices)
+    data, fsdp, sequence, tensor = experiment.mesh.sizes(devices)
     if data > 1:
-        whole = {"data": 1, "fsdp": data * fsdp, "tensor": tensor}
+        whole = {"data": 1, "fsdp": data * fsdp, "sequence": sequence, "tensor": tensor}
         change(f"--mesh.data 1 --mesh.fsdp {data * fsdp}", "mesh", **whole)
     steps = experiment.loop.gradient_accumulation_steps
     while experiment.loop.batch_size % (2 * steps * data * fsdp) == 0:

@@ -85,6 +85,7 @@ class Networks:
         """The model as pure functions."""
         settings = self.experiment.model
         config = pretrained.read_config(self.model_dir, num_scores=self.num_scores)
+        sharding.check_heads(self.mesh, config.kv_heads)
         longest = self.experiment.data.limits.max_length
         if longest > config.max_positions:
             raise BadInput(

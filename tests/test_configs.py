@@ -12,7 +12,7 @@ from alignax.train.sharding import Mesh
 from tests.tiny_model import model_directory, write_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMPARISONS = [ROOT / "configs" / "compare_tiny.py"]
+COMPARISONS = [ROOT / "configs" / f"compare_{name}.py" for name in ("tiny", "smollm2")]
 CONFIGS = sorted(set((ROOT / "configs").glob("*.py")) - set(COMPARISONS))
 
 
@@ -57,6 +57,11 @@ def test_a_config_loads_and_runs_two_steps(path, tmp_path):
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_run_of_a_comparison_passes_its_check(path, tmp_path):
     comparison = settings.load(path)
+    model = dataclasses.replace(
+        comparison.base.model, model_name_or_path=str(model_directory(tmp_path / "model"))
+    )
+    base = dataclasses.replace(comparison.base, model=model)
+    comparison = dataclasses.replace(comparison, base=base)
     model_directory(cells.proxy(tmp_path), num_scores=1)
     for cell in cells.tuning(comparison):
         config.check(cells.experiment(comparison, cell, tmp_path))
@@ -64,6 +69,17 @@ def test_every_run_of_a_comparison_passes_its_check(path, tmp_path):
     steps = {entry.name: 40 for entry in comparison.entries}
     names = {cell.entry for cell in cells.final(comparison, chosen, steps)}
     assert names == {entry.name for entry in comparison.entries}
+
+
+def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_and_rates():
+    tiny, larger = map(settings.load, COMPARISONS)
+    assert [entry.name for entry in larger.entries] == [entry.name for entry in tiny.entries]
+    rate = "optim.learning_rate"
+    rates = [[x[rate] for e in c.entries for x in e.trials] for c in (tiny, larger)]
+    assert rates[1] == pytest.approx([x / 30 for x in rates[0]])
+    apart = {f.name for f in dataclasses.fields(tiny.base)
+             if getattr(tiny.base, f.name) != getattr(larger.base, f.name)}  # fmt: skip
+    assert apart == {"model"}
 
 
 def test_the_tiny_comparison_has_every_method_that_trains_a_policy():

@@ -35,6 +35,8 @@ from alignax.train.sharding import Mesh
 
 def even(completion_ids, **_):
     time.sleep(float(os.environ.get("SECONDS_A_REWARD", "0")))
+    with open("{folder}/asked", "a") as log:
+        log.write(os.environ.get("JAX_PROCESS_ID", "") + " ")
     return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
 
 def experiment():
@@ -158,6 +160,8 @@ def test_a_notice_to_one_process_stops_both_and_one_process_goes_on(tmp_path):
     started[1].send_signal(signal.SIGTERM)
     codes, printed = finish(started)
     assert codes == [0, 0], printed
+    # A reward of one's own is asked once, and its numbers hold in both.
+    assert set((many.parent / "asked").read_text().split()) == {"0"}
     (saved,) = (path.name for path in (many.parent / "run").glob("checkpoint-*"))
     stopped = int(saved.removeprefix("checkpoint-"))
     assert 1 <= stopped < 6

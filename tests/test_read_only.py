@@ -9,9 +9,17 @@ import pytest
 from alignax import jobs
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
+from alignax.train.checkpoint import Checkpoints
 from alignax.train.loop import Loop
 from alignax.train.sharding import Mesh
 from tests.tiny_model import experiment as tiny
+from tests.train.test_checkpoint import (
+    EXPERIMENT,
+    POSITION,
+    assert_same_bits,
+    make_state,
+    restore,
+)
 
 
 def mount(place: pathlib.Path, *options: str) -> None:
@@ -56,3 +64,25 @@ def test_prepared_data_serve_from_a_disk_that_cannot_be_written(tmp_path, disk):
     mount(disk, "-o", "remount,ro")
     jobs.train(made(tmp_path, data=data, output_dir=str(tmp_path / "again")), quiet=True)
     assert (tmp_path / "again" / "export" / "model.safetensors").is_file()
+
+
+def test_a_disk_that_turns_read_only_on_the_way_loses_no_earlier_checkpoint(disk):
+    run = disk / "run"
+
+    def save_twice():
+        with Checkpoints(run) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, make_state(step), position=POSITION, experiment=EXPERIMENT)
+                checkpoints.wait()
+                mount(disk, "-o", "remount,ro")
+
+    with pytest.raises(BadInput) as error:
+        save_twice()
+    assert f"{run}/checkpoint-2: expected to write the checkpoint; got " in str(error.value)
+    assert "Read-only file system" in str(error.value)
+    assert str(error.value).endswith(
+        "Make the directory writable, or give another output_dir, and start again. "
+        f"{run}/checkpoint-1 is still there."
+    )
+    mount(disk, "-o", "remount,rw")
+    assert_same_bits(restore(run).state, make_state(1))

@@ -11,7 +11,7 @@ from alignax.compare import judging
 from alignax.compare.results import Results, Runs
 from alignax.core.errors import BadInput
 from alignax.evaluate.paired import at_budget, crossed, difference, iqm
-from alignax.evaluate.stats import Estimate, over_seeds
+from alignax.evaluate.stats import Estimate, estimate, over_seeds
 from alignax.evaluate.verdicts import holm, verdict
 
 MEASURES = ("gold", "proxy", "kl", "length", "ended")
@@ -233,11 +233,8 @@ def _frontier(results: Results) -> dict[str, Any]:
 
 
 def _world(results: Results, reference: Runs, budget: float) -> dict[str, Any]:
-    described, proxy = results.described, results.one("proxy").get("accuracy", {})
-    name = next((n for n in proxy if n.endswith("accuracies")), None)
-    accuracy = None
-    if name is not None:
-        accuracy = {"mean": proxy[name]} | {x: proxy.get(f"{name}/{x}") for x in ("low", "high")}
+    described, known = results.described, results.one("baselines")
+    accuracy, labels = known.get("agreement"), known.get("labels")
     met = described["data_steps"] * described["batch_size"]
     return {
         "model": described["model"],
@@ -249,8 +246,8 @@ def _world(results: Results, reference: Runs, budget: float) -> dict[str, Any]:
         "trials": described["trials"],
         "gold": described["gold_says"],
         "proxy": described["proxy_says"],
-        "proxy_accuracy": accuracy,
-        "label_noise": None,
+        "proxy_accuracy": _estimate(estimate(np.array(accuracy))) if accuracy else None,
+        "label_noise": labels["wrong"] / labels["told_apart"] if labels else None,
         "budgets": {
             "data": f"{described['data_steps']} updates of {described['batch_size']} groups: "
             f"{met:,} met. {described['data_says']}",

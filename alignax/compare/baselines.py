@@ -71,6 +71,20 @@ def optimum(gold: Float[np.ndarray, "p n"]) -> list[dict[str, float]]:
     return found
 
 
+def agreement(
+    first: Float[np.ndarray, "p n"], second: Float[np.ndarray, "p n"]
+) -> Float[np.ndarray, " _p"]:
+    """For each prompt the share of pairs of its answers that the second reward orders as the first.
+
+    Pairs that the first one cannot tell apart do not count, and prompts that have no others are
+    left out; where the second cannot, it is right in half of them.
+    """
+    one, two = (np.sign(x[:, :, None] - x[:, None, :]) for x in (first, second))
+    told = (one != 0).sum(axis=(1, 2))
+    alike = (one * two).sum(axis=(1, 2)) / np.maximum(told, 1)
+    return ((1 + alike) / 2)[told > 0]
+
+
 def result(
     gold: Float[np.ndarray, "p n"], proxy: Float[np.ndarray, "p n"], texts: Sequence[str]
 ) -> dict[str, Any]:
@@ -91,6 +105,7 @@ def result(
             }
             for m in sizes
         ],
+        "agreement": agreement(gold, proxy).round(5).tolist(),
         "texts": list(texts),
         "text_gold": gold[:, 0].round(5).tolist(),
         "text_proxy": proxy[:, 0].round(5).tolist(),

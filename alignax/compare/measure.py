@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from alignax.compare.cost import costs
-from alignax.core.records import Text
+from alignax.config import Data
+from alignax.core.records import Preference, Text
+from alignax.data.sources import load_records
 from alignax.generate.rewards import Reward, Rewards
 from alignax.run import Run
 
+ROWS = 2_000  # of the data set, whose labels are compared with the gold reward
 DIGITS = 5  # of what is written; the answers themselves are few
 
 
@@ -53,6 +56,18 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
     return found
 
 
+def labels(data: Data, gold: Reward) -> dict[str, int]:
+    """Of the data set's pairs that the gold reward tells apart: how many, and how many of them
+    are labelled against it. The first `ROWS` rows are looked at."""
+    pairs, _ = load_records(
+        data.train, Preference, split=data.train_split, pairing="all", limit=ROWS
+    )
+    both = [[_words(x.chosen), _words(x.rejected)] for x in pairs]
+    known = scored(gold, [pair.prompt for pair in pairs], both)
+    margins = known[:, 0] - known[:, 1]
+    return {"told_apart": int((margins != 0).sum()), "wrong": int((margins < 0).sum())}
+
+
 def scored(reward: Reward, prompts: Sequence[Text], texts: Sequence[Sequence[str]]) -> np.ndarray:
     """The reward of each of the k answers to n prompts, [n, k].
 
@@ -66,6 +81,10 @@ def scored(reward: Reward, prompts: Sequence[Text], texts: Sequence[Sequence[str
         repeated, flat, completion_ids=[[] for _ in flat], columns={}
     )
     return np.asarray(found.total, np.float64).reshape(-1, k)
+
+
+def _words(text: Text) -> str:
+    return text if isinstance(text, str) else text[-1].content
 
 
 def distinct(texts: Sequence[str]) -> float:

@@ -118,6 +118,7 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
         gold = measure.scored(comparison.gold, prompts.texts, texts)
         learnt = measure.scored(proxy, prompts.texts, texts)
     return baselines.result(gold, learnt, [row[0] for row in texts]) | {
+        "labels": measure.labels(comparison.base.data, comparison.gold),
         "fingerprint": cells.fingerprint(comparison, experiment),
         "prompts": [str(text) for text in prompts.texts],
         "generated": int(drawn.lengths.sum()),

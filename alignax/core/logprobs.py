@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import gathered_vocabulary, row_shards, split_rows
+from alignax.core.axes import gathered_vocabulary, split_all, token_shards
 
 CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 
@@ -40,7 +40,7 @@ def token_logprobs(
         One log-probability a token, at most 0.
     """
     rows, tokens = target.shape
-    shards = row_shards()
+    shards = token_shards()
     here = rows if rows % shards else rows // shards
     chunk = max(1, min(tokens, chunk_bytes // (4 * here * head.shape[0])))
     chunks = -(-tokens // chunk)
@@ -91,7 +91,7 @@ def _backward(softcap, saved, gradient):
     hidden, head, target, normaliser, kept = saved
     head = gathered_vocabulary(head)
     # A row to a device: each sums up its own share, and they meet once, after all chunks.
-    apart = hidden.shape[1] == row_shards() > 1
+    apart = hidden.shape[1] == token_shards() > 1
     share, terms = ((hidden.shape[1],), "ncv,ncd->nvd") if apart else ((), "ncv,ncd->vd")
 
     def chunk(head_gradient, inputs):
@@ -110,7 +110,7 @@ def _backward(softcap, saved, gradient):
 
     zero, inputs = jnp.zeros((*share, *head.shape)), (hidden, target, normaliser, gradient)
     if apart:
-        zero = split_rows(zero)
+        zero = split_all(zero)
     if kept is None:
         head_gradient, hidden_gradient = jax.lax.scan(chunk, zero, inputs)
     else:

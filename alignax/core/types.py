@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 
 Scalar = float | Float[Array, ""]
 Number = int | Scalar | Real[Array, ""]  # a hyperparameter of a pure function; may be traced
+ROW_ALIGN = 64  # tokens; the length of rows is a multiple of it
 BLOCK = 128  # tokens of a row that are attended from together; plans say how far back each looks
 Params = Any  # a pytree of arrays; only `models/` knows its structure
 Metrics = Mapping[str, Float[Array, " b"]]

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from alignax.core.types import BLOCK
+from alignax.core.types import BLOCK, ROW_ALIGN
 from alignax.data.dealing import pack
 from alignax.data.plan import Plan, round_up
 
@@ -25,7 +25,7 @@ def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
     shape = plan.shape
     # Not the plan's own length, which is another one for every plan.
     prompt, response = max(prompt, shape.prompt), max(response, shape.response)
-    length = round_up(prompt + shape.responses * response, 64)
+    length = round_up(prompt + shape.responses * response, ROW_ALIGN)
     units = [plan.units(window) for window in range(plan.num_windows)]
     per_shard = next(
         rows

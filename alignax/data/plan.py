@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alignax.core.errors import BadInput
-from alignax.core.types import BLOCK
+from alignax.core.types import BLOCK, ROW_ALIGN
 from alignax.data.dealing import deal, pack, part_twins
 
 WINDOW = 8192  # groups, about, that are dealt to steps together
@@ -212,7 +212,7 @@ def make_plan(
     num_steps: int | None = None,
     seed: int | None = None,
     shards: int = 1,
-    align: int = 64,
+    align: int = ROW_ALIGN,
     order: Int[np.ndarray, "steps b"] | None = None,
 ) -> Plan:
     """Chooses the shape with the fewest tokens that holds every step, and lays out the run.
@@ -268,7 +268,7 @@ def make_plan(
     return alike([Plan(lengths, shape, accumulation, steps, seed, once, order)], align=align)[0]
 
 
-def alike(plans: Sequence[Plan], *, align: int = 64) -> list[Plan]:
+def alike(plans: Sequence[Plan], *, align: int = ROW_ALIGN) -> list[Plan]:
     """The plans with one shape: the one with the fewest tokens that holds every step of all.
 
     Args:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -34,6 +34,8 @@ class Model(Reward):
             A longer text is a bad one (`Rewards.on_bad`). It is never cut.
         head: which output, counted from 0; None for the only one.
     """
+
+    everywhere: ClassVar[bool] = True
 
     directory: str
     batch_size: int = 16

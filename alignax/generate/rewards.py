@@ -9,11 +9,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.records import Text
 from alignax.data.bad_rows import BadRow, Tally
@@ -24,7 +25,14 @@ _TAKEN = ("prompts", "completions", "completion_ids")  # names that no column ca
 
 
 class Reward(abc.ABC):
-    """A number for each completion; higher is better. Abstract and without fields."""
+    """A number for each completion; higher is better. Abstract and without fields.
+
+    Attributes:
+        everywhere: whether every process of a run must call it, because it computes on the devices
+            of all. Others are called by the first process alone: a judge is asked once.
+    """
+
+    everywhere: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -153,7 +161,8 @@ class Rewards:
 
         A part that raises is asked again about halves of the completions, until it is known which
         of them it raises for. A setting that cannot work, such as a column that is not there, is
-        refused whatever `on_bad` says.
+        refused whatever `on_bad` says. In a run of several processes the first one's numbers are
+        to be told to the others, where parts that are not `everywhere` give 0.
 
         Args:
             prompts, completions, completion_ids, columns: one entry a completion in each, as
@@ -170,6 +179,9 @@ class Rewards:
         parts = np.full((n, len(self.parts)), np.nan)
         why: dict[int, str] = {}  # of every bad completion, the first reason
         for j, (part, name) in enumerate(zip(self.parts, names, strict=True)):
+            if not (part.everywhere or processes.is_first()):
+                parts[:, j] = 0.0
+                continue
             for index, value in _ask(part, asked, range(n)):
                 number, defect = _as_number(value)
                 parts[index, j] = number

@@ -222,7 +222,7 @@ def judge(
         completion_ids=flat,
         columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
     )
-    # A reward may be anything, a judge over the network too: one process's numbers hold for all.
+    # A reward may be anything, a judge over the network too: the first process asked it.
     total, parts, good = processes.told((scored.total, scored.parts, scored.good))
     scored = scored._replace(total=total, parts=parts, good=good)
     scores = scored.total.reshape(ended.shape) - settings.missing_end * ~ended

@@ -8,6 +8,7 @@ for a pair of its tokens, made once for all layers that share a window.
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Collection
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import HEAD_AXIS, ROW_AXES, row_shards, split_if_even
+from alignax.core.axes import ROW_AXES, head_axes, row_shards, split_if_even
 from alignax.core.errors import BadInput
 from alignax.models import splash
 from alignax.models.attention import packed_attention, visible_tokens
@@ -142,8 +143,8 @@ def _by_device(
         return run(query, key, value, prepared)
     rows = tuple(name for name in ROW_AXES if name in mesh.axis_names)
     rows = rows if query.shape[0] % row_shards() == 0 else None
-    split = HEAD_AXIS in mesh.axis_names and key.shape[2] % mesh.shape[HEAD_AXIS] == 0
-    heads = HEAD_AXIS if split else None
+    heads = head_axes()
+    heads = heads if key.shape[2] % math.prod(mesh.shape[name] for name in heads) == 0 else None
     leaves, tree = jax.tree.flatten(prepared)
     states, masks = PartitionSpec(rows, None, heads), PartitionSpec(rows)
     return jax.shard_map(

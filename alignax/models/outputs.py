@@ -8,6 +8,7 @@ gives its rewards for whole responses, read where each one ends.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alignax.core.axes import sequence_shards, split_all
 from alignax.core.logprobs import CHUNK_BYTES, token_logprobs
 from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.models.transformer import Decoder
@@ -39,13 +40,15 @@ def outputs(
         return Outputs(logprobs=nothing, rewards=attributes[..., 0], attributes=attributes)
     hidden = hidden.reshape(layout.source.shape[0], -1, hidden.shape[-1])
     hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
+    parts = layout.target.shape[0] * sequence_shards()
+    parts = parts if layout.target.size % parts == 0 else layout.target.shape[0]
     logprobs = token_logprobs(
-        hidden,
+        split_all(hidden.reshape(parts, -1, hidden.shape[-1])),
         model.head(params),
-        layout.target,
+        layout.target.reshape(parts, -1),
         softcap=model.config.logits_softcap,
         chunk_bytes=chunk_bytes,
-    )
+    ).reshape(layout.target.shape)
     size = batch.mask.size
     slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
     flat = jnp.zeros(size, jnp.float32).at[slot].set(logprobs, mode="drop", unique_indices=False)

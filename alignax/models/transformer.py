@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from alignax.core.axes import split_rows, whole
+from alignax.core.axes import over_heads, split_rows, split_tokens, whole
 from alignax.core.types import Layout, Params
 from alignax.models import flash, rotary
 from alignax.models.attention import softcapped
@@ -116,11 +116,11 @@ class Decoder:
         attend_rows = self._over_rows(layout.group, layout.response, layout.position, reach)
 
         def attend(query, key, value, window):
-            return attend_rows(query, key, value, window), None
+            return over_heads(lambda *x: attend_rows(*x, window))(query, key, value), None
 
         if self.remat == "attention" and self._kernel(layout.tokens.shape[1]) == "xla":
             attend = jax.checkpoint(attend)  # flash kernels keep no weights
-        hidden, _ = self._run(params, layout.tokens, layout.position, attend)
+        hidden, _ = self._run(params, layout.tokens, layout.position, attend, split_tokens)
         return hidden
 
     def prefill(
@@ -258,11 +258,11 @@ class Decoder:
             embedded = embedded + whole(params["positions"].astype(self.dtype))[position]
         return embedded
 
-    def _run(self, params, tokens, position, attend):
+    def _run(self, params, tokens, position, attend, split=split_rows):
         network = nnx.merge(self._abstract[0], params)
         with jax.named_scope("embedding"):
             embedded = whole(network.embed[...].astype(self.dtype))[tokens]
-            x = split_rows(self._enter(params, embedded, position))
+            x = split(self._enter(params, embedded, position))
         kinds = self.config.kinds
         ropes = list(dict.fromkeys(kind.rope for kind in kinds))
         angles = [self._angles(rope, position) for rope in ropes]
@@ -279,7 +279,7 @@ class Decoder:
                 if len(ropes) > 1:
                     angle = jax.tree.map(lambda *tables: jnp.stack(tables)[each[0]], *angles)
             x, kept = block(x, angle, functools.partial(attend, window=window))
-            return split_rows(x), kept
+            return split(x), kept
 
         if self.remat == "block":
             layer = jax.checkpoint(layer)

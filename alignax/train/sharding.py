@@ -1,7 +1,7 @@
 """The mesh, and where every parameter lies on it.
 
-Parameters name their logical axes in `models/`; one mapping takes these to mesh axes. Rows of
-tokens are split over `data` and `fsdp`; parameters over `fsdp` and `tensor`.
+Parameters name their logical axes in `models/`; one mapping takes these to mesh axes. Rows are
+split over `data` and `fsdp`, the tokens of a row over `sequence`; parameters over all but `data`.
 """
 
 import dataclasses
@@ -14,21 +14,24 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from alignax.core.axes import ROW_AXES
 from alignax.core.errors import BadInput
-from alignax.core.types import Params, TrainState
+from alignax.core.types import ROW_ALIGN, Params, TrainState
 
 RULES = {
-    "vocab": "tensor",
-    "embed": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "mlp": "tensor",
-    "head_dim": None,
-    "layers": None,
-    "scores": None,
-    "positions": None,
-    "experts": None,
-    "rank": None,
+    "vocab": ("tensor",),
+    "embed": ("fsdp", "sequence"),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "mlp": ("tensor",),
+    "head_dim": (),
+    "layers": (),
+    "scores": (),
+    "positions": (),
+    "experts": (),
+    "rank": (),
 }
+
+
+AXES = ("data", "fsdp", "sequence", "tensor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,37 +41,49 @@ class Mesh:
     Fields:
         data: copies of the parameters, each with its own rows.
         fsdp: parts of the parameters, each with its own rows, gathered layer by layer.
+        sequence: parts of the tokens of each row, for long ones; a power of two up to 64. Tokens
+            are exchanged for heads within attention, so it and `tensor` divide the heads of keys.
+            Parameters are divided as by `fsdp`.
         tensor: parts of heads, MLP and vocabulary that work on the same rows.
     """
 
     data: int = -1
     fsdp: int = 1
+    sequence: int = 1
     tensor: int = 1
 
-    def sizes(self, devices: int) -> tuple[int, int, int]:
+    def sizes(self, devices: int) -> tuple[int, int, int, int]:
         """The number of devices on each axis."""
-        sizes = [self.data, self.fsdp, self.tensor]
+        sizes = [self.data, self.fsdp, self.sequence, self.tensor]
         known = math.prod(size for size in sizes if size != -1)
         if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes) or devices % known:
             raise BadInput(
                 f"axes whose product divides {devices} devices, one of them -1 at most",
-                f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}",
+                ", ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True)),
                 "Leave data at -1 to take what the others leave.",
                 where="mesh",
             )
-        return tuple(devices // known if size == -1 else size for size in sizes)  # type: ignore
+        found = tuple(devices // known if size == -1 else size for size in sizes)
+        if ROW_ALIGN % found[2]:
+            raise BadInput(
+                f"a divisor of {ROW_ALIGN}, to whose multiples rows are filled up",
+                str(found[2]),
+                "Set it to a power of two.",
+                where="mesh.sequence",
+            )
+        return found  # type: ignore
 
 
 def make_mesh(mesh: Mesh, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """A mesh with axes data, fsdp and tensor; devices that the axes leave over stay idle."""
+    """A mesh with the axes of `Mesh`; devices that the axes leave over stay idle."""
     devices = jax.devices() if devices is None else devices
     sizes = mesh.sizes(len(devices))
     # Auto: the partitioner completes what the constraints leave open. `make_mesh` would default
     # to Explicit, where every intermediate array needs a stated sharding.
     return jax.make_mesh(
         sizes,
-        ("data", "fsdp", "tensor"),
-        axis_types=(AxisType.Auto,) * 3,
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
         devices=devices[: math.prod(sizes)],
     )
 
@@ -110,21 +125,37 @@ def parameters(
     """
 
     def place(path: Any, shape: Any, names: tuple[str, ...]) -> NamedSharding:
-        spec: list[str | None] = []
+        spec: list[tuple[str, ...]] = []
         for size, name in zip(shape.shape, names, strict=True):
-            target = RULES[name] if not gathered or RULES[name] == "tensor" else None
-            if target is not None and size % mesh.shape[target]:
+            split = tuple(x for x in RULES[name] if mesh.shape[x] > 1 or len(RULES[name]) == 1)
+            if gathered and split != ("tensor",):
+                split = ()
+            parts = math.prod(mesh.shape[x] for x in split)
+            if size % parts:
+                axes = [f"mesh.{x}" for x in split]
                 raise BadInput(
                     f"a size that divides axis {name} ({size}) of "
                     f"{jax.tree_util.keystr(path, simple=True, separator='/')}",
-                    str(mesh.shape[target]),
-                    f"Set mesh.{target} to one of {', '.join(map(str, _divisors(size)))}.",
-                    where=f"mesh.{target}",
+                    str(parts),
+                    f"Set {' times '.join(axes)} to one of {', '.join(map(str, _divisors(size)))}.",
+                    where=axes[0],
                 )
-            spec.append(None if target in spec else target)
+            spec.append(() if split in spec else split)
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(place, abstract, axes)
+
+
+def check_heads(mesh: jax.sharding.Mesh, kv_heads: int) -> None:
+    """Refuses to split tokens where heads cannot take their place within attention."""
+    parts = mesh.shape["sequence"] * mesh.shape["tensor"]
+    if mesh.shape["sequence"] > 1 and kv_heads % parts:
+        raise BadInput(
+            f"sequence times tensor to divide the model's {kv_heads} heads of keys and values",
+            f"{mesh.shape['sequence']} times {mesh.shape['tensor']}",
+            f"Set the product to one of {', '.join(map(str, _divisors(kv_heads)))}.",
+            where="mesh.sequence",
+        )
 
 
 def _divisors(size: int, most: int = 512) -> list[int]:

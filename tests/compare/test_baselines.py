@@ -1,11 +1,13 @@
 """What needs no training: best-of-n and the optimum, beside enumeration and closed forms."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 
-from alignax.compare import baselines
+from alignax import Data, Function
+from alignax.compare import baselines, measure
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 5])
@@ -48,3 +50,26 @@ def test_the_optimum_ends_where_the_answers_no_longer_reach():
     points = baselines.optimum(gold)
     assert all(point["gold"] < 9.0 for point in points)
     assert points[0]["kl"] < points[-1]["kl"]
+
+
+def test_agreement_counts_pairs_that_the_first_reward_tells_apart():
+    gold = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0], [5.0, 5.0, 5.0]])
+    proxy = np.array([[1.0, 3.0, 2.0], [7.0, 2.0, 7.0], [1.0, 2.0, 3.0]])
+    # Of three pairs two; of the two that gold tells apart one is a tie for the proxy; none.
+    np.testing.assert_allclose(baselines.agreement(gold, proxy), [2 / 3, 3 / 4])
+
+
+def test_labels_against_the_gold_reward_are_counted_among_the_pairs_that_it_tells_apart(tmp_path):
+    rows = [
+        {"prompt": "p", "completions": ["aa", "b", "cc"], "scores": [1.0, 2.0, 3.0]},
+        {"prompt": "q", "completions": ["a", "bb"], "scores": [0.0, 1.0]},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gold = Function(function=longest)
+    # cc > b is right, b > aa is wrong, cc and aa are equally long; bb > a is right.
+    assert measure.labels(Data(train=str(path)), gold) == {"told_apart": 3, "wrong": 1}
+
+
+def longest(completions, **_):
+    return [float(len(text)) for text in completions]

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from alignax.compare.page import axes, league, words
+from alignax.compare.page import axes, charts, league, words
+from tests.compare import made_up
 
 
 def _compared(*won: tuple[str, str]) -> dict:
@@ -135,3 +136,19 @@ def test_a_number_that_rounds_to_zero_has_no_sign():
 def test_settings_lose_their_room_where_that_is_not_ambiguous():
     assert words.setting({"optim.rate": 1e-3, "method.beta": 0.1}) == "rate 0.001, beta 0.1"
     assert words.setting({"a.rate": 1, "b.rate": 2}) == "a.rate 1, b.rate 2"
+
+
+def test_one_value_far_away_does_not_squeeze_the_others():
+    assert axes.without_outliers([1, 2, 3, 4, 5, 6, 7, 8, 9, 80]) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert axes.without_outliers([1, 2, 3, 4, 5, 6, 7, 8, 9, 18]) == [*range(1, 10), 18]
+    assert axes.without_outliers([80]) == [80]
+    assert axes.without_outliers([]) == []
+
+
+def test_a_point_beyond_the_edge_is_named_there_with_its_distance():
+    found = made_up.findings()
+    assert "beyond the edge" not in charts.frontier(found, "data", "wide")
+    far = found["entries"][0]
+    far["at"]["data"]["kl"] = {"mean": 500.0, "low": 400.0, "high": 600.0}
+    drawn = charts.frontier(found, "data", "wide")
+    assert f"beyond the edge: {words.short(far['title'])} at 500" in drawn

@@ -23,20 +23,24 @@ from tests.test_every_method import case
 from tests.tiny_batch import CONFIG, random_table
 
 SHARDS = 8  # the same arrays for every mesh
-ALL_AXES = Mesh(data=2, fsdp=2, tensor=2)
+MODEL = dataclasses.replace(CONFIG, heads=8, kv_heads=4)  # heads for tensor and sequence
+ALL_AXES = Mesh(data=1, fsdp=2, sequence=2, tensor=2)
 MESHES = [Mesh(data=2), Mesh(data=1, fsdp=2), Mesh(data=1, tensor=2), Mesh(data=2, fsdp=2),
           Mesh(data=2, tensor=2), Mesh(data=1, fsdp=2, tensor=2), Mesh(data=8),
-          Mesh(data=1, fsdp=8), Mesh(data=4, fsdp=2)]  # fmt: skip
+          Mesh(data=1, fsdp=8), Mesh(data=4, fsdp=2), Mesh(data=2, fsdp=2, tensor=2),
+          Mesh(data=1, sequence=2), Mesh(data=2, sequence=2), Mesh(data=1, sequence=4),
+          Mesh(data=2, sequence=4), Mesh(data=1, fsdp=2, sequence=4),
+          Mesh(data=2, sequence=2, tensor=2)]  # fmt: skip
 
 
 def network(method):
     """The model that a method trains."""
     needs = method.needs()
     scores = len(needs.score_names) if needs.head == "reward" else 0
-    policy = Decoder(config=dataclasses.replace(CONFIG, num_scores=scores))
+    policy = Decoder(config=dataclasses.replace(MODEL, num_scores=scores))
     if needs.head != "value":
         return policy
-    critic = Decoder(config=dataclasses.replace(CONFIG, num_scores=1))
+    critic = Decoder(config=dataclasses.replace(MODEL, num_scores=1))
     return ActorCritic(policy=policy, critic=critic)
 
 
@@ -107,7 +111,9 @@ def assert_same(found, expected):
         np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("settings", MESHES, ids=lambda m: f"{m.data}x{m.fsdp}x{m.tensor}")
+@pytest.mark.parametrize(
+    "settings", MESHES, ids=lambda m: f"{m.data}x{m.fsdp}x{m.sequence}x{m.tensor}"
+)
 def test_every_strategy_gives_the_update_of_one_device(settings):
     assert_same(updated(DPO, settings), alone(DPO))
 
@@ -160,3 +166,18 @@ def test_log_probabilities_are_put_together_from_parts_of_the_vocabulary():
     large = [x for x in found if x.kind == "all-gather" and x.size >= matrix]
     assert [(x.size, x.times) for x in large] == [(matrix, 1)]
     assert "embedding" in large[0].name
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_tokens_are_exchanged_for_heads_and_back_once_a_layer_in_each_direction(parts):
+    """Queries and answers of 8 heads, keys and values of 4; nothing else of attention is sent, and
+    no states of whole rows ever are: what meets the vocabulary is gathered, and parameters."""
+    _, found = kinds(Mesh(data=1, sequence=parts))
+    tokens = arrays(DPO)[3].tokens.size
+    wide, narrow = (4 * tokens * MODEL.head_dim * n // parts for n in (MODEL.heads, MODEL.kv_heads))
+    exchanged = sorted(x.size for x in found if x.kind == "all-to-all" for _ in range(x.times))
+    directions = 2 * MODEL.layers
+    assert exchanged == [narrow] * 2 * directions + [wide] * 2 * directions
+    states = 4 * tokens * MODEL.width
+    assert max(x.size for x in found if x.kind == "all-gather") < states
+    assert {x.kind for x in found} <= {"all-gather", "all-reduce", "reduce-scatter", "all-to-all"}

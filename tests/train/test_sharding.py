@@ -22,11 +22,12 @@ def decoder(**changes) -> Decoder:
 @pytest.mark.parametrize(
     ("mesh", "sizes"),
     [
-        (Mesh(), (8, 1, 1)),
-        (Mesh(fsdp=4), (2, 4, 1)),
-        (Mesh(data=1, fsdp=-1), (1, 8, 1)),
-        (Mesh(data=2, fsdp=2, tensor=-1), (2, 2, 2)),
-        (Mesh(data=2, fsdp=1, tensor=2), (2, 1, 2)),  # four of eight stay idle
+        (Mesh(), (8, 1, 1, 1)),
+        (Mesh(fsdp=4), (2, 4, 1, 1)),
+        (Mesh(data=1, fsdp=-1), (1, 8, 1, 1)),
+        (Mesh(data=2, fsdp=2, tensor=-1), (2, 2, 1, 2)),
+        (Mesh(sequence=4), (2, 1, 4, 1)),
+        (Mesh(data=2, fsdp=1, tensor=2), (2, 1, 1, 2)),  # four of eight stay idle
     ],
 )
 def test_one_axis_may_take_what_the_others_leave(mesh, sizes):
@@ -41,15 +42,36 @@ def test_axes_that_do_not_divide_the_devices_are_refused(mesh):
         mesh.sizes(8)
     assert str(error.value) == (
         "mesh: expected axes whose product divides 8 devices, one of them -1 at most; "
-        f"got data={mesh.data}, fsdp={mesh.fsdp}, tensor={mesh.tensor}.\n"
+        f"got data={mesh.data}, fsdp={mesh.fsdp}, sequence=1, tensor={mesh.tensor}.\n"
         "    Leave data at -1 to take what the others leave."
     )
 
 
-def test_a_mesh_has_three_axes_that_the_partitioner_completes():
+def test_tokens_are_split_into_parts_that_divide_the_length_of_every_row():
+    with pytest.raises(BadInput) as error:
+        Mesh(data=1, sequence=3).sizes(3)
+    assert str(error.value) == (
+        "mesh.sequence: expected a divisor of 64, to whose multiples rows are filled up; got 3.\n"
+        "    Set it to a power of two."
+    )
+
+
+def test_tokens_are_not_split_further_than_heads_can_take_their_place():
+    mesh = make_mesh(Mesh(data=1, sequence=4, tensor=2))
+    sharding.check_heads(mesh, kv_heads=8)
+    with pytest.raises(BadInput) as error:
+        sharding.check_heads(mesh, kv_heads=4)
+    assert str(error.value) == (
+        "mesh.sequence: expected sequence times tensor to divide the model's 4 heads of keys and "
+        "values; got 4 times 2.\n    Set the product to one of 1, 2, 4."
+    )
+    sharding.check_heads(make_mesh(Mesh(tensor=8)), kv_heads=4)  # refused by a parameter's name
+
+
+def test_a_mesh_has_four_axes_that_the_partitioner_completes():
     mesh = make_mesh(Mesh(fsdp=2, tensor=2))
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "sequence": 1, "tensor": 2}
+    assert mesh.axis_types == (AxisType.Auto,) * 4
     assert sharding.shards(mesh) == 4
     assert make_mesh(Mesh(data=2, fsdp=2)).devices.size == 4
 
@@ -82,6 +104,26 @@ def test_logical_axes_go_to_their_mesh_axes():
         "up": PartitionSpec(None, "fsdp", "tensor"),
         "down": PartitionSpec(None, "tensor", "fsdp"),
     }
+
+
+def test_parameters_are_divided_over_those_that_share_a_row_too():
+    mesh, model = make_mesh(Mesh(data=1, fsdp=2, sequence=2, tensor=2)), decoder()
+    lie = sharding.parameters(mesh, model.abstract(), model.axes())
+    assert lie["embed"].spec == PartitionSpec("tensor", ("fsdp", "sequence"))
+    assert lie["norm"]["scale"].spec == PartitionSpec(("fsdp", "sequence"))
+    assert sharding.shards(mesh) == 2  # rows are not divided over them
+    decoding = sharding.parameters(mesh, model.abstract(), model.axes(), gathered=True)
+    assert decoding["embed"].spec == PartitionSpec("tensor", None)
+
+
+def test_what_two_axes_cannot_divide_is_refused_with_both():
+    mesh, model = make_mesh(Mesh(data=1, fsdp=2, sequence=4)), decoder(width=12)
+    with pytest.raises(BadInput) as error:
+        sharding.parameters(mesh, model.abstract(), model.axes())
+    assert str(error.value) == (
+        "mesh.fsdp: expected a size that divides axis embed (12) of embed; got 8.\n"
+        "    Set mesh.fsdp times mesh.sequence to one of 1, 2, 3, 4, 6, 12."
+    )
 
 
 def test_a_score_head_is_split_over_its_inputs_alone():

@@ -84,6 +84,14 @@ def fit(
     return Axis(low - margin, high + margin, begin, end)
 
 
+def without_outliers(values: Sequence[Number]) -> list[Number]:
+    """Those that are not above twice what nine in ten do not exceed: few would squeeze the many."""
+    if not values:
+        return []
+    most = 2 * sorted(values)[math.ceil(0.9 * len(values)) - 1]
+    return [value for value in values if value <= most]
+
+
 def _round_step(at_least: Number) -> Number:
     power = 10.0 ** math.floor(math.log10(at_least))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= at_least * (1 - 1e-9))

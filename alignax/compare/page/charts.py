@@ -5,7 +5,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alignax.compare.page.axes import Axis, Box, fit, frame, place, width_of
+from alignax.compare.page.axes import (
+    Axis,
+    Box,
+    fit,
+    frame,
+    place,
+    width_of,
+    without_outliers,
+)
 from alignax.compare.page.league import Entry, Findings, measured
 from alignax.compare.page.words import Number, compact, element, interval, places, short
 
@@ -57,7 +65,8 @@ def frontier(findings: Findings, budget: str, kind: str) -> Markup:
     chosen = [b for b in findings["frontier"]["best_of_n"] or () if b["gold"] is not None]
     reference = (findings["reference"] or {}).get("gold")
     kls = [at["kl"][end] for _, at in points for end in ("mean", "high")]
-    x = fit([*kls, *(b["kl"] for b in chosen)], 52, width - 16, "sqrt")
+    x = fit([*without_outliers(kls), *(b["kl"] for b in chosen)], 52, width - 16, "sqrt")
+    beyond = [(entry, at) for entry, at in points if at["kl"]["mean"] > x.high]
     optimum = [o for o in findings["frontier"]["optimum"] or () if o["kl"] <= x.high]
     golds = [at["gold"] for _, at in points] + [b["gold"] for b in chosen]
     golds += [reference] if reference else []
@@ -71,9 +80,20 @@ def frontier(findings: Findings, budget: str, kind: str) -> Markup:
         under.append(_name("reference", here[0] + 9, here[1] + 4, "start", taken))
     entries = _scatter(points, [at["kl"] for _, at in points], x, y, taken, crossed)
     title = "KL to the reference, nats a response (square-root scale)"
-    drawn = Markup("").join([frame(x, y, title, "Gold reward"), *under, entries])
+    drawn = Markup("").join(
+        [frame(x, y, title, "Gold reward"), *_off(beyond, x, y), *under, entries]
+    )
     label = "Gold reward against KL to the reference, a point an entry"
     return picture(drawn, width, height, label, kind)
+
+
+def _off(beyond: Sequence[tuple[Entry, Mapping[str, Any]]], x: Axis, y: Axis) -> list[Markup]:
+    """Says which points stand at the edge because they lie beyond it."""
+    if not beyond:
+        return []
+    said = ", ".join(f"{short(e['title'])} at {compact(at['kl']['mean'])}" for e, at in beyond)
+    where = {"x": x.end, "y": y.end - 10, "text_anchor": "end"}
+    return [element("text", f"beyond the edge: {said}", class_="label quiet", **where)]
 
 
 def _optimum(

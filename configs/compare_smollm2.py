@@ -1,0 +1,63 @@
+"""The comparison of configs/compare_tiny.py with SmolLM2-135M, or any other model directory.
+
+    python configs/quickstart/fetch_weights.py --output weights/SmolLM2-135M-Instruct
+    alignax compare configs/compare_smollm2.py --only dpo grpo --seeds 2
+
+World, data, entries, claims and gold reward are the tiny comparison's. First the model learns to
+speak of that world, as the tiny one did (`alignax train configs/compare_smollm2.py`, supervised on
+the answers of the data set), and the comparison begins from what that leaves. Rates are a
+thirtieth of the tiny model's; the rest of each trial is the same. For a model of 1B parameters on
+a GPU give MODEL another directory and take rates down by 3 again (RATES).
+
+Cost:    on 2 CPU cores a slice only: an update of 16 pairs takes some seconds.
+Expect:  not run as a whole; benchmarks/RESULTS.md says what was.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from alignax import SFT, Experiment, Model, Optim
+from alignax.compare.settings import Comparison, Entry
+from alignax.config import load_as
+
+MODEL = "weights/SmolLM2-135M-Instruct"
+RATES = 1 / 30  # of the tiny model's
+TINY = Path(__file__).with_name("compare_tiny.py")
+START = "runs/compare_smollm2_start"
+RATE = "optim.learning_rate"
+
+
+def experiment() -> Experiment:
+    """The model that every entry begins from."""
+    base = load_as(TINY, Comparison, example=str(TINY)).base
+    return dataclasses.replace(
+        base,
+        method=SFT(),
+        model=Model(model_name_or_path=MODEL, remat="attention"),
+        optim=Optim(learning_rate=3e-5),
+        output_dir=START,
+    )
+
+
+def comparison() -> Comparison:
+    tiny = load_as(TINY, Comparison, example=str(TINY))
+
+    def rated(entry: Entry) -> Entry:
+        trials = tuple(x | {RATE: x[RATE] * RATES} if RATE in x else x for x in entry.trials)
+        own = dict(entry.settings)
+        own |= {RATE: own[RATE] * RATES} if RATE in own else {}
+        return dataclasses.replace(entry, trials=trials, settings=own)
+
+    model = Model(model_name_or_path=f"{START}/export", remat="attention")
+    rate = tiny.proxy.optim.learning_rate * RATES
+    optim = dataclasses.replace(tiny.proxy.optim, learning_rate=rate)
+    return dataclasses.replace(
+        tiny,
+        title="Notes about animals, by SmolLM2-135M",
+        base=dataclasses.replace(tiny.base, model=model),
+        proxy=dataclasses.replace(tiny.proxy, model=model, optim=optim),
+        entries=tuple(rated(entry) for entry in tiny.entries),
+        proxy_says=tiny.proxy_says.replace("of the same size", "on the same model"),
+        limits=("One made-up world, one model of 135M parameters, 32 to 112 updates.",
+                *tiny.limits[1:]),
+    )  # fmt: skip
