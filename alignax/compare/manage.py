@@ -13,9 +13,8 @@ import math
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +26,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from alignax import facts
@@ -41,6 +39,7 @@ from alignax.config import check
 from alignax.core.errors import BadInput
 from alignax.run import console
 
+Results = dict[Cell, dict[str, Any]]
 MUST = {"proxy": "a reward model", "baselines": "the reference's answers"}
 
 
@@ -72,13 +71,23 @@ def compare(
         found = pool.run([one], "reward model", must=one)
         for cell in cells_lib.tuning(comparison):  # rewards are there to be looked at now
             check(cells_lib.experiment(comparison, cell, output))
-        tuned = pool.run([two, *cells_lib.tuning(comparison)], "trials", must=two)
-        found[two] = tuned.pop(two)
-        chosen = choose(comparison, tuned)
-        todo = cells_lib.final(comparison, chosen, updates(comparison, chosen, tuned))
-        later = {cell for cell in todo if comparison.entry(cell.entry).after is not None}
-        found |= tuned | pool.run([x for x in todo if x not in later], "seeds")
-        found |= pool.run([x for x in todo if x in later], "seeds of what comes after others")
+        tuning = cells_lib.tuning(comparison)
+        # How long others train depends on what this one spends.
+        first = [cell for cell in tuning if cell.entry == comparison.compute_like]
+        found |= pool.run([two, *first], "the budget, the reference's answers", must=two)
+
+        def seeds(found: Mapping[Cell, Mapping[str, Any]], after: bool = False) -> list[Cell]:
+            """The runs that are known to be wanted: of entries whose trials have all ended."""
+            going = {cell.entry for cell in tuning if cell not in found}
+            tuned = {c: x for c, x in found.items()
+                     if c.purpose == "tune" and c.entry not in going}  # fmt: skip
+            chosen = choose(comparison, tuned)
+            wanted = cells_lib.final(comparison, chosen, updates(comparison, chosen, tuned))
+            return [x for x in wanted if after or comparison.entry(x.entry).after is None]
+
+        found |= pool.run(tuning, "trials, and seeds of what they chose", then=seeds)
+        last = [cell for cell in seeds(found, after=True) if cell not in found]
+        found |= pool.run(last, "seeds of what comes after others")
     for cell, result in found.items():
         if "failed" in result:
             console.print(f"[yellow]failed[/] {cell.path}: {result['failed']}")
@@ -176,48 +185,61 @@ class Pool:
         return process.wait()
 
     def run(
-        self, wanted: Sequence[Cell], title: str, *, must: Cell | None = None
-    ) -> dict[Cell, dict[str, Any]]:
+        self,
+        wanted: Sequence[Cell],
+        title: str,
+        *,
+        must: Cell | None = None,
+        then: Callable[[Results], Sequence[Cell]] = lambda found: (),
+    ) -> Results:
         """The results of cells: those on disk whose settings are the same, and the others' anew.
 
         Args:
             must: one of them, without which nothing can go on.
+            then: what else is wanted, given all that has ended so far.
         """
-        found = {
-            cell: result
-            for cell, result in cells_lib.read(self._output, wanted).items()
-            if "failed" not in result
-            and result["fingerprint"] == cells_lib.expected(self._comparison, cell, self._output)
-        }
-        todo = [cell for cell in wanted if cell not in found]
+        found: Results = {}
+        given: dict[Cell, None] = {}
         columns = (TextColumn(f"[bold]{title}"), BarColumn(), MofNCompleteColumn(),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-                   TextColumn("{task.fields[cell]}"))  # fmt: skip
+                   TimeElapsedColumn(), TextColumn("{task.fields[cell]}"))  # fmt: skip
         with (
             Progress(*columns, console=console) as bar,
             ThreadPoolExecutor(len(self._processes)) as threads,
         ):
-            task = bar.add_task(title, total=len(wanted), completed=len(found), cell="")
-            lock = threading.Lock()
+            task = bar.add_task(title, cell="")
+
+            def give(cells: Sequence[Cell]) -> bool:
+                """Hands out cells that were not yet; whether some had ended long ago."""
+                new = [cell for cell in cells if cell not in given]
+                known = self._known(new)
+                given.update(dict.fromkeys(new))
+                found.update(known)
+                self._turns.add(cell for cell in new if cell not in known)
+                bar.update(task, total=len(given), completed=len(found))
+                return bool(known)
+
+            def ended(cell: Cell) -> None:
+                found.update(cells_lib.read(self._output, [cell]))
+                give(())
+                while give(then(found)):
+                    pass
 
             def work(number: int) -> None:
-                while (cell := self._turns.next(number)) is not None:
-                    with lock:
-                        bar.update(task, cell=cell.path)
+                for cell in self._turns.of(number, ended):
+                    bar.update(task, cell=cell.path)
                     self._run(number, cell)
-                    with lock:
-                        bar.advance(task)
 
-            self._turns.add(todo)
+            give(wanted)
+            while give(then(found)):
+                pass
             try:
                 list(threads.map(work, range(len(self._processes))))
             except BaseException:
-                self._turns.clear()
+                self._turns.close()
                 for process in self._processes:
                     if process is not None:
                         process.kill()
                 raise
-        found |= cells_lib.read(self._output, todo)
         if must is not None and "failed" in found[must]:
             raise BadInput(
                 f"{MUST[must.purpose]}, from which all else begins",
@@ -225,7 +247,16 @@ class Pool:
                 "worker-*.log has more. Mend it and start again: what is finished stays.",
                 where=str(self._output),
             )
-        return {cell: found[cell] for cell in wanted}
+        return {cell: found[cell] for cell in given}
+
+    def _known(self, cells: Sequence[Cell]) -> Results:
+        """Of cells that have ended before, and whose settings are the same now."""
+        return {
+            cell: result
+            for cell, result in cells_lib.read(self._output, cells).items()
+            if "failed" not in result
+            and result["fingerprint"] == cells_lib.expected(self._comparison, cell, self._output)
+        }
 
     def _run(self, number: int, cell: Cell) -> None:
         """One cell in one of the processes; where that dies, so says the result."""

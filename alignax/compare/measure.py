@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -59,9 +59,10 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
 def labels(data: Data, gold: Reward) -> dict[str, int]:
     """Of the data set's pairs that the gold reward tells apart: how many, and how many of them
     are labelled against it. The first `ROWS` rows are looked at."""
-    pairs, _ = load_records(
+    records, _ = load_records(
         data.train, Preference, split=data.train_split, pairing="all", limit=ROWS
     )
+    pairs = [cast(Preference, record) for record in records]
     both = [[_words(x.chosen), _words(x.rejected)] for x in pairs]
     known = scored(gold, [pair.prompt for pair in pairs], both)
     margins = known[:, 0] - known[:, 1]

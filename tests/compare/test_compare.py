@@ -130,3 +130,31 @@ def test_a_folder_without_results_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path)])
     assert "Run alignax compare first" in capsys.readouterr().err
+
+
+def test_seeds_of_an_entry_follow_its_own_trials_and_not_those_of_all(
+    config, tmp_path, monkeypatch
+):
+    """So a process still has its programs; only the length of the budget is waited for."""
+    ran = []
+
+    def run(self, number, cell):
+        ran.append((cell.purpose, cell.entry))
+        gold = {"gold": [1.0], "proxy": [1.0]}
+        row = {"step": cell.steps, "prompts": gold, "cost": {"flops": 1.0}}
+        path = manage.cells_lib.result_path(tmp_path, cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"rows": [row], "wall": 0.0, "fingerprint": ""}))
+
+    monkeypatch.setattr(manage.Pool, "_run", run)
+    monkeypatch.setattr(manage.cells_lib, "expected", lambda *arguments: "")
+    monkeypatch.setattr(manage, "check", lambda experiment: None)
+    monkeypatch.setattr(manage.results, "write", lambda *arguments: None)
+    monkeypatch.setattr(manage, "report", lambda output: output)
+    manage.compare(config, tmp_path, part=dataclasses.replace(manage.WHOLE, seeds=2))
+    dpo = [("tune", "dpo")] * 2 + [("final", "dpo")] * 2 + [("again", "dpo")] * 2
+    controls = [("final", "dpo, shuffled labels")] * 2
+    expected = [("proxy", ""), ("baselines", ""), *[("tune", "grpo")] * 2]
+    assert ran[:4] == expected
+    assert sorted(ran[4:]) == sorted([*dpo, *controls, *[("final", "grpo")] * 2])
+    assert ran[4:6] in ([("final", "grpo")] * 2, [("tune", "dpo")] * 2)

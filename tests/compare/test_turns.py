@@ -1,5 +1,10 @@
 """Programs are compiled where they are used: a process keeps to its entries while it can."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
 from alignax.compare.cells import Cell
 from alignax.compare.turns import Turns
 
@@ -53,3 +58,43 @@ def test_every_cell_is_handed_out_once():
     found = [taken(made, i % 3) for i in range(len(given))]
     assert sorted(found, key=str) == sorted(given, key=str)
     assert made.next(0) is None
+
+
+def test_who_has_nothing_to_do_waits_for_what_a_running_cell_may_ask_for():
+    """One cell asks for two more when it ends; both processes are there to run them."""
+    made = turns(cells(dpo=1))
+    started, ran = threading.Barrier(2), []
+
+    def ended(cell):
+        if cell.entry == "dpo":
+            made.add(cells(grpo=2))
+
+    def work(process):
+        for cell in made.of(process, ended):
+            if cell.entry == "grpo":
+                started.wait(timeout=60)  # neither goes on without the other
+            ran.append(cell.entry)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, range(2)))
+    assert ran == ["dpo", "grpo", "grpo"]
+
+
+def test_an_error_in_one_thread_does_not_leave_the_other_waiting():
+    made = turns(cells(dpo=1))
+
+    def ended(cell):
+        raise ZeroDivisionError
+
+    def work(process):
+        return [cell.entry for cell in made.of(process, ended)]
+
+    with ThreadPoolExecutor(2) as threads, pytest.raises(ZeroDivisionError):
+        list(threads.map(work, range(2)))
+
+
+def test_nothing_is_handed_out_once_it_is_closed():
+    made = turns(cells(dpo=2))
+    made.close()
+    made.add(cells(grpo=1))
+    assert list(made.of(0, lambda cell: None)) == []
