@@ -116,7 +116,8 @@ class Decoder:
         attend_rows = self._over_rows(layout.group, layout.response, layout.position, reach)
 
         def attend(query, key, value, window):
-            return over_heads(lambda *x: attend_rows(*x, window))(query, key, value), None
+            attended = over_heads(lambda query, key, value: attend_rows(query, key, value, window))
+            return attended(query, key, value), None
 
         if self.remat == "attention" and self._kernel(layout.tokens.shape[1]) == "xla":
             attend = jax.checkpoint(attend)  # flash kernels keep no weights
