@@ -13,8 +13,8 @@ those that this model can learn with in 32 updates, with the authors' own streng
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    with --seeds 4, 57 min on 2 cores that others shared (6,784 s of runs, much of it
-         compiling); with 8 seeds not measured yet.
+Cost:    84 min on 2 cores that others shared (9,359 s of runs), with most programs compiled twice,
+         as they no longer are; not timed since.
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 

@@ -85,10 +85,10 @@ def fit(
 
 
 def without_outliers(values: Sequence[Number]) -> list[Number]:
-    """Those that are not above twice what nine in ten do not exceed: few would squeeze the many."""
+    """Those within thrice what nine in ten do not exceed: a few would squeeze the many."""
     if not values:
         return []
-    most = 2 * sorted(values)[math.ceil(0.9 * len(values)) - 1]
+    most = 3 * sorted(values)[math.ceil(0.9 * len(values)) - 1]
     return [value for value in values if value <= most]
 
 

@@ -122,7 +122,7 @@ def _best_of_n(
         parts.append(element("g", title, cross, class_="point"))
         taken.append((px - 5, py - 5, px + 5, py + 5))
     name = f"best of {chosen[0]['n']} to {chosen[-1]['n']}"
-    return [*parts, _name(name, pixels[0][0] + 8, pixels[0][1] + 16, "start", taken)]
+    return [*parts, _name(name, pixels[0][0] + 9, pixels[0][1] + 21, "start", taken)]
 
 
 def cost(findings: Findings, budget: str, quantity: str, title: str) -> Markup:
