@@ -252,6 +252,8 @@ def operations(config: DecoderConfig, plan: Any, *, recomputed: bool) -> float:
     heads = config.heads * config.head_dim
     attention = config.width * config.head_dim * (2 * config.heads + 2 * config.kv_heads)
     mlp = (3 if config.gated else 2) * config.width * config.mlp_width
+    if config.experts is not None:  # those that a token goes through, and the choice among all
+        mlp = config.experts.per_token * mlp + config.width * config.experts.count
     prompt, response = plan.lengths.prompt[0], plan.lengths.response[0]
     seen = prompt * prompt / 2 + (response * (prompt + response / 2)).sum()
     pairs = seen * shape.groups * plan.accumulation

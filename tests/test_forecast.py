@@ -10,7 +10,7 @@ from alignax.core.errors import BadInput
 from alignax.data.plan import make_plan
 from alignax.forecast import Boxes, boxes_of, operations
 from alignax.methods import SFT
-from alignax.models.config import DecoderConfig
+from alignax.models.config import DecoderConfig, Experts
 from alignax.topology import parse
 from tests.conftest import ROOT
 from tests.tiny_model import experiment as tiny
@@ -41,6 +41,19 @@ def test_operations_are_those_of_a_hand_count():
     assert operations(config, plan, recomputed=False) == 3 * (blocks + attention + head)
     expected = 4 * (blocks + attention) + 3 * head
     assert operations(config, plan, recomputed=True) == expected
+
+
+def test_of_several_experts_those_are_counted_that_a_token_goes_through():
+    config = DecoderConfig(
+        vocab_size=10, width=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp_width=3,
+        experts=Experts(count=5, per_token=2),
+    )  # fmt: skip
+    plan = make_plan(Boxes(64, 32, 2).lengths, batch_size=1, num_steps=1)
+    # As above, but an MLP is a router of 4 x 5 and, for each of two experts, three matrices of
+    # 4 x 3: with attention's 48, 140 numbers.
+    blocks, head = 2 * 2 * 128 * 140, 2 * 64 * 4 * 10
+    attention = 2 * 4 * (2048 + 2 * 32 * 80) * 4
+    assert operations(config, plan, recomputed=False) == 3 * (blocks + attention + head)
 
 
 def test_lengths_that_are_not_given_fill_the_limit(tmp_path):
