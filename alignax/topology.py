@@ -1,5 +1,6 @@
 """Devices that are not at hand: their names, what they hold and how fast they are."""
 
+import math
 import os
 import re
 from typing import Any, NamedTuple
@@ -70,6 +71,12 @@ def parse(name: str) -> tuple[str, tuple[int, ...]]:
     return version, sizes
 
 
+def accelerator_type(version: str, sizes: tuple[int, ...]) -> str:
+    """What Google calls a slice: by its chips, and on v4 and v5p by its cores, two to a chip."""
+    number = math.prod(sizes) * (2 if version in ("v4", "v5p") else 1)
+    return f"{'v5litepod' if version == 'v5e' else version}-{number}"
+
+
 def prepare(name: str) -> None:
     """Sets what JAX and libtpu read before the first device is asked for."""
     version, sizes = parse(name)
@@ -81,6 +88,8 @@ def prepare(name: str) -> None:
         return
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no server which machine this is
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # Where libtpu does not know the slice it is on, it says so on every start.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", accelerator_type(version, sizes))
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs that others could hold
 
 

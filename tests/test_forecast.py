@@ -11,7 +11,7 @@ from alignax.data.plan import make_plan
 from alignax.forecast import Boxes, boxes_of, operations
 from alignax.methods import SFT
 from alignax.models.config import DecoderConfig, Experts
-from alignax.topology import parse
+from alignax.topology import accelerator_type, parse
 from tests.conftest import ROOT
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import model_directory
@@ -26,6 +26,12 @@ def test_a_topology_that_there_is_not_is_refused_with_those_that_there_are(name)
 def test_names_of_topologies():
     assert parse("v5p:2x4x4") == ("v5p", (2, 4, 4))
     assert parse("cpu:8") == ("cpu", (8,))
+
+
+def test_a_slice_is_known_to_libtpu_by_its_makers_name():
+    """As docs.cloud.google.com/tpu/docs/v5p and v5e call 4x4x8 and 8x8."""
+    assert accelerator_type("v5p", (4, 4, 8)) == "v5p-256"
+    assert accelerator_type("v5e", (8, 8)) == "v5litepod-64"
 
 
 def test_operations_are_those_of_a_hand_count():
