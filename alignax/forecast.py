@@ -342,6 +342,11 @@ def tables(found: Forecast) -> list[Table | str]:
             f"{found.compute:.3f}, traffic {found.links:.3f}, reading and writing the state "
             f"{found.state:.3f}; from all of it side by side to none. A bound and no promise."
         )
+    if found.topology.stands_in:
+        said += (
+            "\nCompiled for virtual CPUs on the same mesh: what is given and its traffic are the "
+            "GPUs' too, what is temporary is XLA:CPU's, without cuDNN's attention."
+        )
     fits = "[green]fits[/]" if found.fits else "[red]does not fit[/]"
     room = f" of {_memory(found) / GIB:.1f}" if chip is not None else ""
     made += [said, f"[bold]{found.topology.name}[/]: {fits}, {found.needed / GIB:.2f}{room} GiB"]
