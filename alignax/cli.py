@@ -23,7 +23,7 @@ commands:
             (--profile, or --profile STEPS: where the time of a few updates goes)
   rerun     repeat a finished run and compare every number   (alignax rerun OUTPUT_DIR)
   plan      what an update takes on devices that are not at hand: memory, arithmetic, traffic
-            (--topology v5e:16x16, v5p:4x4x8, cpu:8; --prompt 512 --response 512 --responses 2)
+            (--topology v5p:4x4x8, h100:8 or cpu:8; --prompt 512 --response 512 --responses 2)
   prepare   read and tokenise the data, run the preflight checks, lay out the plan, and stop
   show      print an example token by token, scored tokens in colour   (--index 0, --split train);
             or of a model directory or hub id: its parameters, tokenizer and chat template

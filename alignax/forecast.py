@@ -252,6 +252,8 @@ def operations(config: DecoderConfig, plan: Any, *, recomputed: bool) -> float:
     heads = config.heads * config.head_dim
     attention = config.width * config.head_dim * (2 * config.heads + 2 * config.kv_heads)
     mlp = (3 if config.gated else 2) * config.width * config.mlp_width
+    if config.experts is not None:  # those that a token goes through, and the choice among all
+        mlp = config.experts.per_token * mlp + config.width * config.experts.count
     prompt, response = plan.lengths.prompt[0], plan.lengths.response[0]
     seen = prompt * prompt / 2 + (response * (prompt + response / 2)).sum()
     pairs = seen * shape.groups * plan.accumulation
@@ -339,6 +341,11 @@ def tables(found: Forecast) -> list[Table | str]:
             f"\n[bold]an update takes[/] {found.at_least:.3f} to {found.at_most:.3f} s: arithmetic "
             f"{found.compute:.3f}, traffic {found.links:.3f}, reading and writing the state "
             f"{found.state:.3f}; from all of it side by side to none. A bound and no promise."
+        )
+    if found.topology.stands_in:
+        said += (
+            "\nCompiled for virtual CPUs on the same mesh: what is given and its traffic are the "
+            "GPUs' too, what is temporary is XLA:CPU's, without cuDNN's attention."
         )
     fits = "[green]fits[/]" if found.fits else "[red]does not fit[/]"
     room = f" of {_memory(found) / GIB:.1f}" if chip is not None else ""

@@ -6,6 +6,7 @@
     python -m benchmarks sweep ...
     python -m benchmarks kills --times 100
     python -m benchmarks fuzz --inputs 100000
+    python -m benchmarks plans
     python -m benchmarks environments
 
 How, and what is fair about it: benchmarks/README.md.
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.peers import ENVIRONMENTS, PEERS, REQUIREMENTS, make
+from benchmarks.plans import SLICES
 from benchmarks.shapes import SHAPES
 
 
@@ -52,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--inputs", type=int, default=100_000, help="to each parser")
     fuzz.add_argument("--parsers", nargs="*", help="those alone")
     fuzz.add_argument("--seed", type=int, default=0)
+    plans = commands.add_parser("plans", help="an update on slices of 8 to 4,096 chips, compiled")
+    plans.add_argument("--chips", nargs="*", type=int, choices=SLICES, default=list(SLICES))
     commands.add_parser("environments", parents=[shared], help="makes the peers' environments")
     commands.add_parser("sweep", help="see python -m benchmarks sweep --help", add_help=False)
     return top
@@ -68,7 +72,7 @@ def main() -> None:
         for name in REQUIREMENTS:
             print(make(name, options.environments))
         return
-    module = options.command if options.command in ("sample", "kills", "fuzz") else "train"
+    module = options.command if options.command in ("sample", "kills", "fuzz", "plans") else "train"
     getattr(importlib.import_module(f"benchmarks.{module}"), options.command)(options, arguments)
 
 

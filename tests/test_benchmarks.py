@@ -14,7 +14,7 @@ from alignax.models.lora import Adapter
 from alignax.models.outputs import outputs
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import evaluate, init_state, make_step
-from benchmarks import flops, tables
+from benchmarks import flops, plans, tables
 from benchmarks.ours import ADAPTER, decoder
 from benchmarks.rows import Rows, in_order, masked_outputs, prepared
 from benchmarks.shapes import SHAPES, TINY, Model, Shape
@@ -107,4 +107,18 @@ def test_a_table_has_medians_ratios_and_reasons():
         "| strange | 1.000 | 0.83 | 500 | 0.50 "
         "| 0.70000, 0.50000 (another loss: do not compare) | 1 |",
         "| broken | failed: exit status 1: no module named x |  |  |  |  |  |",
+    ]
+
+
+def test_of_the_meshes_of_a_slice_the_one_that_fits_and_takes_least_is_kept():
+    assert plans.meshes(8) == [(1, 8)]
+    assert plans.meshes(512) == [(1, 512), (8, 64), (64, 8)]
+
+    def row(data: int, fits: bool, at_most: float) -> plans.Row:
+        # 2 GiB of memory, 3 TFLOP and 1 GiB sent; arithmetic takes half a second.
+        return plans.Row(64, data, 64 // data, fits, 2**31, 3e12, 2**30, 0.5, 0.625, at_most)
+
+    kept = plans.best([row(1, True, 1.25), row(2, True, 1.0), row(8, False, 0.75)])
+    assert plans.markdown(kept).splitlines()[2:] == [
+        "| 64 | 4x4x4 | 2 x 32 | 2.0 | 3 | 1.0 | 0.625 | 1.000 | 50% to 80% |"
     ]

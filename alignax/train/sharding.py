@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from alignax.core.axes import ROW_AXES
@@ -78,14 +79,12 @@ def make_mesh(mesh: Mesh, devices: list[jax.Device] | None = None) -> jax.shardi
     """A mesh with the axes of `Mesh`; devices that the axes leave over stay idle."""
     devices = jax.devices() if devices is None else devices
     sizes = mesh.sizes(len(devices))
-    # Auto: the partitioner completes what the constraints leave open. `make_mesh` would default
-    # to Explicit, where every intermediate array needs a stated sharding.
-    return jax.make_mesh(
-        sizes,
-        AXES,
-        axis_types=(AxisType.Auto,) * len(AXES),
-        devices=devices[: math.prod(sizes)],
+    # `jax.make_mesh` refuses axes that are no product of a slice's own, such as 64 of 4 x 4 x 8.
+    arranged = mesh_utils.create_device_mesh(
+        sizes, devices[: math.prod(sizes)], allow_split_physical_axes=True
     )
+    # Auto: the partitioner completes what the constraints leave open.
+    return jax.sharding.Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def shards(mesh: jax.sharding.Mesh) -> int:

@@ -96,7 +96,15 @@ def sampling(devices) -> dict:
         return report(program.lower(*everywhere(given, whole)).compile())
 
 
+def slices() -> dict:
+    """A mesh whose axes are no products of those of the slice it is laid on."""
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5p:4x4x4").devices
+    return dict(sharding.make_mesh(sharding.Mesh(data=2, fsdp=32), list(devices)).shape)
+
+
 if __name__ == "__main__":
     splash.LONGEST_BLOCK = 128  # the compiler's time grows with it; rows keep several blocks
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-    print(json.dumps({"train": train_step(devices), "sample": sampling(devices)}))
+    print(
+        json.dumps({"train": train_step(devices), "sample": sampling(devices), "slices": slices()})
+    )

@@ -65,3 +65,8 @@ def test_an_update_holds_the_logits_of_one_chunk_at_a_time(compiled):
 def test_a_sampler_computes_its_prompts_by_the_kernel(compiled):
     assert compiled["sample"]["kernels"] == ["fwd"]
     assert compiled["sample"]["calls"] == 1
+
+
+def test_a_mesh_may_split_the_axes_of_the_slice_that_it_is_laid_on(compiled):
+    # Of 4 x 4 x 4, of which no product is 32.
+    assert compiled["slices"] == {"data": 2, "fsdp": 32, "sequence": 1, "tensor": 1}
