@@ -158,7 +158,8 @@ def forecast(
         lowered = make_compiled_step(run, plan, optimizer, shardings, None).lower(state, *given)
     config, shape = run.decoder.config, plan.shape
     flops = operations(config, plan, recomputed=experiment.model.remat == "block")
-    kept = shape.rows // shards * shape.row_length * config.width * config.layers
+    tokens = shape.rows // shards * shape.row_length // run.mesh.shape["sequence"]
+    kept = tokens * config.width * config.layers
     activations = kept * (2 if experiment.model.dtype == "bfloat16" else 4)
     parts = {
         "parameters": _local(state.params),
