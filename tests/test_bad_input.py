@@ -359,7 +359,7 @@ BEFORE = {
         nothing,
         ["--mesh.tensor", "3"],
         "mesh: expected axes whose product divides 8 devices, one of them -1 at most; got "
-        "data=-1, fsdp=1, tensor=3.\n",
+        "data=-1, fsdp=1, sequence=1, tensor=3.\n",
     ),
     # Directories
     "an output directory below a file": (
