@@ -110,6 +110,7 @@ class Networks:
         if self.method.needs().head != "value":
             return self.decoder
         config = pretrained.read_config(self.critic_dir, num_scores=1)
+        sharding.check_heads(self.mesh, config.kv_heads)
         critic = dataclasses.replace(self.decoder, config=config)
         return ActorCritic(policy=self.decoder, critic=critic)
 

@@ -1,16 +1,21 @@
 """Parameters lie where their logical axes say, and their moments with them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from alignax.core.errors import BadInput
+from alignax.methods import PPO
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
+from alignax.run import Run
 from alignax.train import sharding
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.sharding import Mesh, make_mesh
+from tests.tiny_model import experiment, model_directory
 
 
 def decoder(**changes) -> Decoder:
@@ -66,6 +71,18 @@ def test_tokens_are_not_split_further_than_heads_can_take_their_place():
         "values; got 4 times 2.\n    Set the product to one of 1, 2, 4."
     )
     sharding.check_heads(make_mesh(Mesh(tensor=8)), kv_heads=4)  # refused by a parameter's name
+
+
+def test_a_run_refuses_a_policy_or_critic_whose_heads_cannot_take_the_tokens_place(tmp_path):
+    """The tiny model has two heads of keys, the critic of the second run one."""
+    made = experiment(tmp_path)
+    narrow = str(model_directory(tmp_path / "narrow", kv_heads=1))
+    critic = dataclasses.replace(made.model, critic_name_or_path=narrow)
+    policy = dataclasses.replace(made, mesh=Mesh(data=1, sequence=8))
+    both = dataclasses.replace(made, mesh=Mesh(data=1, sequence=2), method=PPO(), model=critic)
+    for wrong, heads in ((policy, 2), (both, 1)):
+        with pytest.raises(BadInput, match=rf"divide the model's {heads} heads of keys"):
+            _ = Run(wrong, quiet=True).network
 
 
 def test_a_mesh_has_four_axes_that_the_partitioner_completes():
