@@ -18,7 +18,7 @@ from alignax.run import Run
 # Settings that are told elsewhere in the card, or that say how a run was watched, not what it did.
 _ELSEWHERE = re.compile(
     r"model\.(model|critic)_name_or_path|loop\.(max_steps|num_train_epochs|logging_steps|"
-    r"eval_steps|save_steps|keep)|rollout\.(slots|show_every|kept|server.*)|.*\.type"
+    r"eval_steps|save_steps|keep)|rollout\.(slots|shapes|show_every|kept|server.*)|.*\.type"
 )
 
 

@@ -80,6 +80,7 @@ def _ours(run: Run) -> Answer:
         sampler=settings.sampler(run.method),
         end_ids=tuple(sorted(run.renderer.end_ids)),
         slots=max(settings.slots, settings.sampling(run.method).num_samples),
+        fitted=settings.shapes == "fitted",
         weights=run.decoding_shardings,
     )
     key = jax.random.fold_in(jax.random.key(run.experiment.seed), SAMPLING)

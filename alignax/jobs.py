@@ -17,7 +17,7 @@ from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState, held
-from alignax.data.plan import alike
+from alignax.data.plan import Shape
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
@@ -44,13 +44,14 @@ def train(
     quiet: bool = False,
     command: Sequence[str] | None = None,
     profile: int | None = None,
-    others: Sequence[Experiment] = (),
+    shape: Shape | None = None,
 ) -> Path:
     """Trains, evaluates and exports; goes on where an earlier run of the same settings stopped.
 
     Args:
-        others: other runs of this process, which differ in seed, length and numbers of the type
-            `Scalar` alone: all take one shape of batches, and share a compiled update.
+        shape: of batches, which holds every step of this run's plan and of others' in this
+            process: runs that differ in seed, length and numbers of the type `Scalar` alone then
+            share a compiled update (`alignax.data.plan.alike`).
         command: the words after `alignax train` that started this, for the model card.
         profile: updates to trace, into `profile` of output_dir.
 
@@ -67,8 +68,8 @@ def train(
     if tracing is not None:
         tracing.check(num_steps)
     if not experiment.rollout:
-        if others:
-            run.plan = alike([run.plan, *(run.like(other).plan for other in others)])[0]
+        if shape is not None:
+            run.plan = dataclasses.replace(run.plan, shape=shape)
         run.describe_plan()
     plan = None if experiment.rollout else run.plan
     refuse_another(output, settings(run))

@@ -26,7 +26,7 @@ def to_json(settings: Any) -> Any:
 _FREE = (
     *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
     *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir", "adapter.export"),
-    *("rollout.server", "rollout.slots", "rollout.show_every"),
+    *("rollout.server", "rollout.slots", "rollout.shapes", "rollout.show_every"),
     *("evaluation.sampler", "evaluation.num_prompts", "evaluation.prompts"),
     *("evaluation.answers", "evaluation.shown"),
 )

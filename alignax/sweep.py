@@ -40,6 +40,7 @@ from alignax.saved import to_json
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints
+from alignax.train.compilations import Compilations
 from alignax.train.loop import train as train_loop
 from alignax.train.member_logs import MemberLogs, by_member, joined, split
 from alignax.train.metrics import MetricLog, as_line
@@ -90,7 +91,7 @@ def train(
     lead.plan = plans[0]
     lead.describe_plan()
 
-    with jax.set_mesh(lead.mesh), contextlib.ExitStack() as stack:
+    with jax.set_mesh(lead.mesh), Compilations() as compiled, contextlib.ExitStack() as stack:
         params = lead.initial_params()
         feed = Feeds(lead, plans, len(sweep.points()), params)
         evaluator = Evaluator(lead, params, num_steps)
@@ -150,6 +151,7 @@ def train(
             experiment=settings,
             numbers=by_member,
             check_first=_check_first(lead, runs),
+            timings=compiled.lap,
             quiet=quiet,
         )
         last = [log.at(num_steps) for log in metrics.members]
@@ -159,6 +161,7 @@ def train(
                 continue
             policy = run.policy(one(state.params, i))
             jobs.export(run, policy, Path(run.experiment.output_dir) / "export", step=num_steps)
+    lead.say(f"[bold]compiled[/] {compiled}")
     lead.say(members_table(_over_seeds(sweep, metrics, num_steps)))
     return _write(output / "members.jsonl", sweep, runs, last)
 

@@ -186,6 +186,11 @@ def variants(league: Mapping[str, Entry]) -> list[Entry]:
     rrhf, pro, raft, rso = (league[x] for x in ("rrhf", "pro", "raft", "rso"))
     curriculum, steerlm = league["curriculum"], league["steerlm"]
     rejection, ppo = league["rejection sampling"], league["ppo"]
+    # What is asked for in words that the model has never read takes more than 32 updates.
+    parts = {"method__attributes": ("form", "kindness", "relevance"),
+             "method__target": (4.0, 4.0, 4.0)}  # fmt: skip
+    longer = variant("steerlm, for longer", steerlm, **parts, loop__max_steps=192,
+                     loop__eval_steps=192)  # fmt: skip
     once = dataclasses.replace(league["rrhf rounds"], like="rrhf rounds", trials=(), league=False)
     strong = {"data__train": file("others"), "data__pairing": "strength",
               "data__strength": STRENGTHS}  # fmt: skip
@@ -214,10 +219,17 @@ def variants(league: Mapping[str, Entry]) -> list[Entry]:
             variant("rejection sampling, then ppo", ppo), after="rejection sampling"
         ),
         variant("rejection sampling, as long again", rejection, loop__max_steps=64),
-        variant("steerlm, asked for unkindness", steerlm, method__target=(4.0, 0.0, 4.0),
-                method__attributes=("form", "kindness", "relevance")),
+        longer,
+        dataclasses.replace(longer, name="steerlm, asked for unkindness",
+                            settings={**longer.settings, "method.target": (4.0, 0.0, 4.0)}),
+        dataclasses.replace(
+            variant("steerlm, bootstrapped", longer, loop__max_steps=64, loop__eval_steps=64),
+            like="steerlm", after=longer.name, own_rows=f"{HERE / 'bootstrap.py'}:rows",
+        ),
+        variant("steerlm, as long as bootstrapped", steerlm, **parts, loop__max_steps=256,
+                loop__eval_steps=256),
         variant("grpo, far and unheld", league["grpo"], method__beta=0.0,
-                optim__learning_rate=3e-3, loop__max_steps=96, loop__eval_steps=16),
+                optim__learning_rate=3e-3, loop__max_steps=96, loop__eval_steps=32),
     ]  # fmt: skip
 
 
@@ -349,8 +361,19 @@ CLAIMS = (
         says="SteerLM's attributes steer: asked for kindness it is kinder than asked for the "
         "opposite.",
         source="SteerLM, arXiv:2310.05344, section 4.4",
-        entries=("steerlm", "steerlm, asked for unkindness"),
+        entries=("steerlm, for longer", "steerlm, asked for unkindness"),
         metric="kindness",
+        at="end",
+        note="After 192 updates; after the league's 32 it does not know the words yet.",
+    ),
+    Claim(
+        name="bootstrapping",
+        says="SteerLM's bootstrapping helps: to learn from its own answers, rated anew.",
+        source="SteerLM, arXiv:2310.05344, its ablation",
+        entries=("steerlm, bootstrapped", "steerlm, as long as bootstrapped"),
+        at="end",
+        note="Both have made 256 updates, the first the last 64 of them on 1,800 answers of its "
+        "own, which the judge of the data has rated.",
     ),
     Claim(
         name="hacked",
@@ -367,7 +390,7 @@ def comparison() -> Comparison:
         method=SFT(),
         model=Model(model_name_or_path=str(HERE / "model"), remat="none"),
         data=Data(train=file("train"), template="none", limits=TokenLimits(max_length=96)),
-        rollout=Rollout(max_new_tokens=40, slots=64, kept=1, show_every=0),
+        rollout=Rollout(max_new_tokens=40, slots=64, shapes="longest", kept=1, show_every=0),
         optim=Optim(lr_scheduler_type="constant", warmup_steps=4),
         loop=Loop(batch_size=16, max_steps=32, eval_steps=16, on_bad_update="skip"),
         evaluation=Evaluation(

@@ -87,6 +87,14 @@ def test_help_does_not_wait_for_jax():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_package_is_a_command_too():
+    command = [sys.executable, "-m", "alignax", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\n  train " in done.stdout
+
+
 def test_the_help_of_a_config_lists_its_settings_and_ends_well(fresh, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["train", str(fresh), "--help"])

@@ -115,7 +115,10 @@ def test_the_log_of_all_holds_means_sums_of_counts_and_the_clock(swept):
             total = sum(member[i][name] for member in members)
             wanted = total if name.startswith("num_") else total / 4
             assert value == pytest.approx(wanted, rel=1e-5, abs=1e-6), name
-    assert [row["step"] for row in lines(swept / "timings.jsonl")] == [1, 2, 3, 4]
+    clock = lines(swept / "timings.jsonl")
+    assert [row["step"] for row in clock] == [1, 2, 3, 4]
+    assert clock[0]["programs_compiled"] > 0
+    assert clock[3]["programs_compiled"] == 0  # all members' updates are one program
 
 
 def test_a_sweep_that_is_resumed_ends_bit_for_bit_like_an_unbroken_one(swept):

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from alignax.compare.settings import Comparison, Settings
 from alignax.config import Experiment
+from alignax.generate.reward_functions import load_function
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.members import changed
+from alignax.run import Run
 from alignax.saved import to_json
 
 # tune: chooses a setting; final: is reported; spread: final at every trial; again: final with other
@@ -86,14 +88,22 @@ def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int])
     ]
 
 
-def others(comparison: Comparison, cell: Cell, made: Experiment) -> list[Experiment]:
-    """A cell's experiment with every seed that there is, each as long as its entry's may get."""
-    first, steps = comparison.base.seed, cell.steps
-    if cell.entry and comparison.entry(cell.entry).league:
-        steps = max(steps, comparison.most_updates)
-    loop = dataclasses.replace(made.loop, max_steps=steps) if cell.entry else made.loop
-    seeds = [first + TUNING_SEED, *range(first + 1, first + 1 + 2 * comparison.seeds)]
-    return [dataclasses.replace(made, seed=seed, loop=loop) for seed in seeds]
+def alike(comparison: Comparison, cell: Cell, made: Experiment) -> list[Experiment]:
+    """A cell's experiment with every seed and every length that its entry may get."""
+    lengths = [made.loop.max_steps]
+    if comparison.entry(cell.entry).league:
+        least, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
+        assert least is not None
+        assert every is not None
+        lengths = [*range(least, comparison.most_updates, every), comparison.most_updates]
+    first, seeds = comparison.base.seed, comparison.seeds
+    if cell.entry == comparison.again:
+        seeds *= 2
+    return [
+        dataclasses.replace(made, seed=seed, loop=dataclasses.replace(made.loop, max_steps=length))
+        for seed in (first + TUNING_SEED, *range(first + 1, first + 1 + seeds))
+        for length in lengths
+    ]
 
 
 def setting(comparison: Comparison, cell: Cell) -> Settings:
@@ -153,6 +163,22 @@ def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
     return changed(made, tried, entry.name)
 
 
+def with_own_rows(comparison: Comparison, cell: Cell, made: Experiment) -> Experiment:
+    """The run of a cell, on rows that its entry makes itself where it does; they are written."""
+    place = _own_rows(comparison, cell)
+    if place is None:
+        return made
+    rows = load_function(place, f"{cell.entry}.own_rows")(Run(made, quiet=True))
+    path = Path(made.output_dir) / "own.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return dataclasses.replace(made, data=dataclasses.replace(made.data, train=str(path)))
+
+
+def _own_rows(comparison: Comparison, cell: Cell) -> str | None:
+    return comparison.entry(cell.entry).own_rows if cell.entry else None
+
+
 def _cached(made: Experiment, output: Path) -> Any:
     return dataclasses.replace(made.data, cache_dir=str(output / "cache"))
 
@@ -161,16 +187,25 @@ def expected(comparison: Comparison, cell: Cell, output: Path) -> str:
     """The fingerprint that a cell's result has where nothing has changed since."""
     if cell.purpose == "baselines":
         cell = dataclasses.replace(cell, purpose="final", entry=comparison.compute_like, steps=1)
-    return fingerprint(comparison, experiment(comparison, cell, output))
+    made = experiment(comparison, cell, output)
+    return fingerprint(comparison, made, _own_rows(comparison, cell))
 
 
-def fingerprint(comparison: Comparison, made: Experiment) -> str:
-    """Of all that decides a cell's result: settings, data, rewards; not of where it is."""
+def fingerprint(comparison: Comparison, made: Experiment, own_rows: str | None = None) -> str:
+    """Of all that decides a cell's result: settings, data, rewards; not of where it is.
+
+    Args:
+        made: the run, on the rows that its entry has before it makes its own.
+    """
     settings: list[Any] = [to_json(dataclasses.replace(made, output_dir=""))]
     settings += [to_json(x) for x in (comparison.gold, *comparison.measures.values())]
     files = [made.data.train, made.data.eval, made.evaluation.prompts]
     rewards = (comparison.gold, *comparison.measures.values(), *made.rollout.rewards.parts)
-    files += [str(getattr(x, "function", "")).rpartition(":")[0] for x in rewards]
+    places = [str(getattr(x, "function", "")) for x in rewards]
+    if own_rows is not None:
+        settings.append(own_rows)
+        places.append(own_rows)
+    files += [place.rpartition(":")[0] for place in places]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in files:
         if name and Path(name).is_file():

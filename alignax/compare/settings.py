@@ -15,6 +15,7 @@ from alignax.compare.claims import Claim
 from alignax.config import Experiment, nearest
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.generate.reward_functions import load_function
 from alignax.generate.rewards import Reward
 
 Family = Literal["offline", "iterated", "online", "baseline"]
@@ -37,6 +38,9 @@ class Entry:
             for the variants that claims ask for.
         after: the entry whose trained model of the same seed this one begins from; its KL is to
             that model.
+        own_rows: a function that makes what is learnt from out of the model of `after`, in place
+            of `data.train`: "path/to/file.py:name". It takes the run as it begins, and gives rows
+            as a JSON Lines file has them, the same for the same seed.
         league: whether it stands in the league; else it only serves claims and checks.
     """
 
@@ -48,6 +52,7 @@ class Entry:
     reward: Reward | None = None
     like: str | None = None
     after: str | None = None
+    own_rows: str | None = None
     league: bool = True
     title: str = ""
 
@@ -136,6 +141,15 @@ class Comparison:
                     "Chains of two are the longest.",
                     where=f"{entry.name}.after",
                 )
+            if entry.own_rows is not None:
+                if entry.after is None:
+                    raise BadInput(
+                        "an entry that makes its rows with the model of another",
+                        "no such other",
+                        "Name it in after; a data set that stands is data.train's.",
+                        where=f"{entry.name}.own_rows",
+                    )
+                load_function(entry.own_rows, f"{entry.name}.own_rows")
         for claim in self.claims:
             for name in claim.entries:
                 if name not in names:

@@ -73,12 +73,11 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
         return _baselines(comparison, cell, output)
     experiment = cells.experiment(comparison, cell, output)
     folder = Path(experiment.output_dir)
+    found: dict[str, Any] = {"fingerprint": cells.expected(comparison, cell, output)}
+    experiment = cells.with_own_rows(comparison, cell, experiment)
     resident = _reset_peak()
-    jobs.train(experiment, quiet=True, others=cells.others(comparison, cell, experiment))
-    found: dict[str, Any] = {
-        "fingerprint": cells.fingerprint(comparison, experiment),
-        "peak_mib": None if resident is None else (_status("VmHWM") - resident) / 1024,
-    }
+    jobs.train(experiment, quiet=True, shape=_shape(comparison, cell, experiment))
+    found["peak_mib"] = None if resident is None else (_status("VmHWM") - resident) / 1024
     finished = Run(experiment, quiet=True)
     if cell.purpose == "proxy":
         lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -89,6 +88,30 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     rows = measure.rows(finished, rewards)
     _tidy(comparison, cell, folder)
     return found | {"rows": rows, "parameters": finished.decoder.num_params}
+
+
+_shapes: dict[str, Any] = {}  # of this process: what `_shape` has found by now
+
+
+def _shape(comparison: "Comparison", cell: "Cell", experiment: Any) -> Any:
+    """Of batches, for all runs that can share the compiled update of this one."""
+    from alignax.compare import cells
+    from alignax.core.method import scalars, with_scalars
+    from alignax.data.plan import alike
+    from alignax.run import Run
+    from alignax.saved import to_json
+
+    if not cell.entry or experiment.rollout:
+        return None
+    method = with_scalars(experiment.method, dict.fromkeys(scalars(experiment.method), 1.0))
+    same = [to_json(x) for x in (method, experiment.data, experiment.model)]
+    others = cells.alike(comparison, cell, experiment)
+    same += [(x.seed, to_json(x.loop)) for x in others]
+    key = json.dumps(same, sort_keys=True)
+    if key not in _shapes:
+        run = Run(experiment, quiet=True)
+        _shapes[key] = alike([run.like(other).plan for other in others])[0].shape
+    return _shapes[key]
 
 
 def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:

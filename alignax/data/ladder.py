@@ -13,7 +13,7 @@ def rung(count: int) -> int:
     return power // 4 * 3 if power >= 4 and count <= power // 4 * 3 else power
 
 
-def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
+def widened(plan: Plan, *, prompt: int, response: int, fitted: bool = True) -> Plan:
     """The plan with a shape from a ladder, so that plans of a kind share few compiled programs.
 
     Rows are as long as the longest group there can be, and their number, like that of scored
@@ -21,28 +21,30 @@ def widened(plan: Plan, *, prompt: int, response: int) -> Plan:
 
     Args:
         prompt, response: the longest that any plan of this kind may have, in tokens.
+        fitted: whether the ladder is climbed no higher than this plan needs; else all plans of a
+            kind have the one shape that holds any of them.
     """
     shape = plan.shape
     # Not the plan's own length, which is another one for every plan.
     prompt, response = max(prompt, shape.prompt), max(response, shape.response)
     length = round_up(prompt + shape.responses * response, ROW_ALIGN)
-    units = [plan.units(window) for window in range(plan.num_windows)]
-    per_shard = next(
-        rows
-        for rows in range(1, shape.groups // shape.shards + 1)
-        if all(pack(plan.lengths.total, u, rows, length) is not None for u in units)
-    )
     most = shape.groups // shape.shards
+    rows, scored = most, round_up(most * shape.responses * response, 8)
+    if fitted:
+        units = [plan.units(window) for window in range(plan.num_windows)]
+        rows = next(
+            n
+            for n in range(1, most + 1)
+            if all(pack(plan.lengths.total, u, n, length) is not None for u in units)
+        )
+        rows, scored = min(rung(rows), most), min(8 * rung(-(-shape.scored // 8)), scored)
     return dataclasses.replace(
         plan,
         shape=dataclasses.replace(
             shape,
-            rows=min(rung(per_shard), most) * shape.shards,
+            rows=rows * shape.shards,
             row_length=length,
-            scored=min(
-                8 * rung(-(-shape.scored // 8)),
-                round_up(most * shape.responses * response, 8),
-            ),
+            scored=scored,
             prompt=prompt,
             response=response,
             reach=tuple(range(0, length, BLOCK)),

@@ -60,6 +60,8 @@ class Engine:
             they would be gathered for every token. None where there is one device.
         smallest: responses that are not moved into fewer slots any more: each number of slots is
             a program to compile.
+        fitted: whether arrays fit what is to be computed, by a ladder of sizes; else all are as
+            large as they get, so that each program is compiled once.
     """
 
     model: Decoder
@@ -70,6 +72,7 @@ class Engine:
     places: int = 128
     align: int = 32
     smallest: int = 16
+    fitted: bool = True
     weights: Any = None
 
     def __call__(
@@ -231,9 +234,13 @@ class _Work:
         active = int(live.sum())
         if self.queue:  # by then a quarter of the responses, and so some slots, are free
             return max(0, active - max(1, live.size // 4))
-        if live.size <= self.engine.smallest:
+        if not self.movable(live):
             return 0
         return min(active - 1, slots_lib.worth_moving(*live.shape))
+
+    def movable(self, live: Bool[np.ndarray, "n w"]) -> bool:
+        """Whether what is left may go into fewer slots."""
+        return self.engine.fitted and live.size > self.engine.smallest
 
     def admit(self) -> None:
         """Computes the next prompts into free slots."""
@@ -252,13 +259,15 @@ class _Work:
             owner[..., 0] = np.reshape(chosen, (-1, 1, 1))
             owner[..., 1] = np.arange(parts * self.width).reshape(parts, self.width)
             self.owner[index] = owner.reshape(-1, self.width, 2)
-            self.place(self.compute(chosen), index)
+            size = len(chosen) if self.engine.fitted else most
+            self.place(self.compute(chosen, _even(size)), index)
 
-    def compute(self, chosen: list[int]) -> State:
-        """Slots with these prompts, their number filled up to a rung."""
-        align, longest = self.engine.align, len(self.prompts[chosen[0]])
-        room = min(align * rung(-(-longest // align)), self.prompt_room)
-        filled = chosen + [chosen[-1]] * (_even(len(chosen)) - len(chosen))
+    def compute(self, chosen: list[int], size: int) -> State:
+        """Slots with these prompts, their number filled up to `size`."""
+        align, room = self.engine.align, self.prompt_room
+        if self.engine.fitted:
+            room = min(align * rung(-(-len(self.prompts[chosen[0]]) // align)), room)
+        filled = chosen + [chosen[-1]] * (size - len(chosen))
         padded = np.zeros((len(filled), room), np.int32)
         for row, number in zip(padded, filled, strict=True):
             row[: len(self.prompts[number])] = self.prompts[number]
@@ -289,5 +298,5 @@ class _Work:
             mine[prompt, sample] = theirs[slot, column]
         self.owner[slot, column] = -1
         left = self.owner[..., 0] >= 0
-        if not self.queue and left.any() and left.size > self.engine.smallest:
+        if not self.queue and left.any() and self.movable(left):
             self.state, self.owner = slots_lib.together(state, self.owner)

@@ -88,7 +88,7 @@ class Function(Reward):
     def _callable(self) -> Callable[..., Any]:
         found = self.function
         if isinstance(found, str):
-            found = _load(found, self._where)
+            found = load_function(found, self._where)
         if inspect.iscoroutinefunction(found) or not callable(found):
             raise BadInput(
                 "a function that returns a list of numbers",
@@ -122,8 +122,15 @@ def _parameters(function: Callable[..., Any]) -> dict[str, bool] | None:
     }
 
 
-def _load(place: str, where: str) -> Any:
-    """What stands at "package.module:name" or "path/to/file.py:name"."""
+def load_function(place: str, where: str) -> Any:
+    """What stands at "package.module:name" or "path/to/file.py:name".
+
+    Args:
+        where: it was asked for, for the messages.
+
+    Raises:
+        BadInput: there is no such module or name, or the module fails.
+    """
     module_name, _, name = place.rpartition(":")
     if not module_name or not name:
         raise BadInput("a module and a name in it", repr(place), REMEDY, where=where)
@@ -159,12 +166,19 @@ def _guarded(load: Callable[[], ModuleType], where: str) -> ModuleType:
 
 @functools.lru_cache(maxsize=16)
 def _run_file(path: Path, changed: int) -> ModuleType:
-    """The module of a file; it is run again once it has changed."""
+    """The module of a file; it is run again once it has changed.
+
+    It can import its neighbours, as a script can.
+    """
     del changed
     spec = importlib.util.spec_from_file_location(f"alignax_reward_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of the file look themselves up here
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module

@@ -39,6 +39,9 @@ class Rollout:
         truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
         missing_end: taken off the reward of a response that was cut.
         slots: responses decoded together.
+        shapes: of the arrays of rounds and of the sampler. "fitted": from a ladder of sizes, with
+            little padding; "longest": as large as they can get, so that each program is compiled
+            once, which is faster where a model is small and a run short.
         server: draws the samples in place of the trained model, with weights of its own.
         max_draws: drawings for one round, where prompts teach nothing and others are drawn.
         kept: prompts of each drawing whose samples are kept in rollouts.jsonl.
@@ -58,6 +61,7 @@ class Rollout:
     truncated: Literal["keep", "mask"] = "keep"
     missing_end: float = 0.0
     slots: int = 64
+    shapes: Literal["fitted", "longest"] = "fitted"
     server: Server | None = None
     max_draws: int = 10
     kept: int = 8

@@ -255,8 +255,9 @@ class Rounds:
             num_steps=refresh, shards=self._shards, order=order.reshape(refresh, self._size),
         )  # fmt: skip
         self._plan = widened(
-            plan, prompt=self._prompts.longest, response=self._settings.max_new_tokens
-        )
+            plan, prompt=self._prompts.longest, response=self._settings.max_new_tokens,
+            fitted=self._settings.shapes == "fitted",
+        )  # fmt: skip
 
     # --- Position
 

@@ -65,14 +65,16 @@ def main() -> None:
                       "scores": row["scores"][:count]} for row in rows])  # fmt: skip
     write("flat", [row | {"scores": [float(x == max(row["scores"])) for x in row["scores"]]}
                    for row in rows])  # fmt: skip
-    rated = []
-    for row in rows:
-        for text in row["completions"]:
-            parts = world.attributes(row["prompt"], text)
-            noisy = {n: x + 0.5 * NOISE * generator.logistic() for n, x in parts.items()}
-            rated.append({"prompt": row["prompt"], "completion": text}
-                         | {"attributes": {n: rating(n, x) for n, x in noisy.items()}})  # fmt: skip
-    write("attributes", rated)
+    each = [(row["prompt"], text) for row in rows for text in row["completions"]]
+    write("attributes", [rated(prompt, text, generator) for prompt, text in each])
+
+
+def rated(prompt: str, completion: str, generator: np.random.Generator) -> dict:
+    """A row of `attributes`: every part of the reward as somebody rates it."""
+    parts = world.attributes(prompt, completion)
+    noisy = {name: x + 0.5 * NOISE * generator.logistic() for name, x in parts.items()}
+    return {"prompt": prompt, "completion": completion,
+            "attributes": {name: rating(name, x) for name, x in noisy.items()}}  # fmt: skip
 
 
 def rating(name: str, value: float) -> int:

@@ -44,6 +44,18 @@ def test_scored_tokens_have_room():
             assert plan.lengths.scored[groups].sum() <= plan.shape.scored
 
 
+def test_unfitted_plans_have_the_one_shape_that_holds_all():
+    plans = [widened(plan_of(i, groups=n), prompt=PROMPT, response=RESPONSE, fitted=False)
+             for i in range(5) for n in (8, 12)]  # fmt: skip
+    (shape,) = {plan.shape for plan in plans}
+    # Six groups to a step, each a row; 6 x 3 x 20 tokens, all of them scored.
+    assert (shape.rows, shape.row_length, shape.scored) == (6, 128, 360)
+    fitted = widened(plan_of(3), prompt=PROMPT, response=RESPONSE)
+    for step in range(2):  # the same groups at every step; only where they lie differs
+        groups = {frozenset(x.step(step).group[0].tolist()) for x in (fitted, plans[7])}
+        assert len(groups) == 1
+
+
 def test_a_rung_is_not_below_and_at_most_half_as_much_again():
     for count in range(1, 500):
         assert count <= rung(count) <= max(1.5 * count, 2)

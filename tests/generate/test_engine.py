@@ -10,6 +10,7 @@ from alignax.core.errors import BadInput
 from alignax.data.ladder import rung
 from alignax.generate.engine import Engine
 from alignax.generate.sampler import Sampler, sample
+from alignax.train.compilations import Compilations
 from tests.tiny_batch import CONFIG, decoder, params
 
 DRAW = np.random.default_rng(0)
@@ -56,12 +57,24 @@ def test_the_lengths_of_this_case_differ():
         {"slots": 64},  # all at once, and moved together as they end
         {"slots": 8, "width": 1},  # two prompts at a time: slots are refilled
         {"slots": 12, "width": 2, "places": 24},  # room for all from the start
+        {"slots": 64, "fitted": False},  # never moved together
+        {"slots": 12, "width": 1, "fitted": False},  # prompts filled up to as many each time
     ],
     ids=str,
 )
 def test_draws_the_same_however_slots_are_filled(settings):
     found = engine(**settings)(params(), jax.random.key(5), PROMPTS, range(len(PROMPTS)))
     assert_same(found, expected())
+
+
+def test_what_is_not_fitted_is_compiled_once_for_all_calls():
+    whole = engine(slots=8, places=24, fitted=False, align=8)  # no other test has these shapes
+    with Compilations() as first:
+        whole(params(), jax.random.key(5), PROMPTS, range(len(PROMPTS)))
+    assert (first.programs["_start"], first.programs["_advance"]) == (1, 1)
+    with Compilations() as later:
+        whole(params(), jax.random.key(6), PROMPTS[1:], range(1, len(PROMPTS)))
+    assert not later.programs["_start"] + later.programs["_advance"]
 
 
 def test_a_prompt_is_known_by_its_number_alone():

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 import pytest
 
@@ -91,6 +92,16 @@ def test_a_function_is_found_in_a_file_and_read_again_once_the_file_has_changed(
     path.write_text(FILE.format(offset=20))
     os.utime(path, ns=(1, 1))
     assert give(f"{path}:count") == [21, 22]
+
+
+def test_a_file_imports_its_neighbours_as_a_script_does(path):
+    (path.parent / "neighbour_of_rewards.py").write_text("OFFSET = 7\n")
+    path.write_text(
+        "import neighbour_of_rewards as other\n\n"
+        "def count(completions):\n    return [other.OFFSET] * len(completions)\n"
+    )
+    assert give(f"{path}:count") == [7, 7]
+    assert str(path.parent) not in sys.path
 
 
 def test_a_function_is_found_in_a_module():
