@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 WEIGHTS = weights/SmolLM2-135M-Instruct
 export JAX_PLATFORMS ?= cpu
+# Memory in large pages, as the command takes it: the suite's processes are not that command.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: demo test check test-newest bench clean
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from alignax import run as run_module
 from alignax import sample
-from alignax.cli import main
+from alignax.cli import _glibc, main
 from alignax.commands import COMMANDS
 from alignax.evaluate.stats import Estimate
 from alignax.models import pretrained
@@ -93,6 +93,34 @@ def test_the_package_is_a_command_too():
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "\n  train " in done.stdout
+
+
+@pytest.mark.skipif(_glibc() < (2, 35), reason="glibc gives large pages since 2.35")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_the_command_starts_over_in_large_pages_with_the_same_words_and_number(given, expected):
+    """Unless somebody has said which; options of Python's own stay too."""
+    code = (
+        "import os, sys; from alignax import cli; print(os.getpid(), flush=True); "
+        "cli._run = lambda words: print(os.environ['GLIBC_TUNABLES'], sys.flags.dev_mode, words); "
+        "cli.command()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("GLIBC_TUNABLES", None)
+    environment |= {} if given is None else {"GLIBC_TUNABLES": given}
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", code, "train", "two words"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *numbers, last = done.stdout.splitlines()
+    assert last == f"{expected} True ['train', 'two words']"
+    assert len(numbers) == (1 if given == expected else 2)
+    assert len(set(numbers)) == 1
 
 
 def test_the_help_of_a_config_lists_its_settings_and_ends_well(fresh, capsys):

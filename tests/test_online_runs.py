@@ -100,6 +100,19 @@ def test_rounds_compile_one_update_for_each_shape_of_the_ladder_that_they_meet(c
     assert told[-2:] == [0, 0]  # nothing is new any more
 
 
+def test_rounds_of_the_longest_shape_compile_one_update_and_learn_the_same(tmp_path, learnt):
+    with Compilations() as compiled:
+        method = GRPO(num_samples=8, beta=0.0)
+        rollout, loop = {"shapes": "longest"}, {"max_steps": 10}
+        jobs.train(setup(tmp_path, method, rollout=rollout, loop=loop), quiet=True)
+    assert compiled.programs["update"] <= 1  # none, where another test has left it in memory
+    found, fitted = (updates(x) for x in (tmp_path / "run", learnt))
+    for name in ("loss", "reward", "grad_norm", "num_tokens"):
+        np.testing.assert_allclose(
+            [x[name] for x in found], [x[name] for x in fitted], rtol=1e-4, atol=1e-6, err_msg=name
+        )
+
+
 def test_samples_are_kept_as_json_lines_with_their_rewards(learnt):
     rows = lines(learnt / "rollouts.jsonl")
     assert [row["step"] for row in rows] == [s for s in range(1, 11) for _ in range(2)]

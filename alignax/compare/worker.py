@@ -96,20 +96,17 @@ _shapes: dict[str, Any] = {}  # of this process: what `_shape` has found by now
 def _shape(comparison: "Comparison", cell: "Cell", experiment: Any) -> Any:
     """Of batches, for all runs that can share the compiled update of this one."""
     from alignax.compare import cells
-    from alignax.core.method import scalars, with_scalars
     from alignax.data.plan import alike
     from alignax.run import Run
     from alignax.saved import to_json
 
     if not cell.entry or experiment.rollout:
         return None
-    method = with_scalars(experiment.method, dict.fromkeys(scalars(experiment.method), 1.0))
-    same = [to_json(x) for x in (method, experiment.data, experiment.model)]
-    others = cells.alike(comparison, cell, experiment)
-    same += [(x.seed, to_json(x.loop)) for x in others]
-    key = json.dumps(same, sort_keys=True)
+    run, others = Run(experiment, quiet=True), cells.alike(comparison, cell, experiment)
+    # All that plans are made of: methods that learn from the same data have the same ones.
+    made_of = [run.train_data.fingerprint, repr(run.method.needs().schedule)]
+    key = json.dumps([made_of, [(x.seed, to_json(x.loop)) for x in others]])
     if key not in _shapes:
-        run = Run(experiment, quiet=True)
         _shapes[key] = alike([run.like(other).plan for other in others])[0].shape
     return _shapes[key]
 

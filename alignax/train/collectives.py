@@ -6,7 +6,6 @@ A collective in the body of a loop counts as often as the loop runs.
 
 import math
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -19,6 +18,7 @@ _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(r"(?:calls|to_apply|async_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r" = s32\[\]\S* constant\((\d+)\)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _GROUPS = {  # the three ways in which a program says which devices take part
@@ -79,7 +79,9 @@ def collectives(program: str) -> list[Collective]:
                     found.append(one)
             elif cycle is not None:
                 condition, body = cycle.groups()
-                walk(body, times * _trips(lines.get(condition, ())), body)
+                known = _KNOWN.search(line)
+                trips = int(known.group(1)) if known else _trips(lines, condition)
+                walk(body, times * trips, body)
             else:
                 called = _CALLED.findall(line)
                 for names in _BRANCHES.findall(line):
@@ -105,9 +107,13 @@ def _computations(program: str) -> tuple[dict[str, list[str]], str]:
     return lines, entry
 
 
-def _trips(condition: Sequence[str]) -> int:
-    """How often a loop runs: what its counter is compared with; once where that is not constant."""
-    return max((int(x) for line in condition for x in _CONSTANT.findall(line)), default=1)
+def _trips(lines: dict[str, list[str]], condition: str) -> int:
+    """How often a loop runs: what its counter is compared with, in the condition or in what it
+    calls; once where that is not constant."""
+    own = lines.get(condition, ())
+    found = [int(x) for line in own for x in _CONSTANT.findall(line)]
+    inner = [_trips(lines, name) for line in own for name in _CALLED.findall(line)]
+    return max([*found, *inner], default=1)
 
 
 def _devices(line: str, kind: str) -> int:

@@ -43,6 +43,36 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_gather_in_parts_once():
     ]
 
 
+def loop(condition: str, told: str = "") -> str:
+    return f"""HloModule jit_update
+%inner (p.0: s32[]) -> pred[] {{
+  %limit = s32[]{{:T(128)}} constant(5)
+}}
+%condition (p.1: (s32[], f32[4])) -> pred[] {{
+  {condition}
+}}
+%body (p.2: (s32[], f32[4])) -> (s32[], f32[4]) {{
+  %a = f32[4] collective-permute(%x), channel_id=2, source_target_pairs={{{{0,1}},{{1,0}}}}
+}}
+ENTRY %main (p.3: f32[4]) -> f32[4] {{
+  %w = (s32[], f32[4]) while(%t), condition=%condition, body=%body{told}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "times"),
+    [
+        (loop("%r = pred[] fusion(%i), kind=kLoop, calls=%inner"), 5),
+        # What the compiler says it knows goes before what a condition looks like.
+        (loop("%c = s32[] constant(64)", ', backend_config={"known_trip_count":{"n":"7"}}'), 7),
+        (loop("%r = pred[] compare(%i, %n), direction=LT"), 1),
+    ],
+)
+def test_how_often_a_loop_runs_is_told_or_found_in_its_condition(program, times):
+    assert [x.times for x in collectives(program)] == [times]
+
+
 def test_what_a_ring_sends():
     # Of 4 devices each passes on 3 quarters; twice, where all are to have what is reduced.
     sent = [Collective(kind, 4, 400, 3, "").sent for kind in ("all-gather", "all-reduce")]
