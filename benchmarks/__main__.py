@@ -14,6 +14,7 @@ How, and what is fair about it: benchmarks/README.md.
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    # Large pages for the processes of all programs alike, as the command `alignax` has them.
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     if arguments[:1] == ["sweep"]:  # its options are its own
         sys.argv[1:] = arguments[1:]
         importlib.import_module("benchmarks.sweep").main()
