@@ -23,6 +23,7 @@ LAYERS = [
     {"compare"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 

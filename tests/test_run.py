@@ -14,9 +14,11 @@ from transformers import AutoTokenizer
 from alignax import jobs, programs
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
+from alignax.data.plan import alike
 from alignax.data.tokenise import TokenLimits
 from alignax.methods import DPO, SFT
 from alignax.models import pretrained
+from alignax.run import Run
 from alignax.train.compilations import Compilations
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
@@ -366,14 +368,16 @@ def test_runs_of_other_seeds_and_lengths_share_their_update_and_learn_what_they_
             output_dir=str(tmp_path / name),
         )
 
-    others = [made("", 5, seed) for seed in (1, 2)]
+    run = Run(made("", 5, 1), quiet=True)
+    plans = [run.like(made("", steps, seed)).plan for steps in (2, 5) for seed in (1, 2)]
+    shape = alike(plans)[0].shape
     programs._compiled_step.cache_clear()
     compiled = []
     for name, steps, seed in [("short", 2, 1), ("long", 5, 2), ("alone", 5, 2)]:
         if name == "alone":
             programs._compiled_step.cache_clear()
         with Compilations() as found:
-            jobs.train(made(name, steps, seed), quiet=True, others=others)
+            jobs.train(made(name, steps, seed), quiet=True, shape=shape)
         compiled.append(found.programs["update"])
     assert compiled == [1, 0, 1]
     assert [x["loss"] for x in updates(tmp_path / "long")] == [
