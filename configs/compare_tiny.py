@@ -14,7 +14,7 @@ those that this model can learn with in 32 updates, with the authors' own streng
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
 Cost:    84 min on 2 cores that others shared (9,359 s of runs), with most programs compiled twice,
-         as they no longer are; not timed since.
+         as they no longer are; not timed in one go since.
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
