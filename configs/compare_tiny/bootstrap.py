@@ -40,5 +40,5 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
     generator = np.random.default_rng(seed)
     for prompt, answers, lengths in zip(asked, drawn.tokens, drawn.lengths, strict=True):
         own = [x[:n].tolist() for x, n in zip(answers, lengths, strict=True)]
-        for text in run.decode_all(own):
+        for text in filter(str.strip, run.decode_all(own)):  # an empty one says nothing
             yield make_data.rated(prompt, text, generator)
