@@ -47,7 +47,9 @@ def test_steerlm_answers_every_prompt_anew_and_learns_how_its_answers_are_rated(
     found = own(comparison, tmp_path / "one", seed=1)
     with gzip.open(DATA / "attributes.jsonl.gz", "rt") as file:
         given = [json.loads(line) for line in file]
-    assert [row["prompt"] for row in found] == [row["prompt"] for row in given]
+    assert {row["prompt"] for row in found} == {row["prompt"] for row in given}
+    assert 0.98 * len(given) < len(found) <= len(given)  # empty answers are left out
+    assert all(row["completion"].strip() for row in found)
     assert {row["completion"] for row in found}.isdisjoint({row["completion"] for row in given})
     assert {name for row in found for name in row["attributes"]} == {
         "form",
