@@ -83,11 +83,11 @@ def _in_large_pages() -> None:
     process begins. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 keeps small pages.
     """
     name, given = "glibc.malloc.hugetlb", os.environ.get("GLIBC_TUNABLES", "")
-    words = sys.orig_argv
-    if name in given or not sys.executable or not words or not _glibc() >= (2, 35):
+    if name in given or not sys.executable or not sys.orig_argv or _glibc() < (2, 35):
         return
     os.environ["GLIBC_TUNABLES"] = f"{given}:{name}=1" if given else f"{name}=1"
-    os.execv(sys.executable, words)
+    # By its path, and not by the word that it was called by: from that Python finds its packages.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _glibc() -> tuple[int, ...]:

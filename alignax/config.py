@@ -7,9 +7,7 @@ comparison (`alignax.compare.settings`) has a function `comparison()`.
 import contextlib
 import dataclasses
 import difflib
-import importlib.util
 import re
-import sys
 import traceback
 import types
 import typing
@@ -17,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from alignax.core import modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.types import Scalar
@@ -169,13 +168,8 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
             f"Did you mean {path.parent / near}?" if near else "configs/ holds examples.",
             where=str(path),
         )
-    spec = importlib.util.spec_from_file_location(f"alignax_config_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses of a config file look themselves up here
     with _errors_of(path):
-        spec.loader.exec_module(module)
+        module = modules.run(path, "alignax_config")
     make = getattr(module, function.removesuffix("()"), None)
     wanted = f"{'an' if kind is Experiment else 'a'} {kind.__name__}"
     if not callable(make):

@@ -17,7 +17,7 @@ from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState, held
-from alignax.data.plan import Shape
+from alignax.data.plan import Shape, shaped
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
@@ -69,7 +69,7 @@ def train(
         tracing.check(num_steps)
     if not experiment.rollout:
         if shape is not None:
-            run.plan = dataclasses.replace(run.plan, shape=shape)
+            run.plan = shaped(run.plan, shape)
         run.describe_plan()
     plan = None if experiment.rollout else run.plan
     refuse_another(output, settings(run))

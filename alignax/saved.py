@@ -22,11 +22,12 @@ def to_json(settings: Any) -> Any:
 
 
 # What may differ between a run and its continuation: none of it changes a number of the run by
-# more than rounding, and all but the first two by not even that.
+# more than rounding, and all but the first three by not even that.
 _FREE = (
-    *("mesh", "loop.gradient_accumulation_steps", "loop.logging_steps", "loop.save_steps"),
+    *("mesh", "loop.gradient_accumulation_steps", "rollout.shapes"),
+    *("loop.logging_steps", "loop.save_steps"),
     *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir", "adapter.export"),
-    *("rollout.server", "rollout.slots", "rollout.shapes", "rollout.show_every"),
+    *("rollout.server", "rollout.slots", "rollout.show_every"),
     *("evaluation.sampler", "evaluation.num_prompts", "evaluation.prompts"),
     *("evaluation.answers", "evaluation.shown"),
 )

@@ -229,7 +229,7 @@ def variants(league: Mapping[str, Entry]) -> list[Entry]:
         variant("steerlm, as long as bootstrapped", steerlm, **parts, loop__max_steps=256,
                 loop__eval_steps=256),
         variant("grpo, far and unheld", league["grpo"], method__beta=0.0,
-                optim__learning_rate=3e-3, loop__max_steps=96, loop__eval_steps=32),
+                optim__learning_rate=3e-3, loop__max_steps=96, loop__eval_steps=16),
     ]  # fmt: skip
 
 

@@ -14,10 +14,7 @@ SOURCES = sorted((ROOT / "alignax").rglob("*.py"))
 MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch", "yaml"}
 CALLS = {"eval", "exec", "__import__", "exec_module", "run_path", "run_module"}
 # An experiment's config is a Python file by design, as is a file of rewards: both are the user's.
-RUN = {
-    "alignax/config.py": {"exec_module"},
-    "alignax/generate/reward_functions.py": {"exec_module"},
-}
+RUN = {"alignax/core/modules.py": {"exec_module"}}
 
 
 def unsafe(path: pathlib.Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from alignax.compare.settings import Comparison, Settings
 from alignax.config import Experiment
-from alignax.generate.reward_functions import load_function
+from alignax.core import modules
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
@@ -88,7 +88,7 @@ def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int])
     ]
 
 
-def alike(comparison: Comparison, cell: Cell, made: Experiment) -> list[Experiment]:
+def siblings(comparison: Comparison, cell: Cell, made: Experiment) -> list[Experiment]:
     """A cell's experiment with every seed and every length that its entry may get."""
     lengths = [made.loop.max_steps]
     if comparison.entry(cell.entry).league:
@@ -168,7 +168,7 @@ def with_own_rows(comparison: Comparison, cell: Cell, made: Experiment) -> Exper
     place = _own_rows(comparison, cell)
     if place is None:
         return made
-    rows = load_function(place, f"{cell.entry}.own_rows")(Run(made, quiet=True))
+    rows = modules.load(place, f"{cell.entry}.own_rows")(Run(made, quiet=True))
     path = Path(made.output_dir) / "own.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -199,17 +199,18 @@ def fingerprint(comparison: Comparison, made: Experiment, own_rows: str | None =
     """
     settings: list[Any] = [to_json(dataclasses.replace(made, output_dir=""))]
     settings += [to_json(x) for x in (comparison.gold, *comparison.measures.values())]
-    files = [made.data.train, made.data.eval, made.evaluation.prompts]
+    files = [Path(x) for x in (made.data.train, made.data.eval, made.evaluation.prompts) if x]
     rewards = (comparison.gold, *comparison.measures.values(), *made.rollout.rewards.parts)
     places = [str(getattr(x, "function", "")) for x in rewards]
     if own_rows is not None:
         settings.append(own_rows)
         places.append(own_rows)
-    files += [place.rpartition(":")[0] for place in places]
+    for name in (place.rpartition(":")[0] for place in places):
+        files += modules.with_neighbours(Path(name)) if name.endswith(".py") else [Path(name)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in files:
-        if name and Path(name).is_file():
-            digest.update(Path(name).read_bytes())
+    for path in files:
+        if path.is_file():
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -5,7 +5,6 @@ A config is a Python file with a function `comparison()` that returns a `Compari
 """
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,9 @@ from typing import Any, Literal
 from alignax import config
 from alignax.compare.claims import Claim
 from alignax.config import Experiment, nearest
+from alignax.core import modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
-from alignax.generate.reward_functions import load_function
 from alignax.generate.rewards import Reward
 
 Family = Literal["offline", "iterated", "online", "baseline"]
@@ -149,7 +148,7 @@ class Comparison:
                         "Name it in after; a data set that stands is data.train's.",
                         where=f"{entry.name}.own_rows",
                     )
-                load_function(entry.own_rows, f"{entry.name}.own_rows")
+                modules.load(entry.own_rows, f"{entry.name}.own_rows")
         for claim in self.claims:
             for name in claim.entries:
                 if name not in names:
@@ -188,7 +187,7 @@ class Part:
     """What of a comparison is run, and what beside it.
 
     Fields:
-        added: entries of other packages, each as `package.module:NAME`.
+        added: entries of others, each as `package.module:NAME` or `path/to/file.py:NAME`.
         only: entries; with none all. claims: those alone, with the entries that they are about.
         seeds: in place of the comparison's own.
     """
@@ -239,14 +238,7 @@ def load(path: str | Path, part: Part = WHOLE) -> Comparison:
 
 
 def _imported(place: str) -> Entry:
-    module, _, name = place.partition(":")
-    try:
-        entry = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(
-            "package.module:NAME of an Entry", f"{place}: {error}", "Check the spelling.",
-            where="--add",
-        ) from error  # fmt: skip
+    entry = modules.load(place, f"--add {place}", what="an Entry")
     if not isinstance(entry, Entry):
         raise BadInput("an alignax.compare.settings.Entry", type(entry).__name__,
                        "Wrap the method in one.", where=f"--add {place}")  # fmt: skip

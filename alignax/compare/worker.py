@@ -102,7 +102,7 @@ def _shape(comparison: "Comparison", cell: "Cell", experiment: Any) -> Any:
 
     if not cell.entry or experiment.rollout:
         return None
-    run, others = Run(experiment, quiet=True), cells.alike(comparison, cell, experiment)
+    run, others = Run(experiment, quiet=True), cells.siblings(comparison, cell, experiment)
     # All that plans are made of: methods that learn from the same data have the same ones.
     made_of = [run.train_data.fingerprint, repr(run.method.needs().schedule)]
     key = json.dumps([made_of, [(x.seed, to_json(x.loop)) for x in others]])

@@ -290,6 +290,29 @@ def alike(plans: Sequence[Plan], *, align: int = ROW_ALIGN) -> list[Plan]:
     return [dataclasses.replace(plan, shape=shape) for plan in plans]
 
 
+def shaped(plan: Plan, shape: Shape) -> Plan:
+    """The plan with the shape of others, as `alike` has made it of them and of this one.
+
+    Raises:
+        BadInput: a step of the plan that it does not hold.
+    """
+    total, own = plan.lengths.total, plan.shape
+    windows = [plan.units(window) for window in range(plan.num_windows)]
+    scored = np.append(plan.lengths.scored.sum(axis=1), 0)
+    per_shard = shape.rows // shape.shards
+    holds = (
+        (own.groups, own.responses, own.shards) == (shape.groups, shape.responses, shape.shards)
+        and max(own.prompt - shape.prompt, own.response - shape.response) <= 0
+        and all(int(scored[units].sum(axis=1).max()) <= shape.scored for units in windows)
+        and all(pack(total, x, per_shard, shape.row_length) is not None for x in windows)
+        and all(x <= y for x, y in zip(_reach(total, windows, shape), shape.reach, strict=True))
+    )
+    if not holds:
+        raise BadInput("a shape that holds every step of the plan", str(shape),
+                       "Make it of plans among which this one is.")  # fmt: skip
+    return dataclasses.replace(plan, shape=shape)
+
+
 def _check_order(order: Int[np.ndarray, "steps b"], shape: tuple[int, int], size: int) -> None:
     if order.shape != shape:
         raise BadInput(

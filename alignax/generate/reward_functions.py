@@ -1,22 +1,14 @@
 """A reward that is any Python function, called as TRL calls its reward functions."""
 
 import dataclasses
-import difflib
-import functools
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from alignax.core import modules
 from alignax.core.errors import BadInput
 from alignax.core.records import Text
 from alignax.generate.rewards import Reward
-
-REMEDY = 'Give "package.module:name" or "path/to/file.py:name".'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +80,7 @@ class Function(Reward):
     def _callable(self) -> Callable[..., Any]:
         found = self.function
         if isinstance(found, str):
-            found = load_function(found, self._where)
+            found = modules.load(found, self._where)
         if inspect.iscoroutinefunction(found) or not callable(found):
             raise BadInput(
                 "a function that returns a list of numbers",
@@ -120,65 +112,3 @@ def _parameters(function: Callable[..., Any]) -> dict[str, bool] | None:
         for p in parameters
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-
-
-def load_function(place: str, where: str) -> Any:
-    """What stands at "package.module:name" or "path/to/file.py:name".
-
-    Args:
-        where: it was asked for, for the messages.
-
-    Raises:
-        BadInput: there is no such module or name, or the module fails.
-    """
-    module_name, _, name = place.rpartition(":")
-    if not module_name or not name:
-        raise BadInput("a module and a name in it", repr(place), REMEDY, where=where)
-    if module_name.endswith(".py"):
-        path = Path(module_name).expanduser().resolve()
-        if not path.is_file():
-            raise BadInput("a Python file", f"no such file: {module_name}", REMEDY, where=where)
-        module = _guarded(lambda: _run_file(path, path.stat().st_mtime_ns), where)
-    else:
-        module = _guarded(lambda: importlib.import_module(module_name), where)
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [word for word in vars(found) if not word.startswith("_")]
-            near = difflib.get_close_matches(part, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else REMEDY
-            raise BadInput(f"a function {name} in {module_name}", "none", hint, where=where)
-        found = getattr(found, part)
-    return found
-
-
-def _guarded(load: Callable[[], ModuleType], where: str) -> ModuleType:
-    try:
-        return load()
-    except Exception as error:  # of whatever the module does when it is imported
-        raise BadInput(
-            "a module that can be imported",
-            f"{type(error).__name__}: {error}",
-            "Mend the module, or check its name. " + REMEDY,
-            where=where,
-        ) from error
-
-
-@functools.lru_cache(maxsize=16)
-def _run_file(path: Path, changed: int) -> ModuleType:
-    """The module of a file; it is run again once it has changed.
-
-    It can import its neighbours, as a script can.
-    """
-    del changed
-    spec = importlib.util.spec_from_file_location(f"alignax_reward_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses of the file look themselves up here
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module

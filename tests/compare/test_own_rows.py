@@ -78,6 +78,11 @@ def test_what_makes_the_rows_is_part_of_what_decides_the_result(comparison, tmp_
     path.write_text("def rows(run):\n    return [{}]\n")
     assert found != cells.expected(mine, cell, tmp_path)
     assert found != cells.expected(comparison, cell, tmp_path)
+    path.write_text("import other_rows\n\ndef rows(run):\n    return other_rows.ROWS\n")
+    path.with_name("other_rows.py").write_text("ROWS = []\n")
+    found = cells.expected(mine, cell, tmp_path)
+    path.with_name("other_rows.py").write_text("ROWS = [{}]\n")
+    assert found != cells.expected(mine, cell, tmp_path)
 
 
 def test_rows_out_of_no_model_or_by_no_function_are_refused(comparison, tmp_path):

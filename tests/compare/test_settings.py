@@ -148,7 +148,10 @@ def test_an_entry_of_another_package_comes_by_its_import_path(comparison, tmp_pa
 @pytest.mark.parametrize(
     ("part", "says"),
     [
-        (Part(added=("tests.compare.test_settings:OWNS",)), "package.module:NAME of an Entry"),
+        (
+            Part(added=("tests.compare.test_settings:OWNS",)),
+            "an Entry OWNS in tests.compare.test_settings; got none",
+        ),
         (Part(added=("no_such_package:OWN",)), "no_such_package"),
         (Part(added=("tests.compare.test_settings:NOT_ONE",)), "int"),
         (Part(only=("dop",)), "Did you mean dpo?"),
