@@ -6,6 +6,7 @@ A collective in the body of a loop counts as often as the loop runs.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -19,7 +20,10 @@ _CALLED = re.compile(r"(?:calls|to_apply|async_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CONSTANT = re.compile(r" = s32\[\]\S* constant\((\d+)\)")
+_CONSTANT = re.compile(r"%([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)")
+_ELEMENT = re.compile(r"%([\w.\-]+) = [su]32\[\]\S* get-tuple-element\(.*\), index=(\d+)")
+_COMPARED = re.compile(r"ROOT .* compare\(%([\w.\-]+), %([\w.\-]+)\)")
+_NAMES = re.compile(r"%([\w.\-]+)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _GROUPS = {  # the three ways in which a program says which devices take part
     "iota": re.compile(r"replica_groups=\[(\d+),(\d+)\]"),
@@ -80,7 +84,7 @@ def collectives(program: str) -> list[Collective]:
             elif cycle is not None:
                 condition, body = cycle.groups()
                 known = _KNOWN.search(line)
-                trips = int(known.group(1)) if known else _trips(lines, condition)
+                trips = int(known.group(1)) if known else _trips(lines, condition, body)
                 walk(body, times * trips, body)
             else:
                 called = _CALLED.findall(line)
@@ -107,13 +111,31 @@ def _computations(program: str) -> tuple[dict[str, list[str]], str]:
     return lines, entry
 
 
-def _trips(lines: dict[str, list[str]], condition: str) -> int:
-    """How often a loop runs: what its counter is compared with, in the condition or in what it
-    calls; once where that is not constant."""
+def _trips(lines: dict[str, list[str]], condition: str, body: str) -> int:
+    """How often a loop runs: the constant that its counter is compared with, in the condition or in
+    what it calls, over the counter's step; once where there is none."""
     own = lines.get(condition, ())
-    found = [int(x) for line in own for x in _CONSTANT.findall(line)]
-    inner = [_trips(lines, name) for line in own for name in _CALLED.findall(line)]
-    return max([*found, *inner], default=1)
+    found = [int(x) for line in own for _, x in _CONSTANT.findall(line)]
+    inner = [_trips(lines, name, "") for line in own for name in _CALLED.findall(line)]
+    most = max([*found, *inner], default=1)
+    # TPUs' compiler cuts products into parts that are passed round, and unrolls their loops by two.
+    return max(1, most // _step(own, lines.get(body, ())))
+
+
+def _step(condition: Sequence[str], body: Sequence[str]) -> int:
+    """What the body adds to the number that the condition compares; 1 where that is not plain."""
+    elements = dict(x for line in condition for x in _ELEMENT.findall(line))
+    compared = [x for line in condition for pair in _COMPARED.findall(line) for x in pair]
+    counter = next((int(elements[x]) for x in compared if x in elements), None)
+    root = next((x for x in body if x.lstrip().startswith("ROOT") and " tuple(" in x), "")
+    results = _NAMES.findall(root.partition(" tuple(")[2].partition(")")[0])
+    if counter is None or counter >= len(results):
+        return 1
+    start = f"%{results[counter]} = "
+    adds = next((x for x in body if x.lstrip().startswith(start) and " add(" in x), "")
+    constants = {name: int(x) for line in body for name, x in _CONSTANT.findall(line)}
+    terms = _NAMES.findall(adds.partition(" add(")[2].partition(")")[0])
+    return max([constants[x] for x in terms if x in constants], default=1) or 1
 
 
 def _devices(line: str, kind: str) -> int:

@@ -73,6 +73,35 @@ def test_how_often_a_loop_runs_is_told_or_found_in_its_condition(program, times)
     assert [x.times for x in collectives(program)] == [times]
 
 
+# A product whose operand is passed round eight chips, both ways, as libtpu 0.0.42 compiles it for a
+# v5p:2x2x2, cut to what is read: four passes in each of two turns, the last of them for nothing.
+WINDOWED = """HloModule jit_update
+%wide.cond.1 (wide.param.171: (bf16[8,4], /*index=1*/u32[])) -> pred[] {
+  %constant.2587 = u32[]{:T(128)} constant(4), metadata={stack_frame_id=212}
+  %get-tuple-element.4456 = u32[]{:T(128)} get-tuple-element(%wide.param.171), index=1
+  ROOT %compare.66 = pred[]{:T(512)} compare(%get-tuple-element.4456, %constant.2587), direction=LT
+}
+%wide.body.1 (wide.param.7: (bf16[8,4], /*index=1*/u32[])) -> (bf16[8,4], /*index=1*/u32[]) {
+  %constant.2847..sunk.8 = u32[]{:T(128)} constant(7), metadata={stack_frame_id=197}
+  %constant.2850..sunk.8 = u32[]{:T(128)} constant(2)
+  %get-tuple-element.5895 = u32[]{:T(128)} get-tuple-element(%wide.param.7), index=1
+  %s.1 = (bf16[8,4], bf16[8,4], u32[]{:S(2)}) collective-permute-start(%x.1), channel_id=4
+  %s.2 = (bf16[8,4], bf16[8,4], u32[]{:S(2)}) collective-permute-start(%x.2), channel_id=5
+  %s.3 = (bf16[8,4], bf16[8,4], u32[]{:S(2)}) collective-permute-start(%x.3), channel_id=6
+  %s.4 = (bf16[8,4], bf16[8,4], u32[]{:S(2)}) collective-permute-start(%x.4), channel_id=7
+  %add.1572 = u32[]{:T(128)} add(%get-tuple-element.5895, %constant.2850..sunk.8), metadata={}
+  ROOT %tuple.853 = (bf16[8,4], /*index=1*/u32[]{:T(128)}) tuple(%f.1, %add.1572)
+}
+ENTRY %main (p.3: f32[4]) -> f32[4] {
+  %w = (bf16[8,4], /*index=1*/u32[]) while(%t), condition=%wide.cond.1, body=%wide.body.1
+}
+"""
+
+
+def test_a_loop_that_is_unrolled_runs_as_often_as_its_counter_steps():
+    assert [(x.size, x.times) for x in collectives(WINDOWED)] == [(8 * 4 * 2, 2)] * 4
+
+
 def test_what_a_ring_sends():
     # Of 4 devices each passes on 3 quarters; twice, where all are to have what is reduced.
     sent = [Collective(kind, 4, 400, 3, "").sent for kind in ("all-gather", "all-reduce")]
