@@ -13,8 +13,8 @@ those that this model can learn with in 32 updates, with the authors' own streng
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    84 min on 2 cores that others shared (9,359 s of runs), with most programs compiled twice,
-         as they no longer are; not timed in one go since.
+Cost:    not timed in one go on a quiet machine: 634 runs, 8,797 s of them in two processes beside
+         tests and compilers, half of them before memory came in large pages.
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 

@@ -1,5 +1,6 @@
 """A plan meets every group once an epoch, in rows that hold them, with next to no padding."""
 
+import dataclasses
 import json
 import pickle
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
-from alignax.data.plan import Lengths, alike, make_plan
+from alignax.data.plan import Lengths, alike, make_plan, shaped
 from tests.tiny_batch import random_lengths
 
 # Of 60 groups 16 in each of 9 steps, none twice in one, some in many and some in none.
@@ -380,3 +381,20 @@ def test_plans_of_several_seeds_get_one_shape_that_holds_each_and_keep_their_ste
             assert np.array_equal(before.group, step.group)
             assert (step.offset + table.total[step.group] <= shape.row_length).all()
             assert step.row.max() < shape.rows
+
+
+def test_a_shape_is_taken_where_it_holds_every_step_and_refused_by_its_numbers_where_not():
+    table = random_lengths(60, seed=0)
+    plans = [make_plan(table, batch_size=8, num_steps=12, seed=seed, align=8) for seed in range(4)]
+    shape = alike(plans, align=8)[0].shape
+    assert shaped(plans[2], shape).shape == shape
+    for less in ({"scored": 8}, {"row_length": 8}, {"groups": 4}, {"prompt": 1},
+                 {"reach": (0,) * len(shape.reach)}):  # fmt: skip
+        smaller = dataclasses.replace(shape, **less)
+        if smaller == shape:  # rows of one block look back on nothing
+            continue
+        with pytest.raises(BadInput) as error:
+            shaped(plans[2], smaller)
+        assert f"expected a shape that holds every step of the plan; got {smaller}" in str(
+            error.value
+        )
