@@ -41,11 +41,10 @@ def dpo(
     Returns:
         One loss a pair, in nats, float32. log 2 where the policy equals the reference.
     """
-    ref_logprobs = jax.lax.stop_gradient(ref_logprobs)
-    reward = beta * (logprobs.astype(jnp.float32) - ref_logprobs.astype(jnp.float32))
-    margin = reward[..., 0] - reward[..., 1]
+    reward = constant(beta) * (logprobs.astype(jnp.float32) - constant(ref_logprobs))
+    margin, flips = reward[..., 0] - reward[..., 1], constant(label_smoothing)
     agree, disagree = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
-    return -(1.0 - label_smoothing) * agree - label_smoothing * disagree
+    return -(1.0 - flips) * agree - flips * disagree
 
 
 def robust_dpo(

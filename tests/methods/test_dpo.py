@@ -203,6 +203,14 @@ def test_only_the_policy_gets_a_gradient():
     np.testing.assert_array_equal(jax.grad(total)(ref), 0.0)
 
 
+@pytest.mark.parametrize("loss", [dpo, robust_dpo])
+def test_hyperparameters_get_no_gradient(loss):
+    def total(numbers):
+        return loss(POLICY, REFERENCE, beta=numbers[0], label_smoothing=numbers[1])
+
+    np.testing.assert_array_equal(jax.grad(total)(jnp.array([0.1, 0.2])), 0.0)
+
+
 def test_logged_rewards_carry_no_gradient():
     policy, ref, mask = random_pairs()
 
