@@ -152,11 +152,16 @@ def singles(ranking: Ranking) -> list[Scored]:
 def ranking(pair: Preference) -> Ranking:
     """A pair as a list of two, the chosen one scored its margin, or 1, and the rejected one 0.
 
+    It is 1 too where the margin is 0 or below: scores rank, and who prefers a response that another
+    judge rates no higher prefers it all the same.
+
     Example:
         >>> ranking(Preference(prompt="p", chosen="a", rejected="b", margin=2.5)).scores
         (2.5, 0.0)
+        >>> ranking(Preference(prompt="p", chosen="a", rejected="b", margin=-2.5)).scores
+        (1.0, 0.0)
     """
-    margin = 1.0 if pair.margin is None else pair.margin
+    margin = 1.0 if pair.margin is None or pair.margin <= 0 else pair.margin
     return Ranking(
         prompt=pair.prompt,
         responses=(pair.chosen, pair.rejected),
@@ -214,15 +219,20 @@ def check(pairing: Pairing, strength: Sequence[str]) -> None:
 
 
 def with_unrelated(records: Sequence[Labelled], where: str) -> list[Labelled]:
-    """Each record with the response of the next one that has another prompt, round in a circle.
+    """Each record with a response to the next prompt, round in a circle.
+
+    The first of a prompt's records has the first response to the next prompt, the second the
+    second, and so on, from the first again where there are no more. So each response serves as
+    often as others do, whatever its label. A prompt's records are those that follow one another.
 
     Raises:
         BadInput: all records have the same prompt.
 
     Example:
-        >>> data = [Labelled(prompt=p, response=r, desirable=True) for p, r in ("pa", "pb", "qc")]
+        >>> rows = ("pa", "pb", "pc", "qd", "qe")
+        >>> data = [Labelled(prompt=p, response=r, desirable=True) for p, r in rows]
         >>> [x.unrelated for x in with_unrelated(data, "data.jsonl")]
-        ['c', 'c', 'a']
+        ['d', 'e', 'd', 'a', 'b']
     """
     if len({record.prompt for record in records}) < 2:
         raise BadInput(
@@ -231,12 +241,13 @@ def with_unrelated(records: Sequence[Labelled], where: str) -> list[Labelled]:
             "Give data with more prompts.",
             where=where,
         )
-    made, after = [], 0
-    for i, record in enumerate(records):
-        after = max(after, i + 1)
-        while records[after % len(records)].prompt == record.prompt:
-            after += 1
-        made.append(_with(record, records[after % len(records)].response))
+    runs = [list(run) for _, run in itertools.groupby(records, key=lambda record: record.prompt)]
+    made = []
+    for i, run in enumerate(runs):
+        # The last of a circle may have the first one's prompt.
+        following = (runs[(i + step) % len(runs)] for step in (1, 2))
+        others = next(other for other in following if other[0].prompt != run[0].prompt)
+        made += [_with(x, others[j % len(others)].response) for j, x in enumerate(run)]
     return made
 
 

@@ -97,9 +97,27 @@ def test_an_unrelated_response_is_never_to_the_same_prompt():
         for i in range(9)
     ]
     for i, record in enumerate(convert.with_unrelated(data, "f")):
-        # The first response to the next prompt; the last prompt's is the first prompt's.
-        assert record.unrelated == f"r{(i // 3 + 1) * 3 % 9}"
+        # Three responses to a prompt: three further on, the last prompt's are the first prompt's.
+        assert record.unrelated == f"r{(i + 3) % 9}"
         assert (record.response, record.origin) == (f"r{i}", f"f:{i}")
+
+
+def test_desirable_and_undesirable_responses_serve_equally_as_unrelated_ones():
+    pairs = [Preference(prompt=f"p{i}", chosen=f"good{i}", rejected=f"bad{i}") for i in range(3)]
+    labelled = [label for pair in pairs for label in convert.labels(pair)]
+    found = [record.unrelated for record in convert.with_unrelated(labelled, "f")]
+    assert found == ["good1", "bad1", "good2", "bad2", "good0", "bad0"]
+
+
+def test_a_circle_that_ends_with_the_prompt_it_began_with_goes_on_to_the_next():
+    data = [Labelled(prompt=p, response=r, desirable=True) for p, r in ("pa", "qb", "pc")]
+    assert [x.unrelated for x in convert.with_unrelated(data, "f")] == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize(("margin", "score"), [(2.5, 2.5), (None, 1), (0.0, 1), (-1.0, 1)])
+def test_a_pair_made_into_a_list_keeps_its_order_whatever_the_margin(margin, score):
+    pair = Preference(prompt="p", chosen="a", rejected="b", margin=margin)
+    assert convert.ranking(pair).scores == (score, 0.0)
 
 
 def test_one_prompt_alone_has_no_unrelated_response():
@@ -137,4 +155,4 @@ def test_a_file_of_lists_is_read_as_singles_and_as_labels(tmp_path):
     assert [(x.response, x.desirable) for x in labelled] == [
         ("b", True), ("a", False), ("e", True), ("f", False),
     ]  # fmt: skip
-    assert [x.unrelated for x in labelled] == ["e", "e", "b", "b"]
+    assert [x.unrelated for x in labelled] == ["e", "f", "b", "a"]

@@ -91,6 +91,16 @@ def test_kto_with_one_useful_prompt_keeps_nothing_and_says_so():
     }
 
 
+def test_ktos_unrelated_responses_are_of_both_labels():
+    found = recorded(
+        KTO(), drawing([[1, 1, 1], [1, 1, 1]], [[1, 9, 2], [3, 1, 2]]), prompts(),
+        Renderer(tokenizer=chatml_tokenizer()),
+    )  # fmt: skip
+    # Of p the best is b and the worst a, of q d and e: b with d, a with e, and the other way round.
+    a, b, d, e = [100, 101], [102, 103], [106, 107], [108, 109]
+    assert [x.responses.tolist() for x in found.examples] == [b + d, a + e, d + b, e + a]
+
+
 def test_metrics_of_several_drawings_are_added_up_each_in_its_way():
     one = {"reward": 1.0, "num_generated_tokens": 10.0, "completions/max_length": 4.0}
     two = {"reward": 2.0, "num_generated_tokens": 5.0, "completions/max_length": 9.0}
