@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from alignax.core.records import Group, Record, Text
 from alignax.core.schedule import Schedule
@@ -124,23 +124,29 @@ class Method(abc.ABC):
         del outputs, batch
         return {}
 
+    def pool(self, values: Metrics, present: Bool[Array, " b"]) -> Means:
+        """One number of each name for the whole optimiser step, from what `means` gives of it.
+
+        Their mean over the prompts that are present, unless what the loss needs is no such mean.
+        """
+        count = jnp.maximum(jnp.sum(present, dtype=jnp.float32), 1.0)
+        return {n: jnp.sum(jnp.where(present, x, 0.0)) / count for n, x in values.items()}
+
     @abc.abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """One loss a prompt, unreduced, and metrics: one number a prompt for each name."""
 
 
-def over_step(values: Metrics, batch: Batch) -> Means:
-    """Means over the optimiser step of what `Method.means` gives, without gradient.
+def over_step(method: Method, outputs: Outputs, batch: Batch) -> Means:
+    """What `Method.means` gives, pooled over the optimiser step, without gradient.
 
-    Where the step has several micro-batches it has taken the means over all of them and put them
-    into the batch. Where it has one, the batch is the whole step, on all devices together.
+    Where the step has several micro-batches it has pooled all of them and put the result into the
+    batch. Where it has one, the batch is the whole step, on all devices together.
     """
     if batch.means is not None:
         return batch.means
-    present = jnp.any(batch.valid, axis=-1)
-    count = jnp.maximum(jnp.sum(present, dtype=jnp.float32), 1.0)
-    total = lambda x: jnp.sum(jnp.where(present, jax.lax.stop_gradient(x), 0.0))  # noqa: E731
-    return {name: total(x) / count for name, x in values.items()}
+    values = jax.lax.stop_gradient(method.means(outputs, batch))
+    return method.pool(values, jnp.any(batch.valid, axis=-1))
 
 
 def text_settings(method: Method) -> str:

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         old_logprobs: the same under the policy that sampled the responses.
         old_values: the value head's output when they were sampled.
         attributes: further numbers of each response (axis `c`); NaN where one is missing.
-        means: of `Method.means` over the whole optimiser step, where it has several batches.
+        means: `Method.means`, pooled over the whole optimiser step where it has several batches.
     """
 
     prompts: Int[Array, "b p"]

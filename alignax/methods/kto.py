@@ -95,7 +95,7 @@ class KTO(Method):
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Equation 7 for each response; the divergence is clamped at 0 after its mean."""
         ratio, desirable = log_ratios(outputs, batch)[:, 0], batch.scores[:, 0] > 0.5
-        kl = jnp.maximum(over_step(self.means(outputs, batch), batch)["kl"], 0.0)
+        kl = jnp.maximum(over_step(self, outputs, batch)["kl"], 0.0)
         loss = kto(
             ratio,
             jnp.zeros_like(ratio),

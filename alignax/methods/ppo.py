@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from alignax.core.advantages import generalised_advantage
 from alignax.core.masked import masked_mean
@@ -31,20 +31,32 @@ VARIANCE_EPS = 1e-8
 def whiten(
     advantages: Float[Array, "*b"],
     mean: Float[Array, ""],
-    square: Float[Array, ""],
+    variance: Float[Array, ""],
 ) -> Float[Array, "*b"]:
-    """(advantages - mean) / sqrt(variance + 1e-8), the variance being square - mean^2.
+    """(advantages - mean) / sqrt(variance + 1e-8).
 
     Args:
         advantages: in units of reward.
         mean: of the advantages, over whatever they are brought to one scale over.
-        square: the mean of their squares.
+        variance: their mean squared distance from it.
 
     Returns:
         As many numbers, in standard deviations; 0 where all are the same.
     """
-    variance = jnp.maximum(square - mean**2, 0.0)
     return (advantages - mean) * jax.lax.rsqrt(variance + VARIANCE_EPS)
+
+
+def weighted_mean(x: Float[Array, "*b n"], weights: Float[Array, "*b n"]) -> Float[Array, "*b"]:
+    """Mean over the last axis. What weighs 0 may be any number; where all does, the mean is 0.
+
+    Counted from the highest, so that of equal numbers it is that number, unrounded.
+    """
+    there = weights > 0.0
+    highest = jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf, where=there)
+    highest = jnp.where(jnp.any(there, axis=-1, keepdims=True), highest, 0.0)
+    total = jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    rest = jnp.where(there, x - highest, 0.0) * (weights / total)
+    return highest[..., 0] + jnp.sum(rest, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,14 +119,25 @@ class PPO(Method):
         return prompt_alone(record)
 
     def means(self, outputs: Outputs, batch: Batch) -> Metrics:
-        """Each prompt's tokens, and the sums of their advantages and squares."""
+        """How many tokens each prompt has, and the mean and the variance of their advantages."""
         del outputs
         advantages, _ = self._advantages(batch)
-        return {
-            "tokens": sum_over_tokens(jnp.ones_like(advantages), batch),
-            "advantages": sum_over_tokens(advantages, batch),
-            "squares": sum_over_tokens(advantages**2, batch),
-        }
+        advantages = advantages.reshape(len(advantages), -1)
+        there = (batch.mask & batch.valid[..., None]).reshape(advantages.shape).astype(jnp.float32)
+        mean = weighted_mean(advantages, there)
+        variance = weighted_mean((advantages - mean[:, None]) ** 2, there)
+        return {"tokens": jnp.sum(there, axis=-1), "mean": mean, "variance": variance}
+
+    def pool(self, values: Metrics, present: Bool[Array, " b"]) -> Means:
+        """Mean and variance over all tokens, from those of each prompt.
+
+        Within prompts and between them, each a square of what has been centred: the mean of
+        squares less the square of the mean would lose a small deviation beside a large mean.
+        """
+        del present  # a prompt that is not there has no tokens
+        mean = weighted_mean(values["mean"], values["tokens"])
+        apart = values["variance"] + (values["mean"] - mean) ** 2
+        return {"mean": mean, "variance": weighted_mean(apart, values["tokens"])}
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Sums over the tokens of a prompt: of the policy, the values, and the entropy."""
@@ -122,7 +145,7 @@ class PPO(Method):
         assert batch.old_values is not None, "whoever samples keeps them"
         assert outputs.values is not None, "the step checks needs().head"
         advantages, returns = self._advantages(batch)
-        whitened = _whitened(advantages, over_step(self.means(outputs, batch), batch))
+        whitened = whiten(advantages, **over_step(self, outputs, batch))
         clips = {"clip_low": self.clip, "clip_high": self.clip}
         policy = clipped_policy_gradient(
             outputs.logprobs,
@@ -162,9 +185,3 @@ class PPO(Method):
         return generalised_advantage(
             rewards, batch.old_values, batch.mask, discount=self.discount, decay=self.decay
         )
-
-
-def _whitened(advantages: Float[Array, "b k r"], means: Means) -> Float[Array, "b k r"]:
-    """By the moments over tokens: those over prompts, divided by the tokens of a prompt."""
-    tokens = jnp.maximum(means["tokens"], jnp.finfo(jnp.float32).tiny)
-    return whiten(advantages, means["advantages"] / tokens, means["squares"] / tokens)

@@ -71,7 +71,7 @@ class REINFORCE(Method):
         metrics = reward_metrics(batch)
         advantages = rewards_of(batch)
         if self.baseline == "batch":
-            mean = over_step(self.means(outputs, batch), batch)["reward"]
+            mean = over_step(self, outputs, batch)["reward"]
             advantages = jnp.where(batch.valid, advantages - mean, 0.0)
             metrics["baseline"] = jnp.broadcast_to(mean, advantages.shape[:1])
         if not is_zero(self.beta):

@@ -95,9 +95,8 @@ class RewardWeighted(Method):
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Each response's negative log-likelihood, summed over its tokens, times its weight."""
-        raw = self.means(outputs, batch)
-        mean = jnp.maximum(over_step(raw, batch)["weight"], jnp.finfo(jnp.float32).tiny)
-        weight = raw["weight"] / mean
+        raw, mean = self.means(outputs, batch)["weight"], over_step(self, outputs, batch)["weight"]
+        weight = raw / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
         logps = masked_sum(outputs.logprobs, batch.mask)[:, 0]
         token = masked_mean(outputs.logprobs, batch.mask)[:, 0]
         return -weight * logps, {

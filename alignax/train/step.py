@@ -139,7 +139,7 @@ def with_means(
     layout: Layout,
     keys: Key[Array, " a"],
 ) -> Batch:
-    """The step's arrays with the means over all micro-batches that the method's loss needs.
+    """The step's arrays with what the method's loss needs of all micro-batches together.
 
     One micro-batch is the whole step, and its loss finds them itself. Several cost a pass of the
     model before the first of them can be differentiated.
@@ -160,11 +160,7 @@ def with_means(
         return batch
 
     values, present = jax.lax.map(look, (batch, layout, keys))
-    present = present.ravel()
-    total = jnp.maximum(jnp.sum(present, dtype=jnp.float32), 1.0)
-    means = {
-        name: jnp.sum(jnp.where(present, x.ravel(), 0.0)) / total for name, x in values.items()
-    }
+    means = method.pool({name: x.ravel() for name, x in values.items()}, present.ravel())
     # One copy a micro-batch, since each takes its own part of every array of the batch.
     copies = {name: jnp.broadcast_to(x, (accumulation,)) for name, x in means.items()}
     return batch._replace(means=copies)

@@ -88,7 +88,7 @@ def test_micro_batches_with_the_means_of_the_step_are_the_step():
     )
     method, outputs = PPO(), outputs_of(old + 0.1, values + 0.1)
     whole, _ = method.loss(outputs, batch)
-    means = over_step(method.means(outputs, batch), batch)
+    means = over_step(method, outputs, batch)
     for i in range(4):
         part = jax.tree.map(lambda x: x[i : i + 1], (outputs, batch))  # noqa: B023
         found, _ = method.loss(part[0], part[1]._replace(means=means))
@@ -111,7 +111,27 @@ def test_whitened_advantages_have_mean_0_and_deviation_1_over_all_valid_tokens()
 def test_equal_advantages_are_no_advantage():
     batch = PLUS_MINUS._replace(scores=jnp.array([[7.3], [7.3]]))
     gradient = slope(PPO(beta=0.0), outputs_of(np.zeros((2, 1, 1)), np.zeros((2, 1, 1))), batch)
-    np.testing.assert_allclose(gradient.logprobs, 0.0, atol=1e-2)
+    np.testing.assert_array_equal(gradient.logprobs, 0.0)
+
+
+def test_a_small_deviation_is_not_lost_beside_a_large_mean():
+    # Advantages 1024 + 0, 1, 2, 3 times 1/64, exact in float32, where 1024^2 steps by 1/8. From
+    # their mean they are -1.5, -0.5, 0.5, 1.5 times 1/64, and the variance is 1.25 / 64^2.
+    scores = 1024 + np.array([[0, 1], [2, 5e4], [9e6, -9e6], [-1e3, 3]]) / 64
+    valid = np.array([[True, True], [True, False], [False, False], [False, True]])
+    nothing = np.zeros((4, 2, 2))
+    batch = batch_of(scores, np.ones((4, 2), int), tokens=2, valid=valid, old_values=nothing)
+    method, outputs = PPO(beta=0.0), outputs_of(nothing, nothing)
+    expected = np.array([[-1.5, -0.5], [0.5, 0.0], [0.0, 0.0], [0.0, 1.5]]) / np.sqrt(1.25)
+    found = -slope(method, outputs, batch).logprobs
+    np.testing.assert_allclose(found[..., 0], expected, rtol=1e-4)  # of the 1e-8 in the root
+    np.testing.assert_array_equal(found[..., 1], 0.0)
+    # Cut into micro-batches, of which the third is empty, each is told the moments of the step.
+    means = over_step(method, outputs, batch)
+    for i in range(4):
+        part = jax.tree.map(lambda x: x[i : i + 1], (outputs, batch))  # noqa: B023
+        cut = -slope(method, part[0], part[1]._replace(means=means)).logprobs
+        np.testing.assert_array_equal(cut, found[i : i + 1])
 
 
 def test_entropy_is_asked_for_only_where_it_is_weighed():

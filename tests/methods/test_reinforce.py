@@ -59,7 +59,7 @@ def test_the_baseline_is_the_mean_reward_of_the_whole_step():
     close(losses, [0.5, -1.5])
     close(metrics["baseline"], [1.0, 1.0])
     # Cut into two micro-batches, each with the step's means, it is the same.
-    means = over_step(method.means(outputs, batch), batch)
+    means = over_step(method, outputs, batch)
     for i in range(2):
         part = jax.tree.map(lambda x: x[i : i + 1], (outputs, batch))  # noqa: B023
         close(method.loss(part[0], part[1]._replace(means=means))[0], losses[i : i + 1])
