@@ -6,15 +6,18 @@ import numpy as np
 
 
 def mean_and_deviation(scores: Iterable[float]) -> tuple[float, float]:
-    """Mean and sample deviation (over n - 1); the deviation is 1 where all scores are equal.
+    """Mean and sample deviation (over n - 1); that score itself and 1 where all are equal.
 
     Example:
         >>> mean_and_deviation([1.0, 3.0])
         (2.0, 1.4142135623730951)
+        >>> mean_and_deviation([0.1, 0.1, 0.1])
+        (0.1, 1.0)
     """
     values = np.fromiter(scores, np.float64)
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return float(values.mean()), deviation or 1.0
+    if len(values) and values.min() == values.max():  # their mean may be rounded, to another number
+        return float(values[0]), 1.0
+    return float(values.mean()), float(values.std(ddof=1)) or 1.0
 
 
 def threshold(scores: Iterable[float], *, keep: float) -> float:

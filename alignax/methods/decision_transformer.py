@@ -39,11 +39,15 @@ class DecisionTransformer(Method):
         return Needs(record=Scored, mean_over="tokens")
 
     def fit(self, records: Sequence[Record]) -> "DecisionTransformer":
-        """Takes mean and deviation from the data, where they are not given."""
+        """Takes mean and deviation from the data, each where it is not given."""
         if self.mean is not None and self.deviation is not None:
             return self
         mean, deviation = mean_and_deviation(cast(Scored, x).score for x in records)
-        return dataclasses.replace(self, mean=mean, deviation=deviation)
+        return dataclasses.replace(
+            self,
+            mean=mean if self.mean is None else self.mean,
+            deviation=deviation if self.deviation is None else self.deviation,
+        )
 
     def group(self, record: Record) -> Group:
         """The one response, to the prompt with its own score asked for."""

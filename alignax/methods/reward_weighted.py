@@ -68,11 +68,15 @@ class RewardWeighted(Method):
         return Needs(record=Scored)
 
     def fit(self, records: Sequence[Record]) -> "RewardWeighted":
-        """Takes mean and deviation from the data, where they are not given."""
+        """Takes mean and deviation from the data, each where it is not given."""
         if self.mean is not None and self.deviation is not None:
             return self
         mean, deviation = mean_and_deviation(cast(Scored, x).score for x in records)
-        return dataclasses.replace(self, mean=mean, deviation=deviation)
+        return dataclasses.replace(
+            self,
+            mean=mean if self.mean is None else self.mean,
+            deviation=deviation if self.deviation is None else self.deviation,
+        )
 
     def group(self, record: Record) -> Group:
         """The one response, with its score in deviations from the mean."""

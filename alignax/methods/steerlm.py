@@ -42,6 +42,15 @@ class SteerLM(Method):
     attributes: tuple[str, ...] = ()
     target: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.attributes and self.target and len(self.attributes) != len(self.target):
+            raise BadInput(
+                f"one number for each of {', '.join(self.attributes)}",
+                f"{len(self.target)}: {', '.join(f'{x:g}' for x in self.target)}",
+                "Give as many, or none for the highest of the training data.",
+                where="method.target",
+            )
+
     def needs(self) -> Needs:
         """Responses with attributes, and a mean over the tokens of the whole step."""
         return Needs(record=Attributed, mean_over="tokens")
@@ -50,12 +59,13 @@ class SteerLM(Method):
         """Takes names and highest ratings from the data, where they are not given.
 
         Raises:
-            BadInput: a record with an attribute that is not among those given.
+            BadInput: a record with an attribute that is not among those given; a given one that no
+                record has, so that there is no highest; more or fewer targets than attributes.
         """
         rated = [cast(Attributed, record) for record in records]
         names = known_attributes(rated, self.attributes)
-        highest = tuple(max(x.attributes.get(n, float("-inf")) for x in rated) for n in names)
-        return dataclasses.replace(self, attributes=names, target=self.target or highest)
+        target = self.target or tuple(_highest(rated, name) for name in names)
+        return dataclasses.replace(self, attributes=names, target=target)
 
     def group(self, record: Record) -> Group:
         """The one response, to the prompt with its own attributes asked for."""
@@ -77,6 +87,19 @@ class SteerLM(Method):
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """The summed negative log-likelihood of each response."""
         return imitation(outputs, batch)
+
+
+def _highest(records: Sequence[Attributed], name: str) -> float:
+    ratings = [record.attributes[name] for record in records if name in record.attributes]
+    if not ratings:
+        known = sorted({other for record in records for other in record.attributes})
+        raise BadInput(
+            f"responses that were rated for {name}",
+            ", ".join(known) or "no attributes",
+            "Take it out of method.attributes, or say in method.target what to ask for.",
+            where="method.attributes",
+        )
+    return max(ratings)
 
 
 def top_combinations(

@@ -120,6 +120,15 @@ def test_normalisation_is_kept_with_the_method_and_not_taken_twice():
     assert method.group(RECORDS[3]).scores == (2.0,)
 
 
-def test_scores_that_are_all_equal_are_all_asked_for_as_0():
-    same = [Scored(prompt="p", response="r", score=7.0) for _ in range(3)]
+@pytest.mark.parametrize("cls", [DecisionTransformer, RewardWeighted])
+def test_what_is_given_is_kept_where_the_rest_is_taken_from_the_data(cls):
+    method = cls(deviation=2.0).fit(RECORDS)
+    assert (method.mean, method.deviation) == (3.0, 2.0)
+    method = cls(mean=-1.0).fit(RECORDS)
+    assert (method.mean, method.deviation) == (-1.0, pytest.approx(math.sqrt(10 / 3)))
+
+
+@pytest.mark.parametrize("score", [7.0, 0.1])  # the mean of three times 0.1 is not 0.1
+def test_scores_that_are_all_equal_are_all_asked_for_as_0(score):
+    same = [Scored(prompt="p", response="r", score=score) for _ in range(3)]
     assert DecisionTransformer().fit(same).group(same[0]).prompt == "p <rm_score>: 0.00 "

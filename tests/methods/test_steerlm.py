@@ -45,6 +45,28 @@ def test_an_attribute_that_is_not_among_those_named_is_refused_with_its_place(cl
     )
 
 
+def test_an_attribute_that_no_response_has_must_be_given_its_target():
+    names = ("depth", "wit", "rhyme")
+    with pytest.raises(BadInput) as refused:
+        SteerLM(attributes=names).fit(RECORDS)
+    assert str(refused.value) == (
+        "method.attributes: expected responses that were rated for rhyme; got depth, wit.\n"
+        "    Take it out of method.attributes, or say in method.target what to ask for."
+    )
+    told = SteerLM(attributes=names, target=(1.0, 4.0, 2.0)).fit(RECORDS)
+    assert told.ask("q") == "q <attributes>: depth:1,wit:4,rhyme:2 "
+
+
+@pytest.mark.parametrize("attributes", [("depth", "wit"), ()])  # given, and taken from the data
+def test_as_many_targets_as_attributes_are_asked_for(attributes):
+    with pytest.raises(BadInput) as refused:
+        SteerLM(attributes=attributes, target=(4.0, 1.5, 0.0)).fit(RECORDS)
+    assert str(refused.value) == (
+        "method.target: expected one number for each of depth, wit; got 3: 4, 1.5, 0.\n"
+        "    Give as many, or none for the highest of the training data."
+    )
+
+
 def test_the_attribute_model_has_an_output_for_each_and_nan_where_none_was_given():
     method = AttributeRewardModel().fit(RECORDS)
     assert (method.needs().head, method.needs().score_names) == ("reward", ("depth", "wit"))
