@@ -34,7 +34,10 @@ def kl_estimate(
 
     Returns:
         As many numbers, in nats, float32. 0 where policy and reference agree. In k3 the
-        exponential takes d as at least -20 and so stays finite; the result is not clamped.
+        exponential takes d as at least -20 and so stays finite; the result is not clamped. Below
+        -20 the exponential has no gradient, and what is left is that of d, which is 1: from there
+        a descent on k3 leads on, away from the reference. Above it is 1 - exp(-d), which leads
+        back.
     """
     d = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     match kind:
