@@ -35,15 +35,18 @@ class Computed:
 
     Fields:
         reach: how far back each block of a row looks, where the plan knows it.
+        entropy: whether it says that of each scored token's distribution too.
     """
 
     network: Decoder | ActorCritic
     reach: tuple[int, ...] | None = None
+    entropy: bool = False
 
     def __call__(self, params: Params, batch: Batch, layout: Layout) -> Outputs:
         """The model's numbers for a batch."""
         compute = outputs if isinstance(self.network, Decoder) else actor_critic_outputs
-        return compute(self.network, params, batch, layout, reach=self.reach)  # type: ignore[arg-type]
+        asked = {"reach": self.reach, "entropy": self.entropy}
+        return compute(self.network, params, batch, layout, **asked)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(eq=False)
@@ -217,7 +220,8 @@ class Networks:
 
     def model_fn(self, plan: Plan | None) -> ModelFn:
         """The model as the update calls it, for batches of one plan's shape; of any, where None."""
-        return Computed(self.network, None if plan is None else plan.shape.reach)
+        reach = None if plan is None else plan.shape.reach
+        return Computed(self.network, reach, entropy="entropy" in self.method.needs().outputs)
 
     def policy_fn(self) -> ModelFn:
         """The policy alone, for batches of any shape."""

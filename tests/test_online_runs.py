@@ -189,7 +189,7 @@ def test_ppo_as_llama_2s_last_round_begins_from_what_rejection_sampling_left(rej
     left = pathlib.Path(rejection.output_dir) / "export"
     last = dataclasses.replace(
         rejection,
-        method=PPO(refresh=2, epochs=1, beta=0.1),
+        method=PPO(refresh=2, epochs=1, beta=0.1, entropy_weight=0.01),
         model=dataclasses.replace(rejection.model, model_name_or_path=str(left)),
         loop=dataclasses.replace(rejection.loop, max_steps=2),
         output_dir=str(tmp_path / "ppo"),
@@ -199,6 +199,7 @@ def test_ppo_as_llama_2s_last_round_begins_from_what_rejection_sampling_left(rej
     # Policy and reference are both what was left, and so is what samples.
     assert first["kl"] == pytest.approx(0.0, abs=1e-5)
     assert first["sampling/logp_difference"] < 1e-5
+    assert 0.0 < first["entropy"] < np.log(320)  # of the words that there are
     assert np.isfinite(second["loss"])
     assert (tmp_path / "ppo" / "export" / "model.safetensors").read_bytes() != (
         left / "model.safetensors"

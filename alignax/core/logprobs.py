@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens, without more logits than fit a budget.
+"""Log-probabilities of chosen tokens, and entropies, without more logits than fit a budget.
 
 The logits of a batch are by far its largest array, and half of a small model's arithmetic. Where
 they fit the budget they are computed once and kept for the backward pass, which turns them into
@@ -39,6 +39,32 @@ def token_logprobs(
     Returns:
         One log-probability a token, at most 0.
     """
+    return _in_chunks(hidden, head, target, softcap, chunk_bytes, entropic=False)[0]
+
+
+@jax.named_scope("head")
+def token_logprobs_and_entropy(
+    hidden: Float[Array, "n m d"],
+    head: Float[Array, "v d"],
+    target: Int[Array, "n m"],
+    *,
+    softcap: float | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
+    """`token_logprobs`, and the entropy -sum p log p of the distributions that they are of.
+
+    Both from the same logits, a chunk at a time.
+
+    Returns:
+        Two numbers a token: its log-probability, and the entropy over the vocabulary, in nats and
+        float32, from 0 to log v.
+    """
+    logprobs, entropy = _in_chunks(hidden, head, target, softcap, chunk_bytes, entropic=True)
+    assert entropy is not None
+    return logprobs, entropy
+
+
+def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     rows, tokens = target.shape
     shards = token_shards()
     here = rows if rows % shards else rows // shards
@@ -50,8 +76,8 @@ def token_logprobs(
     target = jnp.pad(target, ((0, 0), (0, padding)))
     hidden = hidden.reshape(rows, chunks, chunk, -1).swapaxes(0, 1)
     target = target.reshape(rows, chunks, chunk).swapaxes(0, 1)
-    logprobs = _chunked(softcap, hidden, head.astype(hidden.dtype), target)
-    return logprobs.swapaxes(0, 1).reshape(rows, -1)[:, :tokens]
+    found = _chunked(softcap, entropic, hidden, head.astype(hidden.dtype), target)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :tokens], found)
 
 
 def _logits(softcap, hidden, head):
@@ -59,16 +85,21 @@ def _logits(softcap, hidden, head):
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
+def _entropy(logprobs):
+    return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+
+
 def _plainly_chunked(
     softcap: float | None,
+    entropic: bool,
     hidden: Float[Array, "c n m d"],
     head: Float[Array, "v d"],
     target: Int[Array, "c n m"],
-) -> Float[Array, "c n m"]:
-    return _forward(softcap, hidden, head, target)[0]
+) -> tuple[Float[Array, "c n m"], Float[Array, "c n m"] | None]:
+    return _forward(softcap, entropic, hidden, head, target)[0]
 
 
-def _forward(softcap, hidden, head, target):
+def _forward(softcap, entropic, hidden, head, target):
     given, head = head, gathered_vocabulary(head)
 
     def chunk(inputs):
@@ -76,30 +107,35 @@ def _forward(softcap, hidden, head, target):
         logits = _logits(softcap, hidden, head)
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-        return chosen - normaliser, normaliser, logits
+        entropy = _entropy(logits - normaliser[..., None]) if entropic else None
+        return (chosen - normaliser, entropy), normaliser, logits
 
     if len(hidden) == 1:
         only = chunk((hidden[0], target[0]))
-        logprobs, normaliser, logits = (x[None] for x in only)
+        found, normaliser, logits = jax.tree.map(lambda x: x[None], only)
     else:
-        logprobs, normaliser = jax.lax.map(lambda x: chunk(x)[:2], (hidden, target))
+        found, normaliser = jax.lax.map(lambda x: chunk(x)[:2], (hidden, target))
         logits = None
-    return logprobs, (hidden, given, target, normaliser, logits)
+    return found, (hidden, given, target, normaliser, found[1], logits)
 
 
-def _backward(softcap, saved, gradient):
-    hidden, head, target, normaliser, kept = saved
+def _backward(softcap, entropic, saved, gradients):
+    hidden, head, target, normaliser, entropy, kept = saved
     head = gathered_vocabulary(head)
     # A row to a device: each sums up its own share, and they meet once, after all chunks.
     apart = hidden.shape[1] == token_shards() > 1
     share, terms = ((hidden.shape[1],), "ncv,ncd->nvd") if apart else ((), "ncv,ncd->vd")
 
     def chunk(head_gradient, inputs):
-        hidden, target, normaliser, gradient = inputs
+        hidden, target, normaliser, entropy, (gradient, entropy_gradient) = inputs
         logits = _logits(softcap, hidden, head) if kept is None else kept[0]
-        probability = jnp.exp(logits - normaliser[..., None])
+        logprobs = logits - normaliser[..., None]
+        probability = jnp.exp(logprobs)
         chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
         logits_gradient = gradient[..., None] * (chosen - probability)
+        if entropic:  # d entropy / d logit = -p (log p + entropy)
+            surprise = logprobs + entropy[..., None]
+            logits_gradient -= entropy_gradient[..., None] * probability * surprise
         if softcap is not None:
             logits_gradient *= 1 - (logits / softcap) ** 2  # of the tanh
         logits_gradient = logits_gradient.astype(hidden.dtype)
@@ -108,7 +144,8 @@ def _backward(softcap, saved, gradient):
         head_gradient += product(terms, logits_gradient, hidden)
         return head_gradient, hidden_gradient
 
-    zero, inputs = jnp.zeros((*share, *head.shape)), (hidden, target, normaliser, gradient)
+    zero = jnp.zeros((*share, *head.shape))
+    inputs = (hidden, target, normaliser, entropy, gradients)
     if apart:
         zero = split_all(zero)
     if kept is None:
@@ -121,5 +158,5 @@ def _backward(softcap, saved, gradient):
     return hidden_gradient, head_gradient.astype(head.dtype), None
 
 
-_chunked = jax.custom_vjp(_plainly_chunked, nondiff_argnums=(0,))
+_chunked = jax.custom_vjp(_plainly_chunked, nondiff_argnums=(0, 1))
 _chunked.defvjp(_forward, _backward)

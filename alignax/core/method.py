@@ -60,7 +60,7 @@ class Needs:
         sampling: how responses are drawn, for methods that learn from samples.
         head: a scalar head: "value" beside the vocabulary, "reward" in its place.
         score_names: of the outputs of the reward head.
-        outputs: further fields of `Outputs` to compute.
+        outputs: further fields of `Outputs` to compute: the entropy alone.
         mean_over: what the sum of losses is divided by: the prompts of the whole optimiser step,
             or its scored tokens.
         schedule: in which order groups are met, by how easy they are: their first score less
@@ -73,7 +73,7 @@ class Needs:
     sampling: Sampling | None = None
     head: Literal["value", "reward"] | None = None
     score_names: tuple[str, ...] = ("reward",)
-    outputs: frozenset[str] = frozenset()
+    outputs: frozenset[Literal["entropy"]] = frozenset()
     mean_over: Literal["prompts", "tokens"] = "prompts"
     schedule: Schedule | None = None
 

@@ -170,7 +170,7 @@ class PPO(Method):
         if not is_zero(self.beta):
             metrics["kl"] = masked_mean(sampled_divergence(batch), batch.valid)
         if not is_zero(self.entropy_weight):
-            assert outputs.entropy is not None, "the step checks needs().outputs"
+            assert outputs.entropy is not None, "the model is asked for needs().outputs"
             entropy = jnp.where(batch.mask, outputs.entropy, 0.0)
             losses = losses - self.entropy_weight * entropy
             metrics["entropy"] = mean_over_tokens(entropy, batch)

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from alignax.core.types import Batch, Layout, Outputs, Params
-from alignax.models.outputs import outputs
+from alignax.models.outputs import by_response, outputs
 from alignax.models.transformer import Decoder
 
 
@@ -37,19 +37,20 @@ def actor_critic_outputs(
     layout: Layout,
     *,
     reach: tuple[int, ...] | None = None,
+    entropy: bool = False,
 ) -> Outputs:
     """The policy's log-probabilities, and before each scored token the critic's value.
 
     The value of a token is read where its log-probability is: at the token before it, so it knows
     nothing of what is chosen.
+
+    Args:
+        entropy: give the policy's too, as `outputs` does.
     """
-    found = outputs(model.policy, params["policy"], batch, layout, reach=reach)
+    found = outputs(model.policy, params["policy"], batch, layout, reach=reach, entropy=entropy)
     hidden = model.critic.packed(params["critic"], layout, reach=reach)
     # All tokens are valued, which costs little; states stay where their rows are.
     values = model.critic.scores(params["critic"], hidden)[..., 0]
     values = values.reshape(layout.source.shape[0], -1)
     values = jnp.take_along_axis(values, layout.source, axis=1)
-    size = batch.mask.size
-    slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
-    flat = jnp.zeros(size, jnp.float32).at[slot].set(values, mode="drop")
-    return found._replace(values=flat.reshape(batch.mask.shape))
+    return found._replace(values=by_response(values, batch, layout))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alignax.core.axes import sequence_shards, split_all
-from alignax.core.logprobs import CHUNK_BYTES, token_logprobs
+from alignax.core.logprobs import CHUNK_BYTES, token_logprobs, token_logprobs_and_entropy
 from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.models.transformer import Decoder
 
@@ -21,6 +21,7 @@ def outputs(
     layout: Layout,
     *,
     reach: tuple[int, ...] | None = None,
+    entropy: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Outputs:
     """Log-probabilities of the scored response tokens of a batch, through its packed rows.
@@ -31,6 +32,7 @@ def outputs(
 
     Args:
         reach: how far back each block of a row looks, where the plan knows it.
+        entropy: give that of the distributions too which the scored tokens are drawn from.
         chunk_bytes: how many bytes of logits may exist at once.
     """
     hidden = model.packed(params, layout, reach=reach)
@@ -42,17 +44,27 @@ def outputs(
     hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
     parts = layout.target.shape[0] * sequence_shards()
     parts = parts if layout.target.size % parts == 0 else layout.target.shape[0]
-    logprobs = token_logprobs(
+    arrays = (
         split_all(hidden.reshape(parts, -1, hidden.shape[-1])),
         model.head(params),
         layout.target.reshape(parts, -1),
-        softcap=model.config.logits_softcap,
-        chunk_bytes=chunk_bytes,
-    ).reshape(layout.target.shape)
+    )
+    settings = {"softcap": model.config.logits_softcap, "chunk_bytes": chunk_bytes}
+    if not entropy:
+        logprobs = token_logprobs(*arrays, **settings)
+        return Outputs(logprobs=by_response(logprobs, batch, layout))
+    found = token_logprobs_and_entropy(*arrays, **settings)
+    logprobs, entropies = (by_response(x, batch, layout) for x in found)
+    return Outputs(logprobs=logprobs, entropy=entropies)
+
+
+def by_response(x: Float[Array, "n m"], batch: Batch, layout: Layout) -> Float[Array, "b k r"]:
+    """Numbers of scored tokens, in the order of `layout.slot`, at their places; 0 elsewhere."""
     size = batch.mask.size
     slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
-    flat = jnp.zeros(size, jnp.float32).at[slot].set(logprobs, mode="drop", unique_indices=False)
-    return Outputs(logprobs=flat.reshape(batch.mask.shape))
+    x = x.reshape(slot.shape)
+    flat = jnp.zeros(size, jnp.float32).at[slot].set(x, mode="drop", unique_indices=False)
+    return flat.reshape(batch.mask.shape)
 
 
 def _at_ends(scores: Float[Array, "n t c"], batch: Batch, layout: Layout) -> Float[Array, "b k c"]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax.core.logprobs import token_logprobs
+from alignax.core.logprobs import token_logprobs, token_logprobs_and_entropy
 
 ROWS, TOKENS, WIDTH, VOCAB = 3, 7, 12, 50
 
@@ -75,3 +75,53 @@ def test_bfloat16_states_give_float32_log_probs():
         assert x.dtype == jnp.bfloat16
         # The logits' gradient and the result are each rounded to 8 bits.
         np.testing.assert_allclose(x.astype(jnp.float32), y, atol=2**-7 * np.abs(y).max())
+
+
+# --- Entropies
+
+
+CAP = 2.0
+
+
+def plain_sum(hidden, head, target, weight):
+    """Of log-probabilities by their weights, and of entropies by the weights of other tokens."""
+    logits = CAP * jnp.tanh(jnp.einsum("nmd,vd->nmv", hidden, head) / CAP)
+    logprobs = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(logprobs, target[..., None], axis=-1)[..., 0]
+    entropy = -jnp.sum(jax.nn.softmax(logits) * logprobs, axis=-1)
+    return jnp.sum(weight * chosen) + jnp.sum(weight[::-1] * entropy)
+
+
+@pytest.mark.parametrize("tokens", [2, 7])  # of each row at a time: in chunks, and at once
+def test_log_probs_with_entropies_have_the_values_and_gradients_of_autodiff(tokens):
+    hidden, head, target, weight = inputs()
+
+    def chunked_sum(hidden, head):
+        logprobs, entropy = token_logprobs_and_entropy(
+            hidden, head, target, softcap=CAP, chunk_bytes=4 * ROWS * VOCAB * tokens + 1
+        )
+        return jnp.sum(weight * logprobs) + jnp.sum(weight[::-1] * entropy)
+
+    plainly = lambda hidden, head: plain_sum(hidden, head, target, weight)  # noqa: E731
+    found, slopes = jax.value_and_grad(chunked_sum, argnums=(0, 1))(hidden, head)
+    expected, plain_slopes = jax.value_and_grad(plainly, argnums=(0, 1))(hidden, head)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for x, y in zip(slopes, plain_slopes, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_the_entropy_of_four_equal_logits_is_log_four_and_of_a_certain_one_nothing():
+    hidden, target = jnp.array([[[1.0], [0.0]]]), jnp.array([[0, 1]])
+    head = jnp.array([[300.0], [0.0], [0.0], [0.0]])
+    logprobs, entropy = token_logprobs_and_entropy(hidden, head, target)
+    np.testing.assert_allclose(entropy, [[0.0, np.log(4.0)]], rtol=1e-6)
+    np.testing.assert_allclose(logprobs, [[0.0, -np.log(4.0)]], rtol=1e-6)
+
+
+def test_entropies_of_extreme_logits_stay_finite_in_value_and_gradient():
+    hidden, head, target, _ = inputs(scale=1e4)
+    entropy = lambda hidden, head: token_logprobs_and_entropy(hidden, head, target)[1]  # noqa: E731
+    assert np.abs(entropy(hidden, head)).max() < 1e-6  # the nearest two are hundreds apart
+    slopes = jax.grad(lambda *arrays: entropy(*arrays).sum(), argnums=(0, 1))(hidden, head)
+    for x in slopes:
+        assert np.isfinite(x).all()

@@ -66,6 +66,22 @@ def test_packed_rows_give_the_log_probs_of_each_response_alone(reach, chunk_byte
     np.testing.assert_allclose(found, plain_logprobs(), atol=1e-5)
 
 
+def test_entropies_are_those_of_the_distributions_that_tokens_are_drawn_from():
+    batch, layout, groups = step()
+    asked = functools.partial(outputs, decoder(), entropy=True, chunk_bytes=4 * 40 * 5)
+    found = jax.jit(asked)(params(), batch, layout)
+    np.testing.assert_allclose(found.logprobs, plain_logprobs(), atol=1e-5)
+    np.testing.assert_array_equal(found.entropy[~np.asarray(batch.mask)], 0.0)
+    prompt = TABLE[groups[0]].prompt
+    for j, tokens, mask in responses_of(groups[0]):
+        whole = np.zeros(plain.LENGTH, np.int32)
+        whole[: len(prompt) + len(tokens)] = np.concatenate([prompt, tokens])
+        table = np.asarray(jax.nn.log_softmax(plain.logits(CONFIG, params(), whole)), np.float64)
+        entropy = -(np.exp(table) * table).sum(axis=-1)[len(prompt) - 1 :][: len(tokens)]
+        expected = np.where(mask, entropy, 0.0)
+        np.testing.assert_allclose(found.entropy[0, j, : len(tokens)], expected, atol=1e-5)
+
+
 def test_log_probs_are_those_of_a_distribution():
     batch, layout, _ = step()
     found = np.asarray(packed_logprobs(params(), batch, layout))
