@@ -28,7 +28,7 @@ from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 3  # raise it whenever the same input would be written otherwise
+FORMAT = 4  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 
 
