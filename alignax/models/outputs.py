@@ -5,6 +5,8 @@ only scored tokens meet the vocabulary. A model with a `score` head has no vocab
 gives its rewards for whole responses, read where each one ends.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -49,7 +51,10 @@ def outputs(
         model.head(params),
         layout.target.reshape(parts, -1),
     )
-    settings = {"softcap": model.config.logits_softcap, "chunk_bytes": chunk_bytes}
+    settings: dict[str, Any] = {
+        "softcap": model.config.logits_softcap,
+        "chunk_bytes": chunk_bytes,
+    }
     if not entropy:
         logprobs = token_logprobs(*arrays, **settings)
         return Outputs(logprobs=by_response(logprobs, batch, layout))
