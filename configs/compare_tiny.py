@@ -106,8 +106,7 @@ def offline() -> list[Entry]:
         "slic": (SLiC(), trials(TWO, nll_weight=(0.1, 1.0))),
         "kto": (KTO(), trials(TWO, beta=(0.1, 0.5))),
         "orpo": (ORPO(), trials(TWO, weight=(0.1, 1.0))),
-        # Nothing holds it to the reference: at the rate of the others it runs away.
-        "simpo": (SimPO(), trials((1e-4, 3e-4), gamma=(0.5, 1.0))),
+        "simpo": (SimPO(), trials(TWO, gamma=(0.5, 1.0))),
         "cpo": (CPO(), trials(TWO, beta=(0.1, 0.5))),
         "rrhf": (RRHF(), trials(TWO, sft_weight=(0.1, 1.0))),
         "pro": (PRO(), trials(TWO, sft_weight=(0.05, 0.5))),
