@@ -78,10 +78,13 @@ def _compute_budget(reference: Runs, step: int) -> float:
 
 
 def _at_compute(runs: Runs | None, budget: float) -> dict[str, np.ndarray] | None:
-    """Every measure where the budget is spent, [s, p]; None where some seed has not spent it."""
-    if runs is None or runs.values["flops"][:, -1, 0].min() < budget:
+    """Every measure where the budget is spent, [s, p]; None where some seed never spends it, or
+    has spent it before its first update."""
+    if runs is None:
         return None
     flops = runs.values["flops"][..., 0]
+    if flops[:, -1].min() < budget or flops[:, 0].max() > budget:
+        return None
     return {name: at_budget(flops, x.astype(np.float64), budget) for name, x in runs.values.items()}
 
 
@@ -133,9 +136,13 @@ def _measured(step: int, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "diversity": _estimate(over_seeds(values["diversity"][:, 0])),
             "iqm": _estimate(iqm(values["gold"])),
             "seeds": values["gold"].mean(axis=1).round(5).tolist(),
-            "cost": {name: round(float(values[name].mean()), 3) for name in COSTS},
+            "cost": {name: _rounded(float(values[name].mean())) for name in COSTS},
         }
     )
+
+
+def _rounded(x: float) -> float | None:
+    return round(x, 3) if math.isfinite(x) else None
 
 
 def _tried(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -196,8 +203,8 @@ def _pairs(
     all_seeds: tuple[int, ...],
 ) -> list[dict[str, Any]]:
     """Every two entries, on the seeds that both have; p-values adjusted over all pairs."""
-    found, names = [], list(values)
-    for a, b in itertools.combinations(names, 2):
+    found = []
+    for a, b in itertools.combinations(values, 2):
         own = [seeds.get(name, all_seeds) for name in (a, b)]
         common = [seed for seed in own[0] if seed in own[1]]
         if len(common) < 2:
@@ -215,7 +222,7 @@ def _pairs(
             "difference": _estimate(x.estimate),
             "p": x.p,
             "p_holm": float(p),
-            "detectable": None if not math.isfinite(x.detectable) else round(x.detectable, 5),
+            "detectable": judging.detectable(x, len(found)),
             "verdict": verdict(x, p),
         }
         for (a, b, x), p in zip(found, adjusted, strict=True)
@@ -267,6 +274,8 @@ def _samples(
 ) -> list[dict[str, Any]]:
     """Answers of the first seed at the data budget, to the first prompts."""
     prompts = results.one("baselines").get("prompts", [])[:SHOWN]
+    if "texts" not in reference.rows[0][0]:
+        return []
     step, found = results.described["data_steps"], []
     sides = [("reference", reference.rows[0][0])]
     for entry in league:

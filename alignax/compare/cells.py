@@ -1,7 +1,6 @@
 """The cells of a comparison: each an ordinary run of one entry, at one setting, with one seed."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,6 @@ from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.members import changed
 from alignax.run import Run
-from alignax.saved import to_json
 
 # tune: chooses a setting; final: is reported; spread: final at every trial; again: final with other
 # seeds; proxy: the reward model; baselines: samples of the reference.
@@ -29,13 +27,14 @@ class Cell:
 
     Fields:
         entry: its name; empty for the proxy and the baselines.
-        trial: which of the entry's trials.
+        trial: which of the entry's trials. begun: of the entry that this one begins from.
         steps: updates.
     """
 
     purpose: Purpose
     entry: str = ""
     trial: int = 0
+    begun: int = 0
     seed: int = 0
     steps: int = 0
 
@@ -71,6 +70,9 @@ def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int])
     for entry in comparison.entries:
         if (trial := chosen.get(entry.like or entry.name)) is not None:
             made = {"entry": entry.name, "steps": steps[entry.name]}
+            if entry.after is not None:
+                after = comparison.entry(entry.after)
+                made["begun"] = chosen.get(after.like or after.name, 0)
             wanted.append(Cell(purpose="final", trial=trial, **made))
     spread = [n for claim in comparison.claims if claim.kind == "spread" for n in claim.entries]
     for name in dict.fromkeys(spread):
@@ -91,7 +93,7 @@ def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int])
 def siblings(comparison: Comparison, cell: Cell, made: Experiment) -> list[Experiment]:
     """A cell's experiment with every seed and every length that its entry may get."""
     lengths = [made.loop.max_steps]
-    if comparison.entry(cell.entry).league:
+    if comparison.entry(cell.entry).league and made.method.needs().schedule is None:
         least, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
         assert least is not None
         assert every is not None
@@ -110,6 +112,14 @@ def setting(comparison: Comparison, cell: Cell) -> Settings:
     """What is tried in a cell, by dotted names."""
     entry = comparison.entry(cell.entry)
     return comparison.entry(entry.like or entry.name).trials[cell.trial]
+
+
+def begun_from(comparison: Comparison, cell: Cell) -> Cell:
+    """The run of another entry, with the same seed, whose model a cell begins from."""
+    after, steps = comparison.entry(cell.entry).after, comparison.base.loop.max_steps
+    assert after is not None
+    assert steps is not None
+    return Cell(purpose="final", entry=after, trial=cell.begun, seed=cell.seed, steps=steps)
 
 
 def proxy(output: Path) -> Path:
@@ -140,8 +150,7 @@ def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
     prompts = comparison.tune if cell.purpose == "tune" else comparison.test
     model = base.model
     if entry.after is not None:
-        trained = output / "cells" / "final" / entry.after
-        path = next(trained.glob(f"trial-*/seed-{cell.seed}/export"), trained)
+        path = output / "cells" / begun_from(comparison, cell).path / "export"
         model = dataclasses.replace(model, model_name_or_path=str(path))
     made = dataclasses.replace(
         base,
@@ -165,7 +174,7 @@ def experiment(comparison: Comparison, cell: Cell, output: Path) -> Experiment:
 
 def with_own_rows(comparison: Comparison, cell: Cell, made: Experiment) -> Experiment:
     """The run of a cell, on rows that its entry makes itself where it does; they are written."""
-    place = _own_rows(comparison, cell)
+    place = comparison.entry(cell.entry).own_rows if cell.entry else None
     if place is None:
         return made
     rows = modules.load(place, f"{cell.entry}.own_rows")(Run(made, quiet=True))
@@ -175,43 +184,8 @@ def with_own_rows(comparison: Comparison, cell: Cell, made: Experiment) -> Exper
     return dataclasses.replace(made, data=dataclasses.replace(made.data, train=str(path)))
 
 
-def _own_rows(comparison: Comparison, cell: Cell) -> str | None:
-    return comparison.entry(cell.entry).own_rows if cell.entry else None
-
-
 def _cached(made: Experiment, output: Path) -> Any:
     return dataclasses.replace(made.data, cache_dir=str(output / "cache"))
-
-
-def expected(comparison: Comparison, cell: Cell, output: Path) -> str:
-    """The fingerprint that a cell's result has where nothing has changed since."""
-    if cell.purpose == "baselines":
-        cell = dataclasses.replace(cell, purpose="final", entry=comparison.compute_like, steps=1)
-    made = experiment(comparison, cell, output)
-    return fingerprint(comparison, made, _own_rows(comparison, cell))
-
-
-def fingerprint(comparison: Comparison, made: Experiment, own_rows: str | None = None) -> str:
-    """Of all that decides a cell's result: settings, data, rewards; not of where it is.
-
-    Args:
-        made: the run, on the rows that its entry has before it makes its own.
-    """
-    settings: list[Any] = [to_json(dataclasses.replace(made, output_dir=""))]
-    settings += [to_json(x) for x in (comparison.gold, *comparison.measures.values())]
-    files = [Path(x) for x in (made.data.train, made.data.eval, made.evaluation.prompts) if x]
-    rewards = (comparison.gold, *comparison.measures.values(), *made.rollout.rewards.parts)
-    places = [str(getattr(x, "function", "")) for x in rewards]
-    if own_rows is not None:
-        settings.append(own_rows)
-        places.append(own_rows)
-    for name in (place.rpartition(":")[0] for place in places):
-        files += modules.with_neighbours(Path(name)) if name.endswith(".py") else [Path(name)]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in files:
-        if path.is_file():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def read(output: Path, cells: Iterable[Cell]) -> dict[Cell, dict[str, Any]]:

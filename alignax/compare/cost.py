@@ -74,10 +74,11 @@ def costs(run: Run) -> dict[int, Cost]:
 
     found, spent = {}, np.zeros(3)
     norms: list[float] = []
-    if needs.reference and not sampled:  # once for all groups that are met
-        data = run.train_data.lengths
-        scored = float(data.scored.sum())
-        spent[2] += policy.forward(scored + float(data.prompt.sum()), scored)
+    if needs.reference and not sampled:  # once for all groups that are met, before any update
+        met, data = run.plan.groups, run.train_data.lengths
+        scored = float(data.scored[met].sum())
+        spent[2] += policy.forward(scored + float(data.prompt[met].sum()), scored)
+    found[0] = Cost(0.0, 0.0, float(spent[2]), 0.0, 0.0)
     for row in _lines(output / "metrics.jsonl"):
         if "num_tokens" not in row:
             continue

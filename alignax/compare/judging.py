@@ -34,10 +34,15 @@ def claims(results: Results, runs: Mapping[str, Runs | None], command: str) -> l
                 "verdict": _joined(verdicts),
                 "because": _because(found, verdicts, claim["note"]),
                 "evidence": [
-                    {"label": label, "value": _plain(x.estimate), "unit": unit}
+                    {
+                        "label": label,
+                        "value": _plain(x.estimate),
+                        "unit": unit,
+                        "detectable": detectable(x, len(flat)),
+                    }
                     for label, x, unit in found or ()
                 ],
-                "command": command,
+                "command": _alone(command, claim["name"]),
             }
         )
     return said
@@ -53,10 +58,21 @@ def _joined(verdicts: list[str]) -> str:
 
 def _because(found: list[Test] | None, verdicts: list[str], note: str) -> str:
     if not found:
-        return "Too few of its runs ended."
+        return "Too few of its runs ended, or could be measured."
     words = {"better": "yes", "worse": "the reverse", "inconclusive": "not separable"}
     parts = [f"{label}: {words[v]}" for (label, _, _), v in zip(found, verdicts, strict=True)]
     return "; ".join(parts) + "." + (f" {note}" if note else "")
+
+
+def detectable(found: Difference, tests: int) -> float | None:
+    """The true difference that is found four times in five, one of so many tests."""
+    size = found.detectable(tests)
+    return round(size, 5) if math.isfinite(size) else None
+
+
+def _alone(command: str, claim: str) -> str:
+    """What runs the entries of one claim and no others: the same settings, a part of the time."""
+    return f"{command} --claim {claim}" if command else ""
 
 
 def _plain(found: Estimate) -> dict[str, float | None]:
@@ -76,6 +92,8 @@ def _tests(
     match claim["kind"]:
         case "order":
             sign, metric = 1 if claim["higher"] else -1, str(claim["metric"])
+            if any(not np.isfinite(x.values[metric]).all() for x in there):
+                return None  # memory, where the system does not tell it
             unit = UNITS.get(metric, metric)
             names = claim["entries"]
             sides = zip(names, names[1:], there, there[1:], strict=False)

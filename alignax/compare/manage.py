@@ -30,7 +30,7 @@ from rich.progress import (
 
 from alignax import facts
 from alignax.compare import cells as cells_lib
-from alignax.compare import results
+from alignax.compare import fingerprints, results
 from alignax.compare.cells import Cell
 from alignax.compare.report import MADE, made, report
 from alignax.compare.settings import WHOLE, Comparison, Part, load
@@ -54,7 +54,8 @@ def compare(
     """Runs what is not there yet of a comparison, and reports.
 
     Args:
-        workers: cells at a time; None for the comparison's own.
+        workers: cells at a time; None for the comparison's own on CPUs, and else one: a process
+            takes all of an accelerator's memory.
         command: that started this, for the page.
 
     Returns:
@@ -67,7 +68,8 @@ def compare(
     comparison = load(config, part)
     output.mkdir(parents=True, exist_ok=True)
     one, two = Cell(purpose="proxy"), Cell(purpose="baselines")
-    with Pool(config, comparison, output, part, workers or comparison.workers) as pool:
+    workers = workers or (comparison.workers if _on_cpus() else 1)
+    with Pool(config, comparison, output, part, workers) as pool:
         found = pool.run([one], "reward model", must=one)
         for cell in cells_lib.tuning(comparison):  # rewards are there to be looked at now
             check(cells_lib.experiment(comparison, cell, output))
@@ -98,6 +100,15 @@ def compare(
     return report(output)
 
 
+def _on_cpus() -> bool:
+    """Whether runs will; asked in another process, for to ask is to take an accelerator."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return True
+    words = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+    said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False).stdout.split()
+    return said[-1:] == ["cpu"]
+
+
 def choose(comparison: Comparison, tuned: Mapping[Cell, Mapping[str, Any]]) -> dict[str, int]:
     """For each tuned entry the trial with the highest gold reward on the tuning prompts.
 
@@ -119,23 +130,33 @@ def updates(
     chosen: Mapping[str, int],
     tuned: Mapping[Cell, Mapping[str, Any]],
 ) -> dict[str, int]:
-    """Updates of every entry: the data budget, and in the league until the compute budget too."""
+    """Updates of every entry: the data budget, and in the league until the compute budget too.
+
+    What an entry spends before its first update and with each follows from its chosen trial. One
+    that orders its data by the length of the run ends with the data budget: a longer run would
+    have met other data by then.
+    """
     data, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
     assert data is not None
     assert every is not None
     spent = {
-        cell.entry: result["rows"][-1]["cost"]["flops"]
+        cell.entry: [(row["step"], row["cost"]["flops"]) for row in result["rows"] if row["cost"]]
         for cell, result in tuned.items()
         if chosen.get(cell.entry) == cell.trial
     }
     found = {}
     for entry in comparison.entries:
-        name = entry.like or entry.name
         found[entry.name] = data
-        if entry.league and name in spent and comparison.compute_like in spent:
-            wanted = data * spent[comparison.compute_like] / spent[name]
+        bounded = not entry.league or entry.method.needs().schedule is not None
+        if bounded or not {entry.like or entry.name, comparison.compute_like} <= set(spent):
+            continue
+        wanted: float = comparison.most_updates
+        if entry.like is None:  # of another no trial tells what it spends
+            budget = spent[comparison.compute_like][-1][1]
+            (begin, before), (end, after) = spent[entry.name][0], spent[entry.name][-1]
+            wanted = end + (budget - after) * (end - begin) / (after - before)
             wanted = every * math.ceil(wanted / every - 1e-9)
-            found[entry.name] = max(data, min(wanted, comparison.most_updates))
+        found[entry.name] = int(max(data, min(wanted, comparison.most_updates)))
     return found
 
 
@@ -255,7 +276,7 @@ class Pool:
             cell: result
             for cell, result in cells_lib.read(self._output, cells).items()
             if "failed" not in result
-            and result["fingerprint"] == cells_lib.expected(self._comparison, cell, self._output)
+            and result["fingerprint"] == fingerprints.of(self._comparison, cell)
         }
 
     def _run(self, number: int, cell: Cell) -> None:

@@ -14,6 +14,7 @@ from alignax.compare.markdown import against, estimate, tables
 from alignax.compare.page import render
 from alignax.run import console
 
+UNKNOWN = {"command": "", "versions": {}} | dict.fromkeys(("date", "hardware", "seconds", "git"))
 FINDINGS, TABLES, PAGE, MADE = "findings.json", "report.md", "report.html", "made.json"
 
 
@@ -46,8 +47,9 @@ def report(output: Path) -> Path:
     Raises:
         BadInput: the folder holds no results.
     """
-    raw = results_lib.read(output)
-    found = findings(raw, json.loads((output / MADE).read_text("utf-8")))
+    raw, around = results_lib.read(output), output / MADE
+    known = json.loads(around.read_text("utf-8")) if around.is_file() else UNKNOWN
+    found = findings(raw, known)
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     (output / FINDINGS).write_text(text, encoding="utf-8")
     (output / TABLES).write_text(tables(found), encoding="utf-8")

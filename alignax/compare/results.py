@@ -1,9 +1,11 @@
 """The raw results of a comparison: JSON lines, and what was compared, so that both can be shared.
 
-`alignax report OUTPUT` reads these two files and nothing else.
+`alignax report OUTPUT` reads these two files, the lines compressed or not, and `made.json` where it
+is there. Lines may have lost their texts.
 """
 
 import dataclasses
+import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -149,8 +151,9 @@ class Results:
         values = {n: np.array([[x["prompts"][n] for x in row] for row in rows]) for n in names}
         prompts = values[names[0]].shape[2]
         for name in OF_A_RUN:
-            numbers = [[(x["cost"] or {}).get(name) or 0.0 for x in row] for row in rows]
-            values[name] = np.repeat(np.array(numbers)[..., None], prompts, axis=2)
+            numbers = [[(x["cost"] or {}).get(name, 0.0) for x in row] for row in rows]
+            # NaN is what could not be measured.
+            values[name] = np.repeat(np.array(numbers, np.float64)[..., None], prompts, axis=2)
         diversity = np.array([[x["diversity"] for x in row] for row in rows])
         values["diversity"] = np.repeat(diversity[..., None], prompts, axis=2)
         return Runs(seeds, steps, values, rows)
@@ -158,10 +161,15 @@ class Results:
 
 def read(output: Path) -> Results:
     """The results of a comparison that has ended."""
-    for name in (RESULTS, DESCRIPTION):
-        if not (output / name).is_file():
+    place = output / RESULTS
+    if not place.is_file():
+        place = place.with_name(f"{RESULTS}.gz")
+    for path, name in ((place, RESULTS), (output / DESCRIPTION, DESCRIPTION)):
+        if not path.is_file():
             raise BadInput("the output folder of alignax compare", f"no {name}",
                            "Run alignax compare first; report makes its page again.",
                            where=str(output))  # fmt: skip
-    lines = [json.loads(x) for x in (output / RESULTS).read_text("utf-8").splitlines()]
+    opened = gzip.open if place.suffix == ".gz" else open
+    with opened(place, "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
     return Results(json.loads((output / DESCRIPTION).read_text("utf-8")), lines)

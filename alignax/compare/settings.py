@@ -35,8 +35,8 @@ class Entry:
         reward: of sampled responses, in place of the proxy.
         like: the entry whose chosen settings this one takes; it is not tuned. For controls and
             for the variants that claims ask for.
-        after: the entry whose trained model of the same seed this one begins from; its KL is to
-            that model.
+        after: the entry, outside the league, whose trained model of the same seed this one begins
+            from; its KL is to that model.
         own_rows: a function that makes what is learnt from out of the model of `after`, in place
             of `data.train`: "path/to/file.py:name". It takes the run as it begins, and gives rows
             as a JSON Lines file has them, the same for the same seed.
@@ -82,7 +82,8 @@ class Comparison:
         measures: further known numbers of a response by name, such as the parts of the gold reward.
         again: the entry that runs with as many seeds once more: two halves that must not differ.
         shuffled: the entry that learns from shuffled labels, and must not beat the reference.
-        workers: cells at a time, a process each; on CPUs each has its share of the cores.
+        workers: cells at a time on CPUs, a process each with its share of the cores. An
+            accelerator runs one cell at a time.
         gold_says, proxy_says, data_says: for the page, in words. limits: what is not claimed.
     """
 
@@ -133,6 +134,13 @@ class Comparison:
             if entry.like is not None and self.entry(entry.like).like is not None:
                 raise BadInput("an entry that is tuned itself", entry.like, "Name that one.",
                                where=f"{entry.name}.like")  # fmt: skip
+            if entry.after is not None and self.entry(entry.after).league:
+                raise BadInput(
+                    "an entry outside the league, which ends with the data budget",
+                    f"{entry.after}, which goes on until it has spent the compute budget",
+                    "Name a variant of it with league=False.",
+                    where=f"{entry.name}.after",
+                )
             if entry.after is not None and self.entry(entry.after).after is not None:
                 raise BadInput(
                     "an entry that begins from the reference",

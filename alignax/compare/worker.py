@@ -66,14 +66,14 @@ def main() -> None:
 def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     """A cell's result: the rows of its measurements, what identifies it, and its peak of memory."""
     from alignax import jobs
-    from alignax.compare import cells, measure
+    from alignax.compare import cells, fingerprints, measure
     from alignax.run import Run
 
     if cell.purpose == "baselines":
         return _baselines(comparison, cell, output)
     experiment = cells.experiment(comparison, cell, output)
     folder = Path(experiment.output_dir)
-    found: dict[str, Any] = {"fingerprint": cells.expected(comparison, cell, output)}
+    found: dict[str, Any] = {"fingerprint": fingerprints.of(comparison, cell)}
     experiment = cells.with_own_rows(comparison, cell, experiment)
     resident = _reset_peak()
     jobs.train(experiment, quiet=True, shape=_shape(comparison, cell, experiment))
@@ -115,7 +115,7 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
     """The reference's own answers, judged."""
     import jax
 
-    from alignax.compare import baselines, cells, measure
+    from alignax.compare import baselines, cells, fingerprints, measure
     from alignax.generate.engine import Engine
     from alignax.run import Run
 
@@ -139,7 +139,7 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
         learnt = measure.scored(proxy, prompts.texts, texts)
     return baselines.result(gold, learnt, [row[0] for row in texts]) | {
         "labels": measure.labels(comparison.base.data, comparison.gold),
-        "fingerprint": cells.fingerprint(comparison, experiment),
+        "fingerprint": fingerprints.of(comparison, cell),
         "prompts": [str(text) for text in prompts.texts],
         "generated": int(drawn.lengths.sum()),
     }
@@ -154,8 +154,13 @@ def _tidy(comparison: "Comparison", cell: "Cell", folder: Path) -> None:
 
 
 def _reset_peak() -> float | None:
-    """Makes the peak of memory what is in use now, and returns that, in KiB; Linux alone can."""
+    """Makes the peak of memory what is in use now, and returns that, in KiB; Linux alone can, and
+    of an accelerator's memory nobody."""
+    import jax
+
     gc.collect()
+    if jax.default_backend() != "cpu":
+        return None
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

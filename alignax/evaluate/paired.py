@@ -14,7 +14,8 @@ from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from alignax.evaluate.stats import RESAMPLES, Estimate
 
-POWER = 0.8  # with which a difference as large as `detectable` is found, at 5% two-sided
+LEVEL = 0.05  # the share of false verdicts allowed, two-sided
+POWER = 0.8  # with which a difference as large as `detectable` is found
 
 
 class Spread(NamedTuple):
@@ -30,7 +31,18 @@ class Difference(NamedTuple):
 
     estimate: Estimate
     p: float  # two-sided; below 0.05 if and only if 0 is outside the interval
-    detectable: float  # the true difference that such a test finds with 80% power
+    error: float  # standard error
+    freedom: float  # its degrees of freedom
+
+    def detectable(self, tests: int = 1) -> float:
+        """The true difference that is found with 80% power, by the noncentral t distribution.
+
+        Args:
+            tests: how many this one is among: it is then one at 5% over that many (Bonferroni),
+                which Holm's never falls behind, however the others come out.
+        """
+        least = stdtrit(self.freedom, 1 - LEVEL / (2 * tests))
+        return self.error * float(nctdtrinc(self.freedom, 1 - POWER, least))
 
 
 def spread(values: Float[np.ndarray, "*trials s b"]) -> Spread:
@@ -89,8 +101,7 @@ def difference(first: Float[np.ndarray, "s b"], second: Float[np.ndarray, "_s _b
     """The first method's mean minus the second's: an interval, its test, and what it could find.
 
     A row of both is the same seed and a column the same prompt, so what a seed or a prompt does to
-    both alike cancels. `detectable` is by the noncentral t distribution, from the same standard
-    error as the interval.
+    both alike cancels.
 
     Raises:
         ValueError: where the numbers of seeds or prompts differ.
@@ -106,8 +117,7 @@ def difference(first: Float[np.ndarray, "s b"], second: Float[np.ndarray, "_s _b
         p = float(2 * stdtr(freedom, -abs(mean) / error))
     else:  # every number is the same
         p = 1.0 if mean == 0 else 0.0
-    detectable = error * float(nctdtrinc(freedom, 1 - POWER, stdtrit(freedom, 0.975)))
-    return Difference(_interval(found, len(first)), p, detectable)
+    return Difference(_interval(found, len(first)), p, error, freedom)
 
 
 def iqm(values: Float[np.ndarray, "s b"], *, seed: int = 0) -> Estimate:

@@ -6,9 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import bdtrik, stdtrit
 
-from alignax.evaluate.paired import Difference, difference, spread
-
-LEVEL = 0.05  # the share of false verdicts allowed, over all pairs
+from alignax.evaluate.paired import LEVEL, Difference, difference, spread
 
 Verdict = Literal["better", "worse", "inconclusive"]
 

@@ -141,13 +141,13 @@ def test_seeds_of_an_entry_follow_its_own_trials_and_not_those_of_all(
     def run(self, number, cell):
         ran.append((cell.purpose, cell.entry))
         gold = {"gold": [1.0], "proxy": [1.0]}
-        row = {"step": cell.steps, "prompts": gold, "cost": {"flops": 1.0}}
+        rows = [{"step": n, "prompts": gold, "cost": {"flops": 1.0 * n}} for n in (0, cell.steps)]
         path = manage.cells_lib.result_path(tmp_path, cell)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"rows": [row], "wall": 0.0, "fingerprint": ""}))
+        path.write_text(json.dumps({"rows": rows, "wall": 0.0, "fingerprint": ""}))
 
     monkeypatch.setattr(manage.Pool, "_run", run)
-    monkeypatch.setattr(manage.cells_lib, "expected", lambda *arguments: "")
+    monkeypatch.setattr(manage.fingerprints, "of", lambda *arguments: "")
     monkeypatch.setattr(manage, "check", lambda experiment: None)
     monkeypatch.setattr(manage.results, "write", lambda *arguments: None)
     monkeypatch.setattr(manage, "report", lambda output: output)

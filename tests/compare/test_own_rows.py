@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from alignax import BadInput, Mesh
-from alignax.compare import cells, settings
+from alignax.compare import cells, fingerprints, settings
 from alignax.compare.cells import Cell
 from alignax.compare.settings import Comparison
 from tests.compare.small import TINY
@@ -73,16 +73,16 @@ def test_what_makes_the_rows_is_part_of_what_decides_the_result(comparison, tmp_
     path.write_text("def rows(run):\n    return []\n")
     mine = made_by(comparison, f"{path}:rows")
     cell = Cell(purpose="final", entry=NAME, seed=1, steps=4)
-    found = cells.expected(mine, cell, tmp_path)
-    assert found == cells.expected(mine, cell, tmp_path)
+    found = fingerprints.of(mine, cell)
+    assert found == fingerprints.of(mine, cell)
     path.write_text("def rows(run):\n    return [{}]\n")
-    assert found != cells.expected(mine, cell, tmp_path)
-    assert found != cells.expected(comparison, cell, tmp_path)
+    assert found != fingerprints.of(mine, cell)
+    assert found != fingerprints.of(comparison, cell)
     path.write_text("import other_rows\n\ndef rows(run):\n    return other_rows.ROWS\n")
     path.with_name("other_rows.py").write_text("ROWS = []\n")
-    found = cells.expected(mine, cell, tmp_path)
+    found = fingerprints.of(mine, cell)
     path.with_name("other_rows.py").write_text("ROWS = [{}]\n")
-    assert found != cells.expected(mine, cell, tmp_path)
+    assert found != fingerprints.of(mine, cell)
 
 
 def test_rows_out_of_no_model_or_by_no_function_are_refused(comparison, tmp_path):

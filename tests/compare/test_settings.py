@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from alignax import DPO, IPO, BadInput, Function
-from alignax.compare import cells, settings
+from alignax.compare import cells, fingerprints, manage, settings
 from alignax.compare.cells import Cell
 from alignax.compare.claims import Claim
 from alignax.compare.settings import Comparison, Entry, Part
@@ -19,10 +19,14 @@ NOT_ONE = 3
 
 @pytest.fixture
 def comparison(tmp_path) -> Comparison:
-    base = tiny_model.experiment(tmp_path)
+    return made_in(tmp_path)
+
+
+def made_in(folder: pathlib.Path) -> Comparison:
+    base = tiny_model.experiment(folder)
     base = dataclasses.replace(base, loop=dataclasses.replace(base.loop, max_steps=4, eval_steps=2))
     tried = ({"optim.learning_rate": 1e-3}, {"method.beta": 0.7})
-    prompts = str(tmp_path / "test.jsonl")
+    prompts = str(folder / "test.jsonl")
     return Comparison(
         title="tiny",
         base=base,
@@ -70,10 +74,25 @@ def test_a_variant_of_a_variant_and_a_chain_of_three_are_refused(comparison):
     other = dataclasses.replace(strong, name="other", like="dpo, strong")
     said = refused(comparison, entries=(*comparison.entries, other))
     assert "other.like: expected an entry that is tuned itself; got dpo, strong." in said
-    second = dataclasses.replace(strong, name="second", after="dpo")
+    second = dataclasses.replace(strong, name="second", after="dpo, strong")
     third = dataclasses.replace(strong, name="third", after="second")
     said = refused(comparison, entries=(*comparison.entries, second, third))
     assert "third.after: expected an entry that begins from the reference; got second." in said
+
+
+def test_an_entry_begins_where_another_ends_with_the_data_budget(comparison, tmp_path):
+    strong = comparison.entries[1]
+    second = dataclasses.replace(strong, name="second", after="dpo")
+    said = refused(comparison, entries=(*comparison.entries, second))
+    assert "second.after: expected an entry outside the league, which ends with the data" in said
+    second = dataclasses.replace(second, after="dpo, strong")
+    made = dataclasses.replace(comparison, entries=(*comparison.entries, second))
+    steps = {entry.name: 4 for entry in made.entries}
+    found = [x for x in cells.final(made, {"dpo": 1}, steps) if x.entry == "second"]
+    assert [x.begun for x in found] == [1, 1]
+    model = cells.experiment(made, found[0], tmp_path).model.model_name_or_path
+    begun = tmp_path / "cells/final/dpo, strong/trial-1" / f"seed-{found[0].seed}/export"
+    assert pathlib.Path(model) == begun
 
 
 def test_a_comparison_without_a_budget_is_refused(comparison):
@@ -126,17 +145,66 @@ def test_seeds_are_tuned_with_or_reported_never_both(comparison):
     assert not tuned & {cell.seed for cell in final}
 
 
-def test_what_decides_a_result_is_in_its_fingerprint_and_its_place_is_not(comparison, tmp_path):
+def test_what_decides_a_result_is_in_its_fingerprint_and_its_place_is_not(tmp_path):
+    here = made_in(tmp_path / "here")
     cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
-    one, two = (cells.experiment(comparison, cell, tmp_path) for _ in range(2))
-    found = cells.fingerprint(comparison, one)
-    assert found == cells.fingerprint(comparison, dataclasses.replace(two, output_dir="elsewhere"))
-    assert found != cells.fingerprint(comparison, dataclasses.replace(one, seed=8))
-    other = dataclasses.replace(comparison, gold=Function(function="elsewhere:gold"))
-    assert found != cells.fingerprint(other, one)
-    with (tmp_path / "train.jsonl").open("a") as file:
+    found = fingerprints.of(here, cell)
+    assert found == fingerprints.of(made_in(tmp_path / "there"), cell)
+    assert found != fingerprints.of(here, dataclasses.replace(cell, seed=8))
+    other = dataclasses.replace(here, gold=Function(function="elsewhere:gold"))
+    assert found != fingerprints.of(other, cell)
+    with (tmp_path / "here" / "train.jsonl").open("a") as file:
         file.write('{"prompt": "more", "chosen": "a", "rejected": "b"}\n')
-    assert found != cells.fingerprint(comparison, one)
+    assert found != fingerprints.of(here, cell)
+
+
+def test_what_a_cell_begins_from_and_is_judged_by_is_in_its_fingerprint_too(comparison, tmp_path):
+    cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
+    second = dataclasses.replace(comparison.entries[1], name="second", after="dpo, strong")
+    chain = Cell(purpose="final", entry="second", seed=7, steps=6)
+    comparison = dataclasses.replace(comparison, entries=(*comparison.entries, second))
+    found = {x: fingerprints.of(comparison, x) for x in (cell, chain)}
+    loop = dataclasses.replace(comparison.proxy.loop, max_steps=5)
+    proxy = dataclasses.replace(comparison.proxy, loop=loop)
+    judged = dataclasses.replace(comparison, proxy=proxy)
+    assert all(fingerprints.of(judged, x) != found[x] for x in found)
+    # The one that it begins from changes, and the cell's own settings do not.
+    begun = dataclasses.replace(comparison.entries[1], settings={"method.beta": 0.8})
+    entries = (comparison.entries[0], begun, second)
+    changed = dataclasses.replace(comparison, entries=entries)
+    assert fingerprints.of(changed, chain) != found[chain]
+    assert fingerprints.of(changed, cell) == found[cell]
+    config = pathlib.Path(comparison.base.model.model_name_or_path) / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert fingerprints.of(comparison, cell) != found[cell]
+
+
+def test_only_the_baselines_depend_on_how_many_answers_they_draw(comparison):
+    more = dataclasses.replace(comparison, answers=128)
+    for purpose, same in (("baselines", False), ("proxy", True)):
+        cell = Cell(purpose=purpose)
+        assert (fingerprints.of(comparison, cell) == fingerprints.of(more, cell)) is same
+
+
+def test_updates_follow_what_is_spent_before_the_first_and_with_each(comparison):
+    # a spends 25 an update, 100 in all; b 20 at once and then 5 each: 20 + 16 x 5 = 100. c has
+    # spent more than 100 within the data budget; d follows a, and is not tuned.
+    entries = tuple(
+        Entry(name=name, method=DPO(), family="offline", trials=({},)) for name in "abc"
+    )
+    like = dataclasses.replace(entries[0], name="d", like="a", trials=())
+    made = dataclasses.replace(comparison, entries=(*entries, like), compute_like="a")
+    spent = {"a": (0.0, 100.0), "b": (20.0, 40.0), "c": (0.0, 400.0)}
+    tuned = {
+        Cell(purpose="tune", entry=name, steps=4): {
+            "rows": [{"step": 4 * i, "cost": {"flops": x}} for i, x in enumerate(pair)]
+        }
+        for name, pair in spent.items()
+    }
+    found = manage.updates(made, {"a": 0, "b": 0, "c": 0}, tuned)
+    assert found == {"a": 4, "b": 16, "c": 4, "d": 160}
+    few = dataclasses.replace(made, most_updates=9)
+    assert manage.updates(few, {"a": 0, "b": 0, "c": 0}, tuned)["b"] == 9
 
 
 def test_an_entry_of_another_package_comes_by_its_import_path(comparison, tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ def test_the_test_errs_in_one_comparison_of_twenty_and_finds_what_it_calls_detec
     # 2,000 trials: standard deviations of 0.5% and 0.9%.
     assert np.mean([found.p < 0.05 for found in nothing]) == pytest.approx(0.05, abs=0.015)
     # `detectable` is itself an estimate; its root mean square is that of the true standard error.
-    size = math.sqrt(np.mean([found.detectable**2 for found in nothing]))
+    size = math.sqrt(np.mean([found.detectable() ** 2 for found in nothing]))
     there = [difference(a + size, b) for a, b in zip(firsts, seconds, strict=True)]
     assert np.mean([found.p < 0.05 for found in there]) == pytest.approx(0.8, abs=0.03)
 
@@ -133,19 +133,29 @@ def test_students_test_finds_what_is_detectable_four_times_in_five():
     # 7 degrees of freedom. The mean is normal; the error found is c times the true one, c^2 being
     # chi-squared over 7, of density c^6 exp(-3.5 c^2); the mean must be 2.364624 of those off 0.
     seeds = np.repeat(np.array([[0.0], [1.0]] * 4), 3, axis=1)
-    size = difference(seeds, np.zeros((8, 3))).detectable
+    size = difference(seeds, np.zeros((8, 3))).detectable()
     c = np.linspace(0, 5, 50001)
     density = c**6 * np.exp(-3.5 * c**2)
     found = ndtr(size / 0.188982 - 2.364624 * c)
     assert np.sum(found * density) / np.sum(density) == pytest.approx(0.8, abs=1e-5)
 
 
+def test_one_of_many_tests_must_be_as_sure_as_all_of_them_together():
+    # As above, but beyond t of 7 degrees of freedom at 0.05 / 10 = 0.005, two-sided: 4.029337.
+    seeds = np.repeat(np.array([[0.0], [1.0]] * 4), 3, axis=1)
+    size = difference(seeds, np.zeros((8, 3))).detectable(tests=10)
+    c = np.linspace(0, 5, 50001)
+    density = c**6 * np.exp(-3.5 * c**2)
+    found = ndtr(size / 0.188982 - 4.029337 * c)
+    assert np.sum(found * density) / np.sum(density) == pytest.approx(0.8, abs=1e-5)
+
+
 def test_methods_that_are_the_same_do_not_differ_and_a_constant_is_certain():
     values = np.random.default_rng(3).normal(size=(8, 64))
-    nothing = Difference(Estimate(0.0, 0.0, 0.0, 8), 1.0, 0.0)
+    nothing = Difference(Estimate(0.0, 0.0, 0.0, 8), 1.0, 0.0, 1.0)
     assert difference(values, values) == nothing
     always = difference(np.full((8, 64), 0.5), np.zeros((8, 64)))
-    assert always == Difference(Estimate(0.5, 0.5, 0.5, 8), 0.0, 0.0)
+    assert always == Difference(Estimate(0.5, 0.5, 0.5, 8), 0.0, 0.0, 1.0)
 
 
 def test_the_order_of_seeds_and_prompts_does_not_matter_and_the_sign_is_the_order_of_methods():
@@ -155,7 +165,7 @@ def test_the_order_of_seeds_and_prompts_does_not_matter_and_the_sign_is_the_orde
     rows, columns = draw.permutation(8), draw.permutation(64)
     moved = difference(first[rows][:, columns], second[rows][:, columns])
     assert moved.estimate == pytest.approx(found.estimate)
-    assert (moved.p, moved.detectable) == pytest.approx((found.p, found.detectable))
+    assert (moved.p, moved.detectable()) == pytest.approx((found.p, found.detectable()))
     turned = difference(second, first)
     assert turned.estimate.mean == pytest.approx(-found.estimate.mean)
     assert turned.estimate.low == pytest.approx(-found.estimate.high)
