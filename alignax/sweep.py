@@ -37,8 +37,8 @@ from alignax.measuring import Evaluator
 from alignax.members import Sweep, changed
 from alignax.run import Run
 from alignax.saved import to_json
+from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
-from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.compilations import Compilations
 from alignax.train.loop import train as train_loop
@@ -92,6 +92,7 @@ def train(
     lead.describe_plan()
 
     with jax.set_mesh(lead.mesh), Compilations() as compiled, contextlib.ExitStack() as stack:
+        stack.enter_context(claim.held(output))
         params = lead.initial_params()
         feed = Feeds(lead, plans, len(sweep.points()), params)
         evaluator = Evaluator(lead, params, num_steps)
@@ -299,13 +300,17 @@ class Feeds:
         """Where the next step is, as JSON."""
         return {"seeds": [feed.position() for feed in self._feeds]}
 
+    def missing(self, position: dict[str, Any]) -> str | None:
+        """Nothing: a position says it all."""
+        del position
+
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
         for feed, own in zip(self._feeds, position["seeds"], strict=True):
             feed.restore(own)
 
     def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing is stored: a position says it all."""
+        """Deletes nothing: nothing is stored."""
         del positions
 
 

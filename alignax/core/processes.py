@@ -106,6 +106,19 @@ def agree(yes: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.bool_(yes))))
 
 
+def any_reason(reason: str | None) -> str | None:
+    """A reason that a process has against something, in all of them; None where none has one.
+
+    Cut to 300 bytes. All must call it.
+    """
+    if jax.process_count() == 1:
+        return reason
+    text = np.frombuffer((reason or "").encode()[:300].ljust(300, b"\0"), np.uint8)
+    rows = multihost_utils.process_allgather(text)
+    given = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in np.asarray(rows)]
+    return next(filter(None, given), None)
+
+
 def told(tree: Any) -> Any:
     """The first process's numbers, in every process; shapes are the same in all."""
     if jax.process_count() == 1:

@@ -220,10 +220,14 @@ class Batches:
         """Where the next step is, as JSON."""
         return self._iterator.get_state()
 
+    def missing(self, position: dict[str, Any]) -> str | None:
+        """Nothing: a position says it all."""
+        del position
+
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
         self._iterator.set_state(position)
 
     def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing is stored: a position says it all."""
+        """Deletes nothing: nothing is stored."""
         del positions

@@ -103,6 +103,10 @@ class Feed(Protocol):
         """Where the next update's arrays are, as JSON."""
         ...
 
+    def missing(self, position: dict[str, Any]) -> str | None:
+        """What is not there, or damaged, of all that it needs to go on from `position`."""
+        ...
+
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
         ...
