@@ -29,7 +29,7 @@ from alignax import facts, jobs
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params, TrainState
-from alignax.data.pipeline import Batches, Drawn
+from alignax.data.pipeline import Batches, Drawn, NothingStored
 from alignax.data.plan import Plan, alike
 from alignax.evaluate.report import members_table
 from alignax.evaluate.stats import Estimate, over_seeds
@@ -274,7 +274,7 @@ def make_step_of_all(
     return update
 
 
-class Feeds:
+class Feeds(NothingStored):
     """The batches of every member: those of its seed.
 
     Args:
@@ -300,18 +300,10 @@ class Feeds:
         """Where the next step is, as JSON."""
         return {"seeds": [feed.position() for feed in self._feeds]}
 
-    def missing(self, position: dict[str, Any]) -> str | None:
-        """Nothing: a position says it all."""
-        del position
-
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
         for feed, own in zip(self._feeds, position["seeds"], strict=True):
             feed.restore(own)
-
-    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
-        """Deletes nothing: nothing is stored."""
-        del positions
 
 
 def _check_first(lead: Run, runs: Sequence[Run]) -> Any:

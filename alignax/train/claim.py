@@ -63,7 +63,8 @@ def _take(path: Path) -> TextIOWrapper | None:
                 file.flush()
                 return file
         except BlockingIOError:
-            _refuse(path, file)
+            with file:
+                _refuse(path, file)
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
