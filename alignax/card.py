@@ -199,9 +199,9 @@ def _evaluation(before: Mapping[str, Estimate], after: Mapping[str, Estimate], s
 
 
 def _made(known: Mapping[str, Any]) -> str:
-    versions = ", ".join(
-        f"{name} {x}" for name, x in known.get("around", {}).get("versions", {}).items()
-    )
+    each = [one["versions"] for one in known.get("around", [])]
+    said = [", ".join(f"{name} {x}" for name, x in one.items()) for one in each]
+    versions = "; then ".join(dict.fromkeys(said))
     command = known.get("command")
     return "\n".join(
         [

@@ -3,7 +3,9 @@
 An export can come long after the run, when its data are no longer there or prepared otherwise.
 """
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import platform
 import shlex
@@ -23,10 +25,14 @@ from alignax.run import Run
 from alignax.saved import to_json
 
 FILE = "card.json"
+_PACKAGES = ("alignax", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax",
+             "optax", "numpy", "orbax-checkpoint", "tokenizers", "transformers")  # fmt: skip
 
 
 def keep(run: Run, count: Callable[[str], int], command: Sequence[str] | None) -> None:
     """Writes what is known of a run before its first step.
+
+    What is around the run is a list: of each process that found something else there.
 
     Args:
         count: the number of prompts behind a metric, by its name.
@@ -38,9 +44,10 @@ def keep(run: Run, count: Callable[[str], int], command: Sequence[str] | None) -
         "data": [_of_data(run, name) for name in ("train", "eval") if _source(run, name)],
         "steps": run.num_steps,
         "evaluated": {name: count(name) for name in ("eval_", "eval_sampled/")},
-        "around": around(),
     }
     earlier = files.read_json(path)
+    before, now = earlier.get("around", []), around()
+    facts["around"] = before if now in before else [*before, now]
     facts["arguments"] = earlier.get("arguments") if command is None else list(command)
     if facts["arguments"] is not None:
         facts["command"] = shlex.join(["alignax", "train", *facts["arguments"]])
@@ -63,8 +70,12 @@ def around() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages whose arithmetic a run is."""
-    return {name: _version(name) for name in ("alignax", "jax", "jaxlib", "optax")}
+    """Of the packages that a run's numbers, tokens and checkpoints come from, where installed."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def git() -> dict[str, Any] | None:
@@ -160,9 +171,3 @@ def _of_data(run: Run, name: str) -> dict[str, Any]:
         "used": kept_count,
         "tokens": tokens,
     }
-
-
-def _version(package: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(package)

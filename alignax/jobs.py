@@ -27,8 +27,8 @@ from alignax.models import peft, pretrained
 from alignax.programs import make_compiled_init, make_compiled_step
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
+from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
-from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
 from alignax.train.compilations import Compilations
 from alignax.train.loop import Feed
@@ -74,7 +74,7 @@ def train(
     plan = None if experiment.rollout else run.plan
     refuse_another(output, settings(run))
 
-    with jax.set_mesh(run.mesh), Compilations() as compiled:
+    with claim.held(output), jax.set_mesh(run.mesh), Compilations() as compiled:
         params = run.initial_params()
         feed = make_feed(run, params)
         evaluator = Evaluator(run, params, num_steps)
@@ -197,7 +197,7 @@ def restore(
     abstract = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings
     )
-    found = checkpoints.restore(abstract)
+    found = checkpoints.restore(abstract, missing=feed.missing)
     if found is None:
         metrics.rewind(-1)
         return make(params)

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +31,7 @@ class Comparison(NamedTuple):
     lines: int
     first: tuple[int, str, Any, Any] | None
     weights: bool
-    surroundings: list[tuple[str, Any, Any]]
+    surroundings: list[tuple[str, str | None, str | None]]
 
     @property
     def same(self) -> bool:
@@ -44,7 +46,17 @@ def command(directory: Path) -> list[str]:
         raise BadInput(
             "a run that `alignax train` has begun",
             "no command on record",
-            "Only such a run can be repeated; one begun from Python is to be called again.",
+            "Only such a run can be repeated; one begun from Python is to be called again, and a "
+            "sweep to be trained again.",
+            where=str(directory / facts.FILE),
+        )
+    swept = next((word for word in found if word.partition("=")[0] in ("--seeds", "--grid")), None)
+    if swept is not None:
+        raise BadInput(
+            "a run of its own",
+            f"a member of a sweep: {shlex.join(found)}",
+            "Its numbers are a single run's to rounding alone. Train the sweep again into another "
+            "output_dir, and compare the members' files.",
             where=str(directory / facts.FILE),
         )
     return found
@@ -52,6 +64,8 @@ def command(directory: Path) -> list[str]:
 
 def rerun(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Comparison:
     """Trains again, into `directory`/rerun, and compares.
+
+    A rerun that was interrupted goes on; one that has ended makes room for the new one.
 
     Args:
         experiment: what the run's command says today.
@@ -62,7 +76,7 @@ def rerun(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Co
     """
     again = dataclasses.replace(experiment, output_dir=str(directory / "rerun"), wandb=None)
     before = saved_experiment(directory)
-    if before is None or not any((directory / "export").glob("*.safetensors")):
+    if before is None or not _exported(directory):
         raise BadInput(
             "a finished run",
             "no checkpoint" if before is None else "no exported weights",
@@ -78,6 +92,9 @@ def rerun(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Co
             "Set it back; the config file or the data have changed since.",
             where=name,
         )
+    with processes.first_before_others():
+        if processes.is_first() and _exported(directory / "rerun"):
+            shutil.rmtree(directory / "rerun")
     jobs.train(again, quiet=quiet)
     return compare(directory, directory / "rerun")
 
@@ -93,12 +110,25 @@ def compare(one: Path, other: Path) -> Comparison:
         lines += 1
     if first is None and len(logs[0]) != len(logs[1]):
         first = (lines, "lines of metrics", len(logs[0]), len(logs[1]))
-    around = [_flat(files.read_json(path / facts.FILE).get("around", {})) for path in (one, other)]
+    around = [_around(path) for path in (one, other)]
     names = dict.fromkeys([*around[0], *around[1]])
     unlike = [(n, around[0].get(n), around[1].get(n)) for n in names]
     return Comparison(
         lines, first, _weights(one) == _weights(other), [x for x in unlike if x[1] != x[2]]
     )
+
+
+def _around(run: Path) -> dict[str, str]:
+    """What was around a run, by name; several values where its processes differed in them."""
+    found: dict[str, dict[str, None]] = {}
+    for one in files.read_json(run / facts.FILE).get("around", []):
+        for name, value in _flat(one).items():
+            found.setdefault(name, {})[str(value)] = None
+    return {name: ", then ".join(values) for name, values in found.items()}
+
+
+def _exported(run: Path) -> bool:
+    return any((run / "export").glob("*.safetensors"))
 
 
 def _first(a: dict[str, Any], b: dict[str, Any]) -> tuple[int, str, Any, Any]:

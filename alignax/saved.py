@@ -22,10 +22,12 @@ def to_json(settings: Any) -> Any:
 
 
 # What may differ between a run and its continuation: none of it changes a number of the run by
-# more than rounding, and all but the first three by not even that.
+# more than rounding, and all but the first three by not even that. What becomes of bad updates may
+# differ too: a run that has stopped at one goes on by saying so.
 _FREE = (
     *("mesh", "loop.gradient_accumulation_steps", "rollout.shapes"),
-    *("loop.logging_steps", "loop.save_steps"),
+    *("loop.on_bad_update", "loop.max_bad_updates", "loop.largest_grad_norm"),
+    *("loop.logging_steps", "loop.save_steps", "loop.stall_seconds"),
     *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir", "adapter.export"),
     *("rollout.server", "rollout.slots", "rollout.show_every"),
     *("evaluation.sampler", "evaluation.num_prompts", "evaluation.prompts"),

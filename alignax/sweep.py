@@ -29,7 +29,7 @@ from alignax import facts, jobs
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params, TrainState
-from alignax.data.pipeline import Batches, Drawn
+from alignax.data.pipeline import Batches, Drawn, NothingStored
 from alignax.data.plan import Plan, alike
 from alignax.evaluate.report import members_table
 from alignax.evaluate.stats import Estimate, over_seeds
@@ -37,8 +37,8 @@ from alignax.measuring import Evaluator
 from alignax.members import Sweep, changed
 from alignax.run import Run
 from alignax.saved import to_json
+from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
-from alignax.train import sharding
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.compilations import Compilations
 from alignax.train.loop import train as train_loop
@@ -92,6 +92,7 @@ def train(
     lead.describe_plan()
 
     with jax.set_mesh(lead.mesh), Compilations() as compiled, contextlib.ExitStack() as stack:
+        stack.enter_context(claim.held(output))
         params = lead.initial_params()
         feed = Feeds(lead, plans, len(sweep.points()), params)
         evaluator = Evaluator(lead, params, num_steps)
@@ -273,7 +274,7 @@ def make_step_of_all(
     return update
 
 
-class Feeds:
+class Feeds(NothingStored):
     """The batches of every member: those of its seed.
 
     Args:
@@ -303,10 +304,6 @@ class Feeds:
         """Goes on from `position`."""
         for feed, own in zip(self._feeds, position["seeds"], strict=True):
             feed.restore(own)
-
-    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing is stored: a position says it all."""
-        del positions
 
 
 def _check_first(lead: Run, runs: Sequence[Run]) -> Any:

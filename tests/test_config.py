@@ -273,6 +273,9 @@ def test_as_json_settings_carry_their_classs_name():
         ({"mesh": Mesh(fsdp=2)}, None),
         ({"loop": Loop(logging_steps=9, save_steps=3, keep=9)}, None),
         ({"loop": Loop(gradient_accumulation_steps=4)}, None),
+        # What a run that has stopped at a bad update, or stands still, is told to try.
+        ({"loop": Loop(on_bad_update="skip", max_bad_updates=9, largest_grad_norm=1.0)}, None),
+        ({"loop": Loop(on_bad_update="roll_back", stall_seconds=None)}, None),
         ({"evaluation": Evaluation(num_prompts=1, sampler=Sampler(top_k=3))}, None),
         # The reference's log-probs are computed in batches of this size, and rounded with them.
         ({"evaluation": Evaluation(batch_size=4)}, ("evaluation.batch_size", 16, 4)),

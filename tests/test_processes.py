@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -191,7 +192,8 @@ def test_processes_that_do_not_say_who_they_are_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [(BadInput("rows", "none", "Give some.", where="x"), 2, "error: x: expected rows; got none"),
-     (ZeroDivisionError("so it is"), 1, "ZeroDivisionError: so it is")],
+     (ZeroDivisionError("so it is"), 1, "ZeroDivisionError: so it is"),
+     (KeyboardInterrupt(), 1, "KeyboardInterrupt")],
 )  # fmt: skip
 def test_an_error_is_printed_and_ends_its_process_without_waiting_for_the_others(
     monkeypatch, capsys, error, code, said
@@ -203,6 +205,19 @@ def test_an_error_is_printed_and_ends_its_process_without_waiting_for_the_others
         raise error
     assert codes == [code]
     assert said in capsys.readouterr().err
+
+
+def test_an_interrupt_from_the_terminal_is_a_notice_to_all_processes(monkeypatch):
+    """JAX listens to SIGTERM and tells the others; here something else listens."""
+    notices = []
+    before = signal.signal(signal.SIGTERM, lambda *_: notices.append("SIGTERM"))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    try:
+        with processes.listening() as asked:
+            signal.raise_signal(signal.SIGINT)
+        assert (notices, asked) == (["SIGTERM"], [])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_shard_is_ours_where_a_device_of_it_is():

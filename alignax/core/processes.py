@@ -53,7 +53,7 @@ def join() -> None:
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """As `join`; and an error in one process ends all of them soon.
+    """As `join`; all leave together, and an error in one process ends all of them soon.
 
     The others stand in the middle of an update and wait for this one. Leaving Python in order
     would wait for them in turn, so it is left at once, after the error has been printed.
@@ -61,7 +61,8 @@ def joined() -> Iterator[None]:
     join()
     try:
         yield
-    except Exception as error:
+        meet("the end")  # JAX's own wait at the exit is for 300 seconds at most
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BadInput):
             print(f"error: {error}", file=sys.stderr)
         else:
@@ -105,6 +106,19 @@ def agree(yes: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.bool_(yes))))
 
 
+def any_reason(reason: str | None) -> str | None:
+    """A reason that a process has against something, in all of them; None where none has one.
+
+    Cut to 300 bytes. All must call it.
+    """
+    if jax.process_count() == 1:
+        return reason
+    text = np.frombuffer((reason or "").encode()[:300].ljust(300, b"\0"), np.uint8)
+    rows = multihost_utils.process_allgather(text)
+    given = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in np.asarray(rows)]
+    return next(filter(None, given), None)
+
+
 def told(tree: Any) -> Any:
     """The first process's numbers, in every process; shapes are the same in all."""
     if jax.process_count() == 1:
@@ -112,12 +126,25 @@ def told(tree: Any) -> Any:
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """Signals that ask a run to save and stop, and that the loop is to listen to itself.
+@contextlib.contextmanager
+def listening() -> Iterator[list[signal.Signals]]:
+    """The signals that have asked this process to save and stop, and have done nothing else.
 
-    With several processes JAX listens, because a notice that one of them gets is for all.
+    With several processes JAX listens to SIGTERM, because a notice that one of them gets is for
+    all; SIGINT, which a terminal sends, is passed on as that, and the list stays empty.
     """
-    return (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+    asked: list[signal.Signals] = []
+    if jax.process_count() == 1:
+        note = lambda number, _: asked.append(signal.Signals(number))  # noqa: E731
+        handlers = {signal.SIGTERM: note, signal.SIGINT: note}
+    else:
+        handlers = {signal.SIGINT: lambda *_: signal.raise_signal(signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def asked_to_stop(step: int, here: bool) -> bool:
@@ -132,14 +159,19 @@ def asked_to_stop(step: int, here: bool) -> bool:
     return multihost_utils.reached_preemption_sync_point(step)
 
 
+def meet(where: str) -> None:
+    """Waits for all processes. All must call it, with the same words."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
 @contextlib.contextmanager
 def first_before_others() -> Iterator[None]:
     """Lets the first process do some work alone, whose files the others then may find."""
-    alone = jax.process_count() == 1
-    if not alone and not is_first():
-        multihost_utils.sync_global_devices("after the first process")
+    if not is_first():
+        meet("after the first process")
     try:
         yield
     finally:
-        if not alone and is_first():
-            multihost_utils.sync_global_devices("after the first process")
+        if is_first():
+            meet("after the first process")

@@ -185,7 +185,19 @@ def _lay(
     layout.position[row, where] = np.arange(first, first + len(tokens))
 
 
-class Batches:
+class NothingStored:
+    """A feed that can go on from any of its positions, and has no files to delete."""
+
+    def missing(self, position: dict[str, Any]) -> str | None:
+        """Nothing: a position says it all."""
+        del position
+
+    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
+        """Deletes nothing."""
+        del positions
+
+
+class Batches(NothingStored):
     """The steps of a plan in order, built ahead of their use by Grain's threads."""
 
     def __init__(
@@ -223,7 +235,3 @@ class Batches:
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
         self._iterator.set_state(position)
-
-    def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing is stored: a position says it all."""
-        del positions

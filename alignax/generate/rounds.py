@@ -269,6 +269,15 @@ class Rounds:
             found["file"] = self._write()
         return found | {"begun": begun}
 
+    def missing(self, position: Mapping[str, Any]) -> str | None:
+        """What is wrong with the file of the round that `position` is in; None where nothing is."""
+        try:
+            if "file" in position:
+                self._read(position["file"])
+        except BadInput as error:
+            return f"{error.where}: {error.got}"
+        return None
+
     def restore(self, position: Mapping[str, Any]) -> None:
         """Goes on from `position`."""
         self._round, self._step = position["round"], position["step"]
@@ -279,16 +288,18 @@ class Rounds:
         if "file" not in position:  # a round is over, and nothing of it is met again
             self._round += 1
             return
-        if not _FILE.fullmatch(position["file"]):
+        self._kept, *self._pool = self._read(position["file"])
+        self._lay_out()
+
+    def _read(self, name: str) -> list[Kept]:
+        if not _FILE.fullmatch(name):
             raise BadInput(
                 "the name of a round's file",
-                repr(position["file"]),
+                repr(name),
                 "The checkpoint is not one of ours: take another.",
                 where=str(self._folder),
             )
-        parts = stored(self._folder / position["file"])
-        self._kept, self._pool = parts[0], parts[1:]
-        self._lay_out()
+        return stored(self._folder / name)
 
     def keep(self, positions: Sequence[Mapping[str, Any]]) -> None:
         """Deletes the files that none of these positions names."""

@@ -63,8 +63,9 @@ class BadUpdates:
                 if finite
                 else "a finite loss and gradient",
                 found,
-                "Lower optim.learning_rate, look at the batch, or set loop.on_bad_update to skip "
-                f"or roll_back; the last checkpoint is from before.{where}",
+                "Look at the batch. Run again with loop.on_bad_update at skip or roll_back, which "
+                "goes on from the last checkpoint; or with a lower optim.learning_rate, in "
+                f"another output_dir.{where}",
                 where=f"step {step}",
             )
         log.warning("%s: %s.%s", found, self._policy.replace("_", " "), where)

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import TrainState
 from alignax.train.integrity import RECORD, damage, read_record, write_record
@@ -188,7 +188,11 @@ class Checkpoints:
         return self._find_whole()[0]
 
     def restore(
-        self, abstract_state: TrainState, wanted_step: int | None = None
+        self,
+        abstract_state: TrainState,
+        wanted_step: int | None = None,
+        *,
+        missing: Callable[[dict[str, Any]], str | None] = lambda position: None,
     ) -> Restored | None:
         """Reads the newest whole checkpoint; None where no save was ever completed.
 
@@ -196,13 +200,15 @@ class Checkpoints:
             abstract_state: a `jax.ShapeDtypeStruct` with a sharding for each array. Mesh and
                 sharding may differ from those it was saved under.
             wanted_step: the one to read in place of the newest.
+            missing: what else a checkpoint is not whole without, given its position: the reason
+                to pass it over.
 
         Raises:
             BadInput: where there are checkpoints and none is whole, or the whole one is of
                 another model or optimiser; where the one wanted is not there, or damaged.
         """
         if wanted_step is None:
-            step, skipped = self._find_whole()
+            step, skipped = self._find_whole(missing)
         else:
             step, skipped = self._whole(wanted_step), []
         if step is None:
@@ -232,6 +238,7 @@ class Checkpoints:
         self.wait()
         steps = sorted(_steps(self._dir))
         reason = damage(self._path(step)) if step in steps else "no such checkpoint"
+        reason = processes.any_reason(reason)
         if reason is not None:
             raise BadInput(
                 f"a whole checkpoint of step {step}",
@@ -241,20 +248,28 @@ class Checkpoints:
             )
         return step
 
-    def _find_whole(self) -> tuple[int | None, list[tuple[str, str]]]:
+    def _find_whole(
+        self, missing: Callable[[dict[str, Any]], str | None] = lambda position: None
+    ) -> tuple[int | None, list[tuple[str, str]]]:
         self.wait()
-        chosen, skipped = None, []
-        # One process reads, and its verdict is everybody's: two might judge a failing disk
-        # differently, and would then wait for each other for ever.
-        if jax.process_index() == 0:
-            chosen, skipped = self._check_all()
-        if jax.process_count() > 1:
-            verdict = chosen if chosen is not None else -2 if skipped else -1
-            verdict = int(multihost_utils.broadcast_one_to_all(np.int32(verdict)))
-            chosen = verdict if verdict >= 0 else None
-            if verdict == -2 and not skipped:
-                skipped = [(str(self._dir), "see the first process")]
-        if chosen is None and skipped:
+        skipped: list[tuple[str, str]] = []
+        if processes.is_first():
+            for path in _partials(self._dir):
+                logger.warning("skipped %s: it was cut short while it was being saved", path)
+        # One process says which there are, and what one finds is everybody's verdict: two might
+        # judge a failing disk differently, and would then wait for each other for ever.
+        steps = sorted(_steps(self._dir))
+        while (step := int(processes.told(np.int32(steps.pop() if steps else -1)))) >= 0:
+            path = self._path(step)
+            reason = damage(path) or missing(read_record(path)["position"])
+            reason = processes.any_reason(reason)
+            if reason is None:
+                return step, skipped
+            if processes.is_first():
+                logger.warning("skipped %s: %s", path, reason)
+            skipped.append((str(path), reason))
+            self._damaged.add(step)
+        if skipped:
             raise BadInput(
                 "a whole checkpoint",
                 f"{len(skipped)} damaged: " + "; ".join(f"{p} ({why})" for p, why in skipped),
@@ -262,19 +277,6 @@ class Checkpoints:
                 "output_dir, to begin from the start.",
                 where=str(self._dir),
             )
-        return chosen, skipped
-
-    def _check_all(self) -> tuple[int | None, list[tuple[str, str]]]:
-        steps, skipped = sorted(_steps(self._dir), reverse=True), []
-        for path in _partials(self._dir):
-            logger.warning("skipped %s: it was cut short while it was being saved", path)
-        for step in steps:
-            reason = damage(self._path(step))
-            if reason is None:
-                return step, skipped
-            logger.warning("skipped %s: %s", self._path(step), reason)
-            skipped.append((str(self._path(step)), reason))
-            self._damaged.add(step)
         return None, skipped
 
     def _finish(
@@ -287,10 +289,10 @@ class Checkpoints:
         """Completes a save in the background: wait, record, name, prune."""
         try:
             arrays_written()
-            # Orbax has let all processes meet by now; what is left is one process's work.
+            # Orbax has let all processes meet by now.
+            partial, final = self._partial(step), self._path(step)
+            write_record(partial, json.loads(record))
             if jax.process_index() == 0:
-                partial, final = self._partial(step), self._path(step)
-                write_record(partial, json.loads(record))
                 if final.exists():  # damaged, or `save` would have refused
                     self._remove(final)
                 partial.rename(final)

@@ -1,18 +1,44 @@
-"""Whether a folder of files is what was written: sizes and checksums, in a record beside them."""
+"""Whether a folder of files is what was written: sizes and checksums, in a record beside them.
+
+Each process of a run reads its own share of the files: all together are too much for one.
+"""
 
 import json
+import re
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 from etils import epath
 
 RECORD = "alignax.json"
+_SHARE = f".{RECORD}-"  # and its number: what a process tells the first one
+_SECONDS = 0.1  # between two looks for it
 
 
 def write_record(path: epath.Path, record: dict[str, Any]) -> None:
-    """Adds the size and checksum of each file to `record` and writes it beside them."""
-    files = {str(file.relative_to(path)): _size_and_crc(file) for file in _files(path)}
+    """Adds the size and checksum of each file to `record` and writes it beside them.
+
+    Every process of the run calls it, when all files are written; the first one's call returns
+    when all have read theirs. Processes tell each other by files, because this runs beside the
+    updates, whose collectives it must not mix with.
+    """
+    files = {name: _size_and_crc(path / name) for name in _names(path) if _is_ours(name)}
+    if jax.process_index() != 0:
+        share = f"{_SHARE}{jax.process_index()}"
+        (path / f"{share}.new").write_text(json.dumps(files))
+        (path / f"{share}.new").rename(path / share)
+        return
+    for number in range(1, jax.process_count()):
+        share = path / f"{_SHARE}{number}"
+        while not share.exists():
+            time.sleep(_SECONDS)
+        files |= json.loads(share.read_text())
+        share.unlink()
+    # A file that its own process did not see yet, as on some network file systems, is read here.
+    files |= {name: _size_and_crc(path / name) for name in _names(path) if name not in files}
     record = {**record, "files": files}
     # The record vouches for the files, so something must vouch for the record.
     record["crc32"] = zlib.crc32(json.dumps(record).encode())
@@ -46,7 +72,7 @@ def read_record(path: epath.Path) -> dict[str, Any]:
 
 
 def damage(path: epath.Path) -> str | None:
-    """Why a checkpoint is not whole, or None if it is."""
+    """Why a checkpoint is not whole, or None if it is, by this process's share of its files."""
     try:
         files = read_record(path)["files"]
     except FileNotFoundError:
@@ -54,6 +80,8 @@ def damage(path: epath.Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{RECORD} cannot be read: {error}"
     for name, (size, crc) in files.items():
+        if not _is_ours(name):
+            continue
         try:
             found_size, found_crc = _size_and_crc(path / name)
         except FileNotFoundError:
@@ -67,12 +95,20 @@ def damage(path: epath.Path) -> str | None:
     return None
 
 
-def _files(path: epath.Path) -> Iterator[epath.Path]:
-    for child in sorted(path.iterdir()):
+def _names(path: epath.Path, folder: str = "") -> Iterator[str]:
+    for child in sorted((path / folder).iterdir()):
+        name = f"{folder}{child.name}"
         if child.is_dir():
-            yield from _files(child)
-        else:
-            yield child
+            yield from _names(path, f"{name}/")
+        elif not name.startswith(_SHARE):
+            yield name
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file is this process's to read: Orbax names who wrote the large ones."""
+    writer = re.search(r"process_(\d+)", name)
+    number = zlib.crc32(name.encode()) if writer is None else int(writer[1])
+    return number % jax.process_count() == jax.process_index()
 
 
 def _size_and_crc(path: epath.Path) -> list[int]:

@@ -6,7 +6,6 @@ It knows nothing of methods, models or where batches come from.
 import dataclasses
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +23,14 @@ from alignax.data.pipeline import Drawn
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log
+from alignax.train.timer import Timer
 from alignax.train.watchdog import Watchdog
 
 log = logging.getLogger("alignax")
 
 SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
 NAMES = {"rewards/accuracies": "accuracy"}
+SAVE_SECONDS = 1800  # between two checkpoints, where `save_steps` says nothing
 DRAWING = "draw"  # what a profile calls the time in which the loop has no arrays for an update
 
 # (step, params) -> numbers to log
@@ -45,7 +46,9 @@ class Loop:
             batch. Devices see batch_size / gradient_accumulation_steps / devices at a time.
         gradient_accumulation_steps: micro-batches to a step.
         num_train_epochs: passes over the data, whole steps only; `max_steps` overrides it.
-        logging_steps, eval_steps, save_steps: updates between two; None for only at the end.
+        logging_steps, eval_steps, save_steps: updates between two; None for only at the end, and
+            for a checkpoint about every half hour as well (unless bad updates roll back: what they
+            go back to is not for a clock to say).
         keep: checkpoints that stay on disk.
         on_bad_update: what follows an update whose loss or gradient is not finite, or whose
             gradient norm before clipping is above `largest_grad_norm`. It has changed nothing, and
@@ -98,6 +101,10 @@ class Feed(Protocol):
 
     def position(self) -> dict[str, Any]:
         """Where the next update's arrays are, as JSON."""
+        ...
+
+    def missing(self, position: dict[str, Any]) -> str | None:
+        """What is not there, or damaged, of all that it needs to go on from `position`."""
         ...
 
     def restore(self, position: dict[str, Any]) -> None:
@@ -171,14 +178,12 @@ def train(
         metrics.write(0, evaluate(0, whole(state.params)))
         metrics.flush()
 
-    # --- A request to stop is honoured between two updates.
-    stop: list[int] = []
-    handlers = {s: signal.signal(s, lambda s, _: stop.append(s)) for s in processes.stop_signals()}
-
     # --- Metrics of an update are read while the next one runs, so that the device never waits.
     clock = _Clock()
     pending: _Pending | None = None
     bad = BadUpdates(loop.on_bad_update, loop.max_bad_updates, keep_bad)
+    timed = loop.save_steps is None and loop.on_bad_update != "roll_back"
+    by_clock = Timer(SAVE_SECONDS if timed else None, begin)
 
     def read(pending: _Pending) -> None:
         i, arrays, drawn = pending.step, pending.values, pending.drawn
@@ -203,47 +208,48 @@ def train(
         checkpoints.save(i, state, position=feed.position(), experiment=experiment)
         feed.keep(checkpoints.positions())
 
-    def settle() -> None:
+    # --- The updates. A request to stop is honoured between two of them, and after the last save.
+    i, asked = begin, False
+    with (
+        processes.listening() as stop,
+        _Bar(begin, num_steps, quiet) as bar,
+        Watchdog(loop.stall_seconds) as watchdog,
+    ):
+        clock.lap()
+        for i in range(begin + 1, num_steps + 1):
+            with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
+                arrays, drawn = feed.draw(whole(state.params))
+                arrays = put(arrays)
+            state, values = step(state, *arrays)
+            watchdog.update()
+            if pending is not None:
+                read(pending)
+            pending = _Pending(i, values, drawn, arrays)
+            last, asked = i == num_steps, processes.asked_to_stop(i, bool(stop))
+            saving = last or asked or every(loop.save_steps, i) or by_clock.due(i)
+            looking = evaluate is not None and (last or every(loop.eval_steps, i))
+            if saving or looking:
+                read(pending)  # the log is complete up to what is saved
+                pending = None
+            state = bad.rolled_back(state, checkpoints)
+            if looking and evaluate is not None:
+                metrics.write(i, evaluate(i, whole(state.params)))
+            if saving:
+                save(i, state)
+                metrics.flush()
+            if looking or saving:
+                clock.lap()
+            if asked:
+                break
+        # --- The last save runs beside all this; nobody leaves before it is whole.
         checkpoints.wait()
+        processes.meet("the last save")
         checkpoints.tidy()
         feed.keep(checkpoints.positions())
-
-    # --- The updates.
-    try:
-        with _Bar(begin, num_steps, quiet) as bar, Watchdog(loop.stall_seconds) as watchdog:
-            clock.lap()
-            for i in range(begin + 1, num_steps + 1):
-                with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
-                    arrays, drawn = feed.draw(whole(state.params))
-                    arrays = put(arrays)
-                state, values = step(state, *arrays)
-                watchdog.update()
-                if pending is not None:
-                    read(pending)
-                pending = _Pending(i, values, drawn, arrays)
-                last, asked = i == num_steps, processes.asked_to_stop(i, bool(stop))
-                saving = last or asked or every(loop.save_steps, i)
-                looking = evaluate is not None and (last or every(loop.eval_steps, i))
-                if saving or looking:
-                    read(pending)  # the log is complete up to what is saved
-                    pending = None
-                state = bad.rolled_back(state, checkpoints)
-                if looking and evaluate is not None:
-                    metrics.write(i, evaluate(i, whole(state.params)))
-                if saving:
-                    save(i, state)
-                    metrics.flush()
-                if looking or saving:
-                    clock.lap()
-                if asked:
-                    settle()
-                    name = signal.Signals(stop[0]).name if stop else "asked to stop"
-                    log.warning("%s: saved step %d of %d; run again to go on", name, i, num_steps)
-                    raise Interrupted(0)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    settle()
+    if asked or stop:
+        name = stop[0].name if stop else "asked to stop"
+        log.warning("%s: saved step %d of %d; run again to go on", name, i, num_steps)
+        raise Interrupted(0)
     return state
 
 

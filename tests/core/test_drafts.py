@@ -1,8 +1,10 @@
 """A draft is renamed whole or leaves nothing, also where its process was killed."""
 
 import fcntl
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -49,7 +51,7 @@ def test_what_a_killed_process_left_is_deleted_by_the_next(tmp_path):
 
 
 def test_what_was_left_before_it_had_a_lock_is_deleted(tmp_path):
-    (tmp_path / f"{drafts.PREFIX}empty").mkdir()
+    (tmp_path / f"{drafts.OWN}empty").mkdir()
     drafts.clear(tmp_path)
     assert names(tmp_path) == []
 
@@ -63,11 +65,26 @@ def test_the_draft_of_a_process_that_works_is_left_alone(tmp_path):
 
 
 def test_what_is_no_draft_is_left_alone(tmp_path):
-    foreign = tmp_path / f"{drafts.PREFIX}foreign"
+    foreign = tmp_path / f"{drafts.OWN}foreign"
     foreign.mkdir()
     (foreign / "work").write_text("somebody's")
     drafts.clear(tmp_path)
     assert (foreign / "work").exists()
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(23, True), (25, False)])
+def test_the_draft_of_another_host_is_left_alone_for_a_day_whatever_its_lock(
+    tmp_path, hours, stays
+):
+    """Where locks are a host's own, those of another one look free."""
+    made = tmp_path / f"{drafts.PREFIX}another-host-12345678"
+    made.mkdir()
+    (made / "lock").write_text("")
+    (made / "half").write_text("half")
+    then = time.time() - hours * 3600
+    os.utime(made, (then, then))
+    drafts.clear(tmp_path)
+    assert made.exists() == stays
 
 
 def test_without_locks_drafts_are_made_and_those_of_others_left(tmp_path, monkeypatch):

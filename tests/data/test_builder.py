@@ -94,7 +94,7 @@ def test_a_second_call_tokenises_nothing_and_prints_the_same(make, monkeypatch):
 
 def test_what_a_killed_process_left_goes_also_where_the_data_are_there_already(make, tmp_path):
     made = make()
-    (tmp_path / "cache" / f"{drafts.PREFIX}left").mkdir()
+    (tmp_path / "cache" / f"{drafts.OWN}left").mkdir()
     make()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [made.directory.name]
 

@@ -326,6 +326,18 @@ def test_a_damaged_checkpoint_is_skipped_and_said_so(tmp_path, caplog, how):
     assert caplog.record_tuples == [("alignax", logging.WARNING, f"skipped {path}: {why}")]
 
 
+def test_a_checkpoint_without_what_its_position_needs_is_skipped_and_said_so(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), position={"file": step}, experiment={})
+        restored = checkpoints.restore(
+            abstract(make_state(0)),
+            missing=lambda position: "2 is gone" if position["file"] == 2 else None,
+        )
+    assert (restored.step, restored.position) == (1, {"file": 1})
+    assert restored.skipped == [(str(tmp_path / "checkpoint-2"), "2 is gone")]
+
+
 def test_a_run_replaces_what_was_damaged_when_it_gets_there_again(tmp_path):
     save(tmp_path, 1, 2)
     damage(tmp_path / "checkpoint-2", "flipped bit")
@@ -612,8 +624,13 @@ import jax, numpy as np
 directory, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jax.distributed.initialize(f"localhost:{port}", 2, index)
 from alignax.core.types import TrainState
+from alignax.train import integrity
 from alignax.train.checkpoint import Checkpoints
 
+def size_and_crc(path, size_and_crc=integrity._size_and_crc):
+    read.append(str(path).partition("/checkpoint-3")[2].partition("/")[2])
+    return size_and_crc(path)
+read, integrity._size_and_crc = [], size_and_crc
 mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
 everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -626,7 +643,10 @@ with Checkpoints(directory) as checkpoints:
     for step in (1, 2, 3):
         checkpoints.save(step, state(step), position={"next": step}, experiment={})
     checkpoints.wait()
+    written = [name for name in read if name]
+    read.clear()
     found = checkpoints.latest_whole()
+    checked = [name for name in read if name]
     if index == 0:
         (checkpoints._path(3) / "alignax.json").unlink()
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
@@ -634,7 +654,9 @@ with Checkpoints(directory) as checkpoints:
     restored = checkpoints.restore(target)
     for shard in restored.state.params["w"].addressable_shards:
         np.testing.assert_array_equal(np.asarray(shard.data), whole[shard.index] * 2)
-    print("RESULT", json.dumps([found, restored.step, restored.position]), flush=True)
+    (skipped,) = [why for _, why in restored.skipped]
+    result = [found, restored.step, restored.position, skipped, written, checked]
+    print("RESULT", json.dumps(result), flush=True)
 """
 
 
@@ -657,7 +679,21 @@ def test_processes_of_one_run_save_and_restore_together(tmp_path):
     finally:
         for child in children:
             child.kill()
+    shares = []
     for child, (out, err) in zip(children, outputs, strict=True):
         assert child.returncode == 0, err
         result = next(line for line in out.splitlines() if line.startswith("RESULT"))
-        assert json.loads(result.removeprefix("RESULT")) == [3, 2, {"next": 2}]
+        *restored, written, checked = json.loads(result.removeprefix("RESULT"))
+        assert restored == [3, 2, {"next": 2}, "alignax.json is missing"]
+        assert sorted(written) == sorted(checked)
+        shares.append(written)
+    # Each process reads what it has written, and all is read once.
+    for index, share in enumerate(shares):
+        assert any(f"ocdbt.process_{index}/d/" in name for name in share)
+        assert not any(f"process_{1 - index}" in name for name in share)
+    names = [
+        str(path.relative_to(tmp_path / "checkpoint-3"))
+        for path in (tmp_path / "checkpoint-3").rglob("*")
+        if path.is_file()
+    ]
+    assert sorted(shares[0] + shares[1]) == sorted(names)

@@ -1,5 +1,7 @@
 """The loop keeps the device at work: it waits for no update that it has just launched."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -28,6 +30,9 @@ class Feed:
     def position(self):
         return {"drawn": self.drawn}
 
+    def missing(self, position):
+        raise AssertionError("nothing to go on from")
+
     def restore(self, position):
         raise AssertionError("nothing to go on from")
 
@@ -38,9 +43,18 @@ class Feed:
 class Unsaved(Checkpoints):
     """Checkpoints that read no array."""
 
+    def __init__(self, directory, last):
+        super().__init__(directory)
+        self.saved, self._last = [], last
+
     def save(self, step, state, *, position, experiment):
         del state, position, experiment
-        self.saved = step
+        self.saved.append(step)
+
+    def wait(self):
+        """Where the last save takes its time."""
+        if self.saved:
+            self._last()
 
 
 @pytest.fixture
@@ -71,7 +85,7 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(jax, "device_get", device_get)
 
-    def go(**changes):
+    def go(last=lambda: None, saved=(STEPS,), **changes):
         settings = {
             "loop": loop.Loop(batch_size=1),
             "num_steps": STEPS,
@@ -83,7 +97,7 @@ def run(tmp_path, monkeypatch):
         }
         state = TrainState(jax.device_put(np.int32(0)), {"w": jax.device_put(np.zeros(2))}, ())
         with (
-            Unsaved(tmp_path) as checkpoints,
+            Unsaved(tmp_path, last) as checkpoints,
             MetricLog(tmp_path, tensorboard=False) as metrics,
             jax.transfer_guard("disallow"),
         ):
@@ -91,7 +105,7 @@ def run(tmp_path, monkeypatch):
                 state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
                 **(settings | changes),
             )  # fmt: skip
-        assert checkpoints.saved == STEPS
+        assert checkpoints.saved == list(saved)
         return did
 
     return go
@@ -110,6 +124,32 @@ def test_an_evaluation_or_a_checkpoint_reads_what_is_before_it_and_no_more(run):
         *("launch 1", "launch 2", "read 1", "read 2"),
         *("launch 3", "launch 4", "read 3", "read 4"),
     ]
+
+
+def test_a_request_to_stop_is_honoured_while_the_last_save_is_written(run, caplog):
+    written = []
+
+    def last():
+        if not written:
+            signal.raise_signal(signal.SIGTERM)
+        written.append("whole")
+
+    with pytest.raises(loop.Interrupted) as stopped:
+        run(last=last)
+    assert (stopped.value.code, written[0]) == (0, "whole")
+    assert caplog.messages == [f"SIGTERM: saved step {STEPS} of {STEPS}; run again to go on"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_without_save_steps_a_run_saves_by_the_clock(run, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # due after every update
+    run(saved=(1, 2, 3, 4))
+
+
+def test_what_is_rolled_back_to_is_no_matter_of_the_clock(run, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    run(loop=loop.Loop(batch_size=1, on_bad_update="roll_back"))
+    run(loop=loop.Loop(batch_size=1, save_steps=2), saved=(2, 4))
 
 
 def test_arrays_that_are_not_put_on_the_device_are_refused_by_the_guard(run):
