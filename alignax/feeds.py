@@ -17,6 +17,7 @@ from alignax.generate.engine import Engine
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.rollout import Answer, Answered, ask_server
 from alignax.generate.rounds import Groups, Rounds
+from alignax.generate.server import ServerFailed
 from alignax.run import Run
 from alignax.train import sharding
 from alignax.train.loop import Feed
@@ -94,26 +95,35 @@ def _ours(run: Run) -> Answer:
 
 
 def _outside(run: Run) -> Answer:
-    """Answers of a server, whose log-probabilities are computed here."""
+    """Answers of a server, whose log-probabilities are computed here. The first process asks it."""
     settings = run.experiment.rollout
     server, sampler = settings.server, settings.sampler(run.method)
     assert server is not None
 
     def answer(params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int]) -> Answered:
         del params  # the server has weights of its own
-        found = ask_server(
-            server, run.renderer, sampler, prompts, numbers,
-            seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
-        )  # fmt: skip
         n, k, r = len(prompts), sampler.num_samples, sampler.max_new_tokens
-        tokens = np.zeros((n, k, r), np.int32)
-        lengths = np.array([[len(ids) for ids in one] for one in found.tokens], np.int32)
-        for i, one in enumerate(found.tokens):
-            for j, ids in enumerate(one):
-                tokens[i, j, : len(ids)] = ids
-        drawn = (tokens, lengths, np.array(found.ended, bool))
-        tokens, lengths, ended = processes.told(drawn)
-        return Answered(tokens, lengths, ended, None)
+        tokens, lengths = np.zeros((n, k, r), np.int32), np.zeros((n, k), np.int32)
+        ended, failed = np.zeros((n, k), bool), None
+        if processes.is_first():
+            try:
+                found = ask_server(
+                    server, run.renderer, sampler, prompts, numbers,
+                    seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
+                )  # fmt: skip
+            except ServerFailed as failure:
+                failed = failure
+            else:
+                ended[:] = found.ended
+                for i, one in enumerate(found.tokens):
+                    for j, ids in enumerate(one):
+                        tokens[i, j, : len(ids)], lengths[i, j] = ids, len(ids)
+        # All stop alike, because they save together first.
+        if not processes.agree(failed is None):
+            raise failed or ServerFailed(
+                "an answer from the server", "none", "The first process says why.", where=server.url
+            )
+        return Answered(*processes.told((tokens, lengths, ended)), None)
 
     return answer
 

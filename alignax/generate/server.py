@@ -273,8 +273,8 @@ def _persistently(
             raise ServerFailed(
                 "an answer from the server",
                 f"{came} (after {tries})",
-                "Start the server and run the same command again: the run goes on from its last "
-                "checkpoint.",
+                "Start the server and run the same command again: it goes on where this one "
+                "stopped.",
                 where=where,
             )
         turn += 1

@@ -21,6 +21,7 @@ from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import Drawn
+from alignax.generate.server import ServerFailed
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log
@@ -93,7 +94,11 @@ class Feed(Protocol):
     """Where batches come from: a data set, or samples of the policy."""
 
     def draw(self, params: Params) -> tuple[Any, Drawn]:
-        """The arrays of the next update, given the policy's parameters before it."""
+        """The arrays of the next update, given the policy's parameters before it.
+
+        Raises:
+            ServerFailed: in every process, and the position is as it was.
+        """
         ...
 
     def position(self) -> dict[str, Any]:
@@ -160,6 +165,7 @@ def train(
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
         BadInput: a bad update, where `loop` says to stop.
+        ServerFailed: what draws for the feed is gone; with everything saved.
     """
     begin = int(state.step)
     # All at once and before: asked for one by one, each would wait for the update that runs.
@@ -208,13 +214,27 @@ def train(
         checkpoints.tidy()
         feed.keep(checkpoints.positions())
 
+    def save_what_is_learnt(i: int, state: TrainState) -> None:
+        if i == begin:
+            return
+        if pending is not None:
+            read(pending)
+        save(i, bad.rolled_back(state, checkpoints))
+        metrics.flush()
+        settle()
+        log.warning("saved step %d of %d; run again to go on", i, num_steps)
+
     # --- The updates.
     try:
         with _Bar(begin, num_steps, quiet) as bar, Watchdog(loop.stall_seconds) as watchdog:
             clock.lap()
             for i in range(begin + 1, num_steps + 1):
                 with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
-                    arrays, drawn = feed.draw(whole(state.params))
+                    try:
+                        arrays, drawn = feed.draw(whole(state.params))
+                    except ServerFailed:
+                        save_what_is_learnt(i - 1, state)
+                        raise
                     arrays = put(arrays)
                 state, values = step(state, *arrays)
                 watchdog.update()
