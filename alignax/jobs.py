@@ -170,7 +170,7 @@ def settings(run: Run) -> dict[str, Any]:
     rewards = run.experiment.rollout.rewards
     for name, part in zip(rewards.names, rewards.parts, strict=True):
         contents[f"rollout.rewards: {name}"] = part.fingerprint()
-    digests = {f"contents of {name}": digest[:16] for name, digest in contents.items()}
+    digests = {f"contents of {name}": x[:16] for name, x in contents.items() if x}
     return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
 
 

@@ -48,14 +48,15 @@ class Function(Reward):
         Of a function that is given itself, its own source: the file may be a config, in which
         other settings stand too. Empty where Python knows no source, as of what is typed in.
         """
+        found = self._callable()
         try:
-            if not isinstance(self.function, str):
-                content = inspect.getsource(self.function).encode()
-            else:
+            if isinstance(self.function, str):
                 name = self.function.rpartition(":")[0]
-                path = inspect.getsourcefile(self._callable()) if name[-3:] != ".py" else name
+                path = name if name.endswith(".py") else inspect.getsourcefile(found)
                 files = modules.with_neighbours(Path(path or "").expanduser())
                 content = b"".join(file.read_bytes() for file in files)
+            else:
+                content = inspect.getsource(found).encode()
         except (OSError, TypeError):
             return ""
         return hashlib.sha256(content).hexdigest()
