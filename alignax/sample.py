@@ -124,7 +124,7 @@ def sample(
         check_json(row, origin)
     key, flat = None, []
     if server is not None:
-        made_of = (server.url, server.model, sampler, seed, rows, [x.tolist() for x in prompts.ids])
+        made_of = (server.model, sampler, seed, rows, [ids.tolist() for ids in prompts.ids])
         key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     target = Path(target)
     with written(target, key) as lines:
