@@ -1,6 +1,7 @@
 """Feeds of a run: its data set, or responses that it samples, as the method and config say."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,10 +177,10 @@ def show(run: Run) -> Callable[[int, Drawn], None] | None:
     settings = run.experiment.rollout
     if not settings or not settings.show_every:
         return None
-    every = settings.show_every * settings.sampling(run.method).refresh
+    drawings = itertools.count()  # and not updates: a round may have fewer than others
 
     def look(step: int, drawn: Drawn) -> None:
-        if (step - 1) % every:
+        if next(drawings) % settings.show_every:
             return
         rows = Table("prompt", "answer", "reward", title=f"drawn for step {step}", show_lines=True)
         for sample in drawn.samples[:3]:
