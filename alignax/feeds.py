@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from alignax.core import processes
+from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.data.pipeline import Batches, Drawn
 from alignax.data.tokenise import Example
@@ -112,8 +113,8 @@ def _outside(run: Run) -> Answer:
                     server, run.renderer, sampler, prompts, numbers,
                     seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
                 )  # fmt: skip
-            except ServerFailed as failure:
-                failed = failure
+            except BadInput as why:
+                failed = ServerFailed(why.expected, why.got, why.remedy, where=why.where)
             else:
                 ended[:] = found.ended
                 for i, one in enumerate(found.tokens):

@@ -27,7 +27,7 @@ from alignax.core.types import Params
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
 from alignax.data.ladder import widened
-from alignax.data.pipeline import Drawn, build_step
+from alignax.data.pipeline import DrawFailed, Drawn, build_step
 from alignax.data.plan import Lengths, generator, make_plan
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
@@ -172,7 +172,7 @@ class Rounds:
                 break
         assert kept is not None
         if not kept.examples:
-            raise BadInput(
+            raise DrawFailed(
                 "responses that teach something",
                 f"none in {len(drawings)} drawings of {count} prompts: {kept.dropped}",
                 "Give prompts that are sometimes answered well, more samples, or a finer reward.",

@@ -20,8 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
-from alignax.data.pipeline import Drawn
-from alignax.generate.server import ServerFailed
+from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log
@@ -97,7 +96,7 @@ class Feed(Protocol):
         """The arrays of the next update, given the policy's parameters before it.
 
         Raises:
-            ServerFailed: in every process, and the position is as it was.
+            DrawFailed: in every process, and the position is as it was.
         """
         ...
 
@@ -165,7 +164,7 @@ def train(
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
         BadInput: a bad update, where `loop` says to stop.
-        ServerFailed: what draws for the feed is gone; with everything saved.
+        DrawFailed: the feed cannot go on, such as without its server; with everything saved.
     """
     begin = int(state.step)
     # All at once and before: asked for one by one, each would wait for the update that runs.
@@ -232,7 +231,7 @@ def train(
                 with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
                     try:
                         arrays, drawn = feed.draw(whole(state.params))
-                    except ServerFailed:
+                    except DrawFailed:
                         save_what_is_learnt(i - 1, state)
                         raise
                     arrays = put(arrays)
