@@ -160,7 +160,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--data")
     parser.add_argument("--to")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--template", choices=("chat", "none"), default="chat")
+    parser.add_argument("--template", choices=("chat", "none"))
     parser.add_argument("--chat-template")
     parser.add_argument("--server")
     parser.add_argument("--served")
@@ -173,7 +173,10 @@ def _sample(path: str, arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(arguments)
     directory = path
-    rendering: dict[str, Any] = {"chat_template": options.chat_template}
+    rendering: dict[str, Any] = {
+        "template": options.template or "chat",
+        "chat_template": options.chat_template,
+    }
     if not path or Path(path).suffix == ".py":
         from alignax.run import Run
 
@@ -181,6 +184,7 @@ def _sample(path: str, arguments: list[str]) -> None:
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
         rendering = {
+            "template": options.template or experiment.data.template,
             "chat_template": options.chat_template or experiment.data.chat_template,
             "chat_template_kwargs": experiment.data.chat_template_kwargs,
             "ask": Run(experiment).method.ask,
@@ -189,7 +193,7 @@ def _sample(path: str, arguments: list[str]) -> None:
         raise BadInput(
             "options of sample beside a model directory",
             " ".join(overrides),
-            "They are --prompt, or --data and --to (with --split, --template, --server, --served); "
+            "They are --prompt, or --data and --to (with --split); --server, --served; --template, "
             "--chat-template; "
             "--num-samples, --max-new-tokens, --temperature, --top-p, --top-k, --min-p, --seed. "
             "Settings go with a config file.",
@@ -197,6 +201,8 @@ def _sample(path: str, arguments: list[str]) -> None:
         )
     names = ("num_samples", "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
     settings = {name: getattr(options, name) for name in names}
+    if options.server:
+        settings["server"] = Server(url=options.server, model=options.served or directory)
     if options.prompt:
         sample.answer(directory, options.prompt, **rendering, **settings)
         return
@@ -207,19 +213,7 @@ def _sample(path: str, arguments: list[str]) -> None:
             "Say what is to be answered.",
             where="command line",
         )
-    server = None
-    if options.server:
-        server = Server(url=options.server, model=options.served or directory)
-    sample.sample(
-        directory,
-        options.data,
-        options.to,
-        split=options.split,
-        template=options.template,
-        server=server,
-        **rendering,
-        **settings,
-    )
+    sample.sample(directory, options.data, options.to, split=options.split, **rendering, **settings)
 
 
 def _evaluate(path: str, arguments: list[str]) -> None:

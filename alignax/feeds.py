@@ -1,6 +1,7 @@
 """Feeds of a run: its data set, or responses that it samples, as the method and config say."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from alignax.core import processes
+from alignax.core.errors import BadInput
 from alignax.core.types import Params
 from alignax.data.pipeline import Batches, Drawn
 from alignax.data.tokenise import Example
@@ -17,6 +19,7 @@ from alignax.generate.engine import Engine
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.rollout import Answer, Answered, ask_server
 from alignax.generate.rounds import Groups, Rounds
+from alignax.generate.server import ServerFailed
 from alignax.run import Run
 from alignax.train import sharding
 from alignax.train.loop import Feed
@@ -94,26 +97,35 @@ def _ours(run: Run) -> Answer:
 
 
 def _outside(run: Run) -> Answer:
-    """Answers of a server, whose log-probabilities are computed here."""
+    """Answers of a server, whose log-probabilities are computed here. The first process asks it."""
     settings = run.experiment.rollout
     server, sampler = settings.server, settings.sampler(run.method)
     assert server is not None
 
     def answer(params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int]) -> Answered:
         del params  # the server has weights of its own
-        found = ask_server(
-            server, run.renderer, sampler, prompts, numbers,
-            seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
-        )  # fmt: skip
         n, k, r = len(prompts), sampler.num_samples, sampler.max_new_tokens
-        tokens = np.zeros((n, k, r), np.int32)
-        lengths = np.array([[len(ids) for ids in one] for one in found.tokens], np.int32)
-        for i, one in enumerate(found.tokens):
-            for j, ids in enumerate(one):
-                tokens[i, j, : len(ids)] = ids
-        drawn = (tokens, lengths, np.array(found.ended, bool))
-        tokens, lengths, ended = processes.told(drawn)
-        return Answered(tokens, lengths, ended, None)
+        tokens, lengths = np.zeros((n, k, r), np.int32), np.zeros((n, k), np.int32)
+        ended, failed = np.zeros((n, k), bool), None
+        if processes.is_first():
+            try:
+                found = ask_server(
+                    server, run.renderer, sampler, prompts, numbers,
+                    seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
+                )  # fmt: skip
+            except BadInput as why:
+                failed = ServerFailed(why.expected, why.got, why.remedy, where=why.where)
+            else:
+                ended[:] = found.ended
+                for i, one in enumerate(found.tokens):
+                    for j, ids in enumerate(one):
+                        tokens[i, j, : len(ids)], lengths[i, j] = ids, len(ids)
+        # All stop alike, because they save together first.
+        if not processes.agree(failed is None):
+            raise failed or ServerFailed(
+                "an answer from the server", "none", "The first process says why.", where=server.url
+            )
+        return Answered(*processes.told((tokens, lengths, ended)), None)
 
     return answer
 
@@ -166,10 +178,10 @@ def show(run: Run) -> Callable[[int, Drawn], None] | None:
     settings = run.experiment.rollout
     if not settings or not settings.show_every:
         return None
-    every = settings.show_every * settings.sampling(run.method).refresh
+    drawings = itertools.count()  # and not updates: a round may have fewer than others
 
     def look(step: int, drawn: Drawn) -> None:
-        if (step - 1) % every:
+        if next(drawings) % settings.show_every:
             return
         rows = Table("prompt", "answer", "reward", title=f"drawn for step {step}", show_lines=True)
         for sample in drawn.samples[:3]:

@@ -16,6 +16,7 @@ from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.core.rollouts import DIFFERENCE
 from alignax.core.types import Params, TrainState, held
 from alignax.data.plan import Shape, shaped
 from alignax.data.sources import content_hash
@@ -35,7 +36,7 @@ from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
 from alignax.train.profile import Profile
-from alignax.train.step import DIFFERENCE, init_state
+from alignax.train.step import init_state
 
 
 def train(
@@ -72,7 +73,8 @@ def train(
             run.plan = shaped(run.plan, shape)
         run.describe_plan()
     plan = None if experiment.rollout else run.plan
-    refuse_another(output, settings(run))
+    wanted = settings(run)
+    refuse_another(output, wanted)
 
     with claim.held(output), jax.set_mesh(run.mesh), Compilations() as compiled:
         params = run.initial_params()
@@ -110,7 +112,7 @@ def train(
                 checkpoints=checkpoints,
                 metrics=metrics,
                 evaluate=evaluator,
-                experiment=settings(run),
+                experiment=wanted,
                 whole=run.whole,
                 check_first=check_first_step(run),
                 show=show(run),
@@ -165,7 +167,10 @@ def settings(run: Run) -> dict[str, Any]:
             contents[f"data.{name}"] = content_hash(source, split=split)
         else:
             contents[f"data.{name}"] = getattr(run, f"{name}_data").fingerprint
-    digests = {f"contents of {name}": digest[:16] for name, digest in contents.items()}
+    rewards = run.experiment.rollout.rewards
+    for name, part in zip(rewards.names, rewards.parts, strict=True):
+        contents[f"rollout.rewards: {name}"] = part.fingerprint()
+    digests = {f"contents of {name}": x[:16] for name, x in contents.items() if x}
     return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
 
 
@@ -221,13 +226,15 @@ def check_first_step(run: Run) -> Any:
         return None  # what is left out of a given adapter tells the two apart from the start
 
     def look(values: Any) -> None:
-        apart = values.get(DIFFERENCE)
-        if apart is not None and run.experiment.rollout.sampling(run.method).source == "policy":
+        apart, rollout = values.get(DIFFERENCE), run.experiment.rollout
+        if rollout.server is not None:
+            run.say("[yellow]not checked[/]: whether the server has the weights that are trained")
+        elif apart is not None and rollout.sampling(run.method).source == "policy":
             if apart > tolerance:
                 raise BadInput(
                     "what samples and what is trained to agree before the first update",
                     f"log-probabilities that are {apart:.3g} nats a token apart",
-                    "Set rollout.server to an engine with the run's own weights, or leave it out.",
+                    'Set model.dtype="float32"; where it is that, please report this.',
                     where="step 1",
                 )
             run.say(f"[green]✓[/] sampler equals trainer before the first update: {apart:.1e} nats")

@@ -1,7 +1,8 @@
 """Answers from a model directory, or from a server: to prompts at hand, or to a file of them."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import jax
 import numpy as np
 from rich.markup import escape
 
-from alignax.core.errors import BadInput
 from alignax.core.records import Text
 from alignax.data.chat import Renderer
+from alignax.data.json_lines import check_json, written
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.engine import Engine
@@ -22,34 +23,45 @@ from alignax.models import peft, pretrained
 from alignax.models.transformer import Decoder
 from alignax.run import console
 
+PORTION = (
+    8  # prompts that a server is asked about before they are written, for each request at once
+)
+
+# (prompts' ids, a number for each) -> texts, and whether each ended
+Draw = Callable[[Sequence[np.ndarray], Sequence[int]], tuple[list[list[str]], list[list[bool]]]]
+
 
 def answer(
     directory: str | Path,
     prompts: list[Text],
     *,
-    seed: int = 0,
+    template: Any = "chat",
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     ask: Callable[[Text], Text] = lambda prompt: prompt,
+    server: Server | None = None,
+    seed: int = 0,
     **sampling: Any,
 ) -> list[list[str]]:
-    """Answers prompts with a model directory's weights, prints and returns the answers.
+    """Answers prompts, prints and returns the answers.
 
     Args:
-        directory: of a model, or of an adapter in PEFT's format that names its base.
+        directory: the model, an adapter in PEFT's format that names its base, or only its
+            tokenizer where a server answers.
         prompts: a string is one user turn.
-        chat_template, chat_template_kwargs: as in `config.Data`.
+        template, chat_template, chat_template_kwargs: as in `config.Data`.
         ask: how the model is asked, as `Method.ask`.
+        server: answers in place of the model.
         sampling: fields of `Sampler`.
     """
     prompts = [ask(prompt) for prompt in prompts]
     sampler = Sampler(**sampling)
     sampler.check("command line")
-    model = _load(directory)
-    renderer = _renderer(model.directory, "chat", chat_template, chat_template_kwargs)
+    directory = pretrained.locate(directory)
+    renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
     ids = [np.array(row, np.int32) for row in rendered]
-    texts, _ = _ours(model, renderer, ids, sampler, seed)
+    texts, _ = _drawing(directory, renderer, sampler, seed, server)(ids, range(len(ids)))
     texts = [[text.strip() for text in one] for one in texts]
     for prompt, answers in zip(prompts, texts, strict=True):
         console.print(f"[bold]{escape(str(prompt))}[/]")
@@ -76,32 +88,28 @@ def sample(
     """Answers every prompt of a source; writes JSON lines with `prompt`, `completions`, `ended`.
 
     `alignax score` gives the completions their scores, and methods for ranked lists learn from
-    them. Other columns are kept.
+    them. Other columns are kept. What a server has answered is written as it comes: where it
+    fails, the same call goes on behind that.
 
     Args:
         directory: the model, an adapter that names its base, or only its tokenizer where a server
             answers.
         source: a path, `tfds:NAME` or `hf:owner/name`.
-        target: the file to write; it may not be there yet.
+        target: the file to write; it may not be there yet, its folder must.
         template, chat_template, chat_template_kwargs: as in `config.Data`.
         ask: how the model is asked, as `Method.ask`; what is written has the prompts as they were.
         server: answers in place of the model.
         sampling: fields of `Sampler`.
 
     Raises:
-        BadInput: no prompts, or a file that is there already.
+        BadInput: no prompts, a file that is there already or cannot be written, or a column that
+            JSON cannot hold.
     """
-    target = Path(target)
-    if target.exists():
-        raise BadInput(
-            "a file that is not there yet", "one that is", "Name another.", where=str(target)
-        )
     sampler = Sampler(**sampling)
     sampler.check("command line")
     directory = pretrained.locate(directory)
-    home = peft.base_of(directory) if peft.is_adapter(directory) else directory
-    renderer = _renderer(home, template, chat_template, chat_template_kwargs)
-    config = pretrained.read_config(home)
+    renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
+    config = pretrained.read_config(_home(directory))
     prompts = load_prompts(
         source,
         renderer,
@@ -111,31 +119,42 @@ def sample(
     )
     if not quiet:
         console.print(str(prompts))
-    if server is None:
-        model = _load(directory)
-        texts, ended = _ours(model, renderer, prompts.ids, sampler, seed)
-    else:
-        found = ask_server(
-            server, renderer, sampler, prompts.ids, range(len(prompts)),
-            seed=seed, vocab_size=config.vocab_size,
-        )  # fmt: skip
-        texts, ended = found.texts, found.ended
-    draft = target.with_name(f".{target.name}.tmp")
-    with draft.open("w") as file:
-        for i, (answers, whole) in enumerate(zip(texts, ended, strict=True)):
-            row = _row(prompts, i) | {"completions": answers, "ended": whole}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    draft.replace(target)
+    rows = [_row(prompts, i) for i in range(len(prompts))]
+    for row, origin in zip(rows, prompts.origins, strict=True):
+        check_json(row, origin)
+    key, flat = None, []
+    if server is not None:
+        made_of = (server.model, sampler, seed, rows, [ids.tolist() for ids in prompts.ids])
+        key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    target = Path(target)
+    with written(target, key) as lines:
+        draw = _drawing(directory, renderer, sampler, seed, server)
+        for part in _portions(server, lines.there, len(rows)):
+            texts, ended = draw([prompts.ids[i] for i in part], part)
+            for i, answers, whole in zip(part, texts, ended, strict=True):
+                lines.write(rows[i] | {"completions": answers, "ended": whole})
+                flat += whole
     if not quiet:
-        flat = [x for whole in ended for x in whole]
         console.print(
-            f"[bold]written[/]: {target}, {len(texts):,} prompts with {sampler.num_samples} "
-            f"completions; {sum(flat) / len(flat):.1%} ended by themselves"
+            f"[bold]written[/]: {target}, {len(rows):,} prompts with {sampler.num_samples} "
+            f"completions; {sum(flat) / max(len(flat), 1):.1%} of {len(flat):,} drawn now ended "
+            "by themselves"
         )
     return target
 
 
-def _load(directory: str | Path) -> pretrained.Pretrained:
+def _portions(server: Server | None, first: int, count: int) -> Iterator[range]:
+    """Which prompts are drawn together: all by our own engine; by a server some, then the next."""
+    size = count if server is None else PORTION * server.parallel
+    return (range(i, min(i + size, count)) for i in range(first, count, size))
+
+
+def _home(directory: Path) -> Path:
+    """Where the tokenizer and the config of a model are, or of an adapter's base."""
+    return peft.base_of(directory) if peft.is_adapter(directory) else directory
+
+
+def _load(directory: Path) -> pretrained.Pretrained:
     """A model directory's weights, or an adapter's merged into its base."""
     return peft.load_merged(directory) if peft.is_adapter(directory) else pretrained.load(directory)
 
@@ -162,8 +181,32 @@ def _row(prompts: Prompts, i: int) -> dict[str, Any]:
     return {"prompt": plain, **{n: x for n, x in columns.items() if x is not None}}
 
 
+def _drawing(
+    directory: Path, renderer: Renderer, sampler: Sampler, seed: int, server: Server | None
+) -> Draw:
+    """The model's answers, or the server's."""
+    if server is None:
+        return functools.partial(_ours, _load(directory), renderer, sampler, seed)
+    vocab_size = pretrained.read_config(_home(directory)).vocab_size
+
+    def ask(
+        prompts: Sequence[np.ndarray], numbers: Sequence[int]
+    ) -> tuple[list[list[str]], list[list[bool]]]:
+        found = ask_server(
+            server, renderer, sampler, prompts, numbers, seed=seed, vocab_size=vocab_size
+        )
+        return found.texts, found.ended
+
+    return ask
+
+
 def _ours(
-    model: Any, renderer: Renderer, prompts: Sequence[np.ndarray], sampler: Sampler, seed: int
+    model: Any,
+    renderer: Renderer,
+    sampler: Sampler,
+    seed: int,
+    prompts: Sequence[np.ndarray],
+    numbers: Sequence[int],
 ) -> tuple[list[list[str]], list[list[bool]]]:
     engine = Engine(
         model=Decoder(config=model.config),
@@ -171,7 +214,7 @@ def _ours(
         end_ids=tuple(sorted(renderer.end_ids)),
         slots=max(64, sampler.num_samples),
     )
-    drawn = engine(model.params, jax.random.key(seed), prompts, range(len(prompts)))
+    drawn = engine(model.params, jax.random.key(seed), prompts, numbers)
     decode = renderer.tokenizer.batch_decode
     texts = [
         decode([row[:n].tolist() for row, n in zip(rows, lengths, strict=True)],

@@ -3,7 +3,6 @@
 It is how responses get the scores that offline methods learn from, and SteerLM's second step.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from rich.progress import track
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Group, Preference, Ranking, Record, Text
+from alignax.data.json_lines import check_json, written
 from alignax.data.records import detect, parse
 from alignax.data.sources import read_rows
 from alignax.data.tokenise import Example, TokenLimits, tokenise
@@ -45,24 +45,21 @@ def score(
     Args:
         directory: a sequence classifier, ours or another of a family that alignax computes.
         source: a path, `tfds:NAME` or `hf:owner/name`.
-        target: the file to write; it may not be there yet.
+        target: the file to write; it may not be there yet, its folder must.
         batch_size: rows of tokens at a time; a row holds a prompt and its responses.
         max_length: of prompt and response, in tokens; the model's where None.
         template, chat_template: as in `config.Data`.
         whole_numbers: round, as SteerLM's attributes are.
 
     Raises:
-        BadInput: no reward model, rows that hold no responses, or a file that is there already.
+        BadInput: no reward model, rows that hold no responses, a file that is there already or
+            cannot be written, or a column that JSON cannot hold.
     """
-    config = classifier(directory)
-    target = Path(target)
-    if target.exists():
-        raise BadInput(
-            "a file that is not there yet", "one that is", "Name another.", where=str(target)
-        )
+    config, target = classifier(directory), Path(target)
     rows = {origin: row for row, origin in read_rows(source, split=split)}
     form, groups = "", []
     for origin, row in rows.items():
+        check_json(row, origin)
         record = _record(row, origin)
         form = form or type(record).__name__.lower()
         groups.append(_group(record))
@@ -81,15 +78,12 @@ def score(
     if not examples:
         raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
                        where=source)  # fmt: skip
-    found = _scores(scorer, examples, batch_size, quiet)
-    draft = target.with_name(f".{target.name}.tmp")
-    with draft.open("w") as file:
+    with written(target) as lines:
+        found = _scores(scorer, examples, batch_size, quiet)
         for example, numbers in zip(examples, found, strict=True):
             numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
             row = rows[example.origin]
-            row |= _columns(row, numbers, scorer.names)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    draft.replace(target)
+            lines.write(row | _columns(row, numbers, scorer.names))
     if not quiet:
         for name, x in zip(scorer.names, np.concatenate(found).T, strict=True):
             console.print(f"{name}: mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}")
@@ -111,39 +105,34 @@ def score_by(
         function: `path/to/file.py:name` or `package.module:name`, as
             `generate.reward_functions.Function` has it.
         source: a path, `tfds:NAME` or `hf:owner/name`.
-        target: the file to write; it may not be there yet.
+        target: the file to write; it may not be there yet, its folder must.
 
     Raises:
-        BadInput: no such function, a number that is none, or a file that is there already.
+        BadInput: no such function, a number that is none, a file that is there already or cannot
+            be written, or a column that JSON cannot hold.
     """
-    rewards = Rewards(parts=(Function(function=function),))
+    rewards, target = Rewards(parts=(Function(function=function),)), Path(target)
     rewards.check()
-    target = Path(target)
-    if target.exists():
-        raise BadInput(
-            "a file that is not there yet", "one that is", "Name another.", where=str(target)
-        )
     rows, groups = [], []
     for row, origin in read_rows(source, split=split):
+        check_json(row, origin)
         rows.append(row)
         groups.append(_group(_record(row, origin)))
     repeated = [i for i, group in enumerate(groups) for _ in group.responses]
     texts = [_text(response) for group in groups for response in group.responses]
     columns = dict.fromkeys(name for row in rows for name in row if name not in _TEXTS)
-    scored = rewards.score(
-        [groups[i].prompt for i in repeated],
-        texts,
-        completion_ids=[[] for _ in texts],
-        columns={name: [rows[i].get(name) for i in repeated] for name in columns},
-    )
-    draft, start = target.with_name(f".{target.name}.tmp"), 0
-    with draft.open("w") as file:
+    with written(target) as lines:
+        scored = rewards.score(
+            [groups[i].prompt for i in repeated],
+            texts,
+            completion_ids=[[] for _ in texts],
+            columns={name: [rows[i].get(name) for i in repeated] for name in columns},
+        )
+        start = 0
         for row, group in zip(rows, groups, strict=True):
             numbers = scored.total[start : start + len(group.responses), None].astype(np.float64)
             start += len(group.responses)
-            line = row | _columns(row, numbers.round(6), rewards.names)
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    draft.replace(target)
+            lines.write(row | _columns(row, numbers.round(6), rewards.names))
     if not quiet:
         total = scored.total
         console.print(f"{rewards.names[0]}: mean {total.mean():.4f}, deviation {total.std():.4f}, "

@@ -28,6 +28,7 @@ class Sampling:
         temperature: divides the logits.
         top_p: keep the smallest set of tokens with at least this probability, in (0, 1].
         top_k: keep this many tokens; 0 keeps all.
+        min_p: keep tokens with at least this share of the likeliest token's probability.
         source: whose samples: the policy being trained, or the reference.
         greedy_first: make the first response the greedy one.
         refresh: updates between two drawings.
@@ -41,6 +42,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     source: Literal["policy", "reference"] = "policy"
     greedy_first: bool = False
     refresh: int = 1

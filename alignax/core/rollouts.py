@@ -13,6 +13,8 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.records import Group, Record
 from alignax.core.types import Batch, Metrics, Number
 
+# How far the sampler's log-probabilities of a drawing are from the trainer's, in nats a token.
+DIFFERENCE = "sampling/logp_difference"
 # The arrays of a batch that have an axis of responses.
 BY_RESPONSE = (
     *("responses", "mask", "scores", "valid"),

@@ -11,6 +11,7 @@ import grain
 import numpy as np
 from jaxtyping import Float, Int
 
+from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout
 from alignax.data.plan import Lengths, Placement, Plan, Shape
 from alignax.data.tokenise import Example
@@ -69,6 +70,10 @@ class Drawn(NamedTuple):
 
     metrics: Mapping[str, float] = {}
     samples: Sequence[Mapping[str, Any]] = ()
+
+
+class DrawFailed(BadInput):
+    """A feed cannot give the next update: in every process, and its position is as it was."""
 
 
 def build_step(

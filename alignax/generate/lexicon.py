@@ -5,6 +5,7 @@ The built-in list is in `sentiment.txt`: plain English words, written for this p
 
 import dataclasses
 import functools
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,10 @@ class Lexicon(Reward):
     def check(self) -> None:
         """Refuses a file that is not there, or has a line that is no word and weight."""
         self.weights()
+
+    def fingerprint(self) -> str:
+        """Of the words and their weights."""
+        return hashlib.sha256(repr(sorted(self.weights().items())).encode()).hexdigest()
 
     def weights(self) -> Mapping[str, float]:
         """The weight of every word of the list, in lower case."""

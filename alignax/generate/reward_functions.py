@@ -1,8 +1,10 @@
 """A reward that is any Python function, called as TRL calls its reward functions."""
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from alignax.core import modules
@@ -39,6 +41,25 @@ class Function(Reward):
     def check(self) -> None:
         """Refuses what is not there, cannot be called, or needs what it will not be given."""
         self._callable()
+
+    def fingerprint(self) -> str:
+        """Of the file that holds it and of the neighbours that this imports.
+
+        Of a function that is given itself, its own source: the file may be a config, in which
+        other settings stand too. Empty where Python knows no source, as of what is typed in.
+        """
+        found = self._callable()
+        try:
+            if isinstance(self.function, str):
+                name = self.function.rpartition(":")[0]
+                path = name if name.endswith(".py") else inspect.getsourcefile(found)
+                files = modules.with_neighbours(Path(path or "").expanduser())
+                content = b"".join(file.read_bytes() for file in files)
+            else:
+                content = inspect.getsource(found).encode()
+        except (OSError, TypeError):
+            return ""
+        return hashlib.sha256(content).hexdigest()
 
     def __call__(
         self,

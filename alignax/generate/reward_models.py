@@ -13,6 +13,7 @@ from alignax.core.records import Text
 from alignax.data.bad_rows import BadRow
 from alignax.generate.rewards import Reward, shortened
 from alignax.generate.scoring import Scorer, classifier, load_scorer, output_names
+from alignax.models import pretrained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class Model(Reward):
                     where=f"rewards: {self.name}.{field}",
                 )
         self._scorer()
+
+    def fingerprint(self) -> str:
+        """Of the classifier's config and weights."""
+        return pretrained.fingerprint(self.directory)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -46,6 +46,10 @@ class Reward(abc.ABC):
             BadInput: naming the setting.
         """
 
+    def fingerprint(self) -> str:
+        """Of files that decide its numbers beside its settings; empty where there are none."""
+        return ""
+
     @abc.abstractmethod
     def __call__(
         self,

@@ -1,6 +1,7 @@
 """A drawing: prompts are answered by a policy, and the answers are given their rewards."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -30,12 +31,12 @@ class Rollout:
         rewards: of a response. Without any, nothing is sampled.
         max_new_tokens: a response is cut here.
         num_samples: of each prompt, for a method that says nothing of it.
-        temperature, top_p, top_k: of the samples.
+        temperature, top_p, top_k, min_p: of the samples.
         source: whose samples: the policy being trained, or the reference.
         refresh: updates between two drawings.
         epochs: passes over what was drawn.
         replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
-            the "best".
+            the "best"; `generate.rounds` says how much of it a round meets.
         truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
         missing_end: taken off the reward of a response that was cut.
         slots: responses decoded together.
@@ -54,6 +55,7 @@ class Rollout:
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     source: Literal["policy", "reference"] | None = None
     refresh: int | None = None
     epochs: int | None = None
@@ -86,6 +88,7 @@ class Rollout:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            min_p=sampling.min_p,
             greedy_first=sampling.greedy_first,
         )
 
@@ -101,6 +104,14 @@ class Rollout:
                     where="rollout.rewards",
                 )
             return
+        if needs.head == "reward" or needs.schedule is not None:
+            raise BadInput(
+                "a method that can learn from the policy's own samples",
+                f"{type(method).__name__}, which "
+                + ("trains no policy" if needs.head == "reward" else "orders all its data first"),
+                "Leave rollout.rewards out, and give it a data set.",
+                where="rollout.rewards",
+            )
         if needs.sampling is not None and self.num_samples is not None:
             raise BadInput(
                 f"method.num_samples to say how many, for {type(method).__name__} depends on it",
@@ -246,25 +257,45 @@ def ask_server(
 ) -> Completions:
     """What an outside engine answers to prompts, by the sampler's settings.
 
+    A greedy first sample is asked for in a request of its own: one request has one temperature.
+
     Args:
         numbers: with the seed, one of each prompt decides its draws.
     """
-    ends = [renderer.end_id, *sorted(renderer.end_ids - {renderer.end_id})]
-    return complete(
+    ask = functools.partial(
+        complete,
         server,
         [prompt.tolist() for prompt in prompts],
-        num_samples=sampler.num_samples,
         max_new_tokens=sampler.max_new_tokens,
-        temperature=sampler.temperature,
         top_p=sampler.top_p,
         top_k=sampler.top_k,
         min_p=sampler.min_p,
         seed=seed,
         prompt_ids=numbers,
-        end_ids=ends,
+        end_ids=[renderer.end_id, *sorted(renderer.end_ids - {renderer.end_id})],
         encode=lambda text: renderer.continuation_ids([text])[0],
         vocab_size=vocab_size,
     )
+    k, temperature = sampler.num_samples, sampler.temperature
+    if not sampler.greedy_first or k == 1:
+        return ask(num_samples=k, temperature=0.0 if sampler.greedy_first else temperature)
+    parts = zip(
+        ask(num_samples=1, temperature=0.0),
+        ask(num_samples=k - 1, temperature=temperature),
+        strict=True,
+    )
+    return Completions(*([x + y for x, y in zip(*both, strict=True)] for both in parts))
+
+
+def apart(answered: Answered, trainers: Float32[np.ndarray, "n k r"]) -> float:
+    """How far the sampler's own log-probabilities are from the trainer's, in nats.
+
+    The mean over prompts of the mean over the tokens of all responses to a prompt.
+    """
+    assert answered.logprobs is not None
+    there = np.arange(trainers.shape[2]) < answered.lengths[..., None]
+    total = np.abs(answered.logprobs - trainers).sum(axis=(1, 2), where=there)
+    return float((total / np.maximum(there.sum(axis=(1, 2)), 1)).mean())
 
 
 def _last(text: Text) -> str:

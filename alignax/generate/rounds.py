@@ -1,10 +1,15 @@
 """The feed of sampled responses: draw, score, select, learn for some updates, draw again.
 
+Where what earlier rounds have kept is met again (`replay`), it and what is fresh are one pool. A
+round learns from `refresh` x batch size groups of it at most, in random order: a pool that is
+larger is met in part, and so is what is fresh in it.
+
 Everything is decided by (seed, round, parameters at its beginning). A run that is stopped within a
 round cannot draw it again, because the policy has moved on; so what a round learns from is written
 beside the checkpoint, and read when the run goes on.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +21,13 @@ import numpy as np
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.rollouts import DIFFERENCE
 from alignax.core.selection import best_of_rounds
 from alignax.core.types import Params
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
 from alignax.data.ladder import widened
-from alignax.data.pipeline import Drawn, build_step
+from alignax.data.pipeline import DrawFailed, Drawn, build_step
 from alignax.data.plan import Lengths, generator, make_plan
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
@@ -34,12 +40,15 @@ from alignax.generate.kept import (
     store,
     stored,
 )
-from alignax.generate.rollout import Answer, Drawing, Rollout, draw, merged
+from alignax.generate.rollout import Answer, Drawing, Rollout, apart, draw, merged
+
+log = logging.getLogger("alignax")
 
 # (parameters, groups) -> for each group, numbers of its tokens by the name of a batch's field
 Look = Callable[[Params, Sequence[Example]], Mapping[str, list[np.ndarray]]]
 _FILE = re.compile(r"round-\d+\.npz")
 PROMPTS, ORDER = 2, 3  # what random numbers are for; the plan has 0 and 1
+SELECTION = 6  # what a key is for; `feeds` draws responses by 1, adapters begin by 5
 
 
 class Groups:
@@ -69,7 +78,8 @@ class Groups:
 
 
 class Rounds:
-    """Batches of sampled responses, in rounds of `refresh` updates.
+    """Batches of sampled responses, in rounds of `refresh` updates; fewer where there are not as
+    many groups, so that no update is empty.
 
     Args:
         answer: draws the responses to prompts.
@@ -112,7 +122,6 @@ class Rounds:
         self._round, self._step, self._cursor = 0, 0, 0
         self._kept: Kept | None = None
         self._pool: list[Kept] = []
-        self._drawn = Drawn()
 
     def draw(self, params: Params) -> tuple[Any, Drawn]:
         """The arrays of the next update, after a drawing where one is due.
@@ -121,7 +130,7 @@ class Rounds:
             params: of the policy as it is now.
         """
         drawn = Drawn()
-        if self._kept is None or self._step == self.sampling.refresh:
+        if self._kept is None or self._step == len(self._plan):
             drawn = self._begin(params)
         arrays = build_step(self._groups, self._plan, self._step, self._numbers)
         self._step += 1
@@ -130,11 +139,15 @@ class Rounds:
     # --- A round
 
     def _begin(self, params: Params) -> Drawn:
-        if self._kept is not None:
-            self._round += 1
-            if self.sampling.replay != "none":
-                self._pool.append(self._kept)
-        fresh, drawings = self._fresh(params)
+        before = self._round, self._cursor
+        self._round += self._kept is not None
+        try:
+            fresh, drawings = self._fresh(params)
+        except Exception:  # the position stays that of the round before, and can be saved
+            self._round, self._cursor = before
+            raise
+        if self._kept is not None and self.sampling.replay != "none":
+            self._pool.append(self._kept)
         self._kept, self._step = fresh, 0
         self._lay_out()
         metrics = merged([x.metrics for x in drawings]) | {
@@ -159,11 +172,17 @@ class Rounds:
                 break
         assert kept is not None
         if not kept.examples:
-            raise BadInput(
+            raise DrawFailed(
                 "responses that teach something",
                 f"none in {len(drawings)} drawings of {count} prompts: {kept.dropped}",
                 "Give prompts that are sometimes answered well, more samples, or a finer reward.",
                 where=f"round {self._round}",
+            )
+        if self.sampling.fill and len(kept.examples) < self.groups:
+            log.warning(
+                "round %d: %d of %d groups after rollout.max_draws (%d) drawings of %d prompts, so "
+                "its updates are smaller or fewer; dropped: %s",
+                *(self._round, len(kept.examples), self.groups, len(drawings), count, kept.dropped),
             )
         for _ in range(self.groups, len(kept.examples)):
             kept.dropped.add("more than the round has room for", f"round {self._round}")
@@ -193,9 +212,11 @@ class Rounds:
             )  # fmt: skip
             return self._looked_at(params, kept)
         batch = as_batch(drawing, self._prompts, self._numbers_of(params, drawing))
-        key = jax.random.fold_in(jax.random.key(self._seed), self._round)
+        key = jax.random.key(self._seed)
+        for number in (SELECTION, self._round, attempt):
+            key = jax.random.fold_in(key, number)
         origins = [self._prompts.origins[i] for i in drawing.numbers]
-        return selected(method, jax.random.fold_in(key, attempt), batch, origins)
+        return selected(method, key, batch, origins)
 
     def _looked_at(self, params: Params, kept: Kept) -> Kept:
         if not self._method.needs().reference or not kept.examples:
@@ -226,6 +247,8 @@ class Rounds:
                     table[i, j, :length] = row[start : start + length]
                     start += length
             found.setdefault(name, table)
+        if "old_logprobs" in found and answered.logprobs is not None:
+            drawing.metrics[DIFFERENCE] = apart(answered, found["old_logprobs"])
         return found
 
     def _lay_out(self) -> None:
@@ -235,24 +258,27 @@ class Rounds:
         for one in later:
             kept = kept + one
         if self.sampling.replay == "best":
-            scores = np.array([e.scores.max() for e in kept.examples], np.float32)
+            # A response of no tokens fills the list, and its score is no score.
+            best = [e.scores[e.response_lengths > 0].max(initial=-np.inf) for e in kept.examples]
+            scores = np.array(best, np.float32)
             names: dict[bytes, int] = {}
             ids = [names.setdefault(e.prompt.tobytes(), len(names)) for e in kept.examples]
             kept = kept.take(best_of_rounds(scores, np.array(ids, np.int32)).tolist())
         self._groups, self._numbers = Groups(kept.examples), kept.arrays()
         count, refresh = len(kept.examples), self.sampling.refresh
-        wanted = refresh * self._size
-        met = min(wanted, count * self.sampling.epochs)
+        met = min(refresh * self._size, count * self.sampling.epochs)
+        # An update of no groups would still decay weights and go on with the momentum.
+        updates = min(refresh, met)
         each = [
             generator(self._seed, ORDER, self._round * 1000 + epoch).permutation(count)
             for epoch in range(-(-met // count))
         ]
-        # Where too little was kept, every update has its share of it, and none is left empty.
-        order = np.full(wanted, -1)
-        order[np.arange(met) * wanted // met] = np.concatenate(each)[:met]
+        # Where too little was kept, every update has its share of it.
+        order = np.full(updates * self._size, -1)
+        order[np.arange(met) * len(order) // met] = np.concatenate(each)[:met]
         plan = make_plan(
             self._groups.lengths, batch_size=self._size, accumulation=self._accumulation,
-            num_steps=refresh, shards=self._shards, order=order.reshape(refresh, self._size),
+            num_steps=updates, shards=self._shards, order=order.reshape(updates, self._size),
         )  # fmt: skip
         self._plan = widened(
             plan, prompt=self._prompts.longest, response=self._settings.max_new_tokens,
@@ -265,7 +291,7 @@ class Rounds:
         """Where the next step is, as JSON; what cannot be drawn again goes to a file."""
         found = {"round": self._round, "step": self._step, "cursor": self._cursor}
         begun = self._kept is not None
-        if begun and (self._step < self.sampling.refresh or self.sampling.replay != "none"):
+        if begun and (self._step < len(self._plan) or self.sampling.replay != "none"):
             found["file"] = self._write()
         return found | {"begun": begun}
 

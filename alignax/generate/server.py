@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import requests
 
 from alignax.core.errors import BadInput
+from alignax.data.pipeline import DrawFailed
 from alignax.generate.answers import Choice, Malformed, beginning, choices, model_names, response
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Server:
         return min(self.backoff * 2.0 ** min(turn, 99), LONGEST_PAUSE) * (1.0 + spread / 4)
 
 
-class ServerFailed(BadInput):
+class ServerFailed(DrawFailed):
     """A server that did not give a usable answer, however often it was asked."""
 
 
@@ -273,8 +274,8 @@ def _persistently(
             raise ServerFailed(
                 "an answer from the server",
                 f"{came} (after {tries})",
-                "Start the server and run the same command again: the run goes on from its last "
-                "checkpoint.",
+                "Start the server and run the same command again: it goes on where this one "
+                "stopped.",
                 where=where,
             )
         turn += 1

@@ -80,7 +80,18 @@ class SteerLM(Method):
         )
 
     def ask(self, prompt: Text) -> Text:
-        """The prompt with the target asked for."""
+        """The prompt with the target asked for.
+
+        Raises:
+            BadInput: no target is known, as where a run samples and is given none.
+        """
+        if not self.attributes or len(self.attributes) != len(self.target):
+            raise BadInput(
+                "attributes, and a target for each",
+                f"attributes={self.attributes}, target={self.target}",
+                "Set both: there are no rated data to take them from where responses are sampled.",
+                where="method",
+            )
         wanted = dict(zip(self.attributes, self.target, strict=True))
         return with_request(prompt, attributes_request(wanted))
 

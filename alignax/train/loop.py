@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
-from alignax.data.pipeline import Drawn
+from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log
@@ -96,7 +96,11 @@ class Feed(Protocol):
     """Where batches come from: a data set, or samples of the policy."""
 
     def draw(self, params: Params) -> tuple[Any, Drawn]:
-        """The arrays of the next update, given the policy's parameters before it."""
+        """The arrays of the next update, given the policy's parameters before it.
+
+        Raises:
+            DrawFailed: in every process, and the position is as it was.
+        """
         ...
 
     def position(self) -> dict[str, Any]:
@@ -167,6 +171,7 @@ def train(
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
         BadInput: a bad update, where `loop` says to stop.
+        DrawFailed: the feed cannot go on, such as without its server; with everything saved.
     """
     begin = int(state.step)
     # All at once and before: asked for one by one, each would wait for the update that runs.
@@ -208,6 +213,23 @@ def train(
         checkpoints.save(i, state, position=feed.position(), experiment=experiment)
         feed.keep(checkpoints.positions())
 
+    def settle() -> None:
+        """The last save runs beside all else; nobody leaves before it is whole."""
+        checkpoints.wait()
+        processes.meet("the last save")
+        checkpoints.tidy()
+        feed.keep(checkpoints.positions())
+
+    def save_what_is_learnt(i: int, state: TrainState) -> None:
+        if i == begin:
+            return
+        if pending is not None:
+            read(pending)
+        save(i, bad.rolled_back(state, checkpoints))
+        metrics.flush()
+        settle()
+        log.warning("saved step %d of %d; run again to go on", i, num_steps)
+
     # --- The updates. A request to stop is honoured between two of them, and after the last save.
     i, asked = begin, False
     with (
@@ -218,7 +240,11 @@ def train(
         clock.lap()
         for i in range(begin + 1, num_steps + 1):
             with clock.fetching(), jax.profiler.TraceAnnotation(DRAWING):
-                arrays, drawn = feed.draw(whole(state.params))
+                try:
+                    arrays, drawn = feed.draw(whole(state.params))
+                except DrawFailed:
+                    save_what_is_learnt(i - 1, state)
+                    raise
                 arrays = put(arrays)
             state, values = step(state, *arrays)
             watchdog.update()
@@ -241,11 +267,7 @@ def train(
                 clock.lap()
             if asked:
                 break
-        # --- The last save runs beside all this; nobody leaves before it is whole.
-        checkpoints.wait()
-        processes.meet("the last save")
-        checkpoints.tidy()
-        feed.keep(checkpoints.positions())
+        settle()
     if asked or stop:
         name = stop[0].name if stop else "asked to stop"
         log.warning("%s: saved step %d of %d; run again to go on", name, i, num_steps)

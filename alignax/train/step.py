@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from alignax.core.masked import masked_mean
 from alignax.core.method import Method
+from alignax.core.rollouts import DIFFERENCE
 from alignax.core.types import Batch, Layout, Outputs, Params, TrainState
 from alignax.train.optim import global_norm
 
@@ -23,7 +24,6 @@ ModelFn = Callable[[Params, Batch, Layout], Outputs]
 # (what is trained, what is frozen, key of the draws) -> params
 Join = Callable[[Params, Params, PRNGKeyArray], Params]
 Scalars = dict[str, Float[Array, ""]]
-DIFFERENCE = "sampling/logp_difference"
 SKIPPED = "skipped"
 DROPOUT = 4  # what a key is for: numbers that are left out
 
@@ -123,7 +123,8 @@ def _difference(outputs: Outputs, batch: Batch) -> Float[Array, " b"]:
     """How far the policy's log-probabilities are from those of what drew the responses, in nats.
 
     The mean over the scored tokens of a prompt. Rounding alone, before the first update after a
-    drawing; then how far the policy has moved.
+    drawing; then how far the policy has moved. Where a server draws, what stands in for its own
+    are the trainer's at the drawing, and this says nothing of the server.
     """
     assert batch.old_logprobs is not None
     there = (batch.mask & batch.valid[..., None]).reshape(len(batch.mask), -1)

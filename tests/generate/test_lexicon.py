@@ -65,9 +65,11 @@ def test_a_file_that_has_changed_is_read_again(words, tmp_path):
     import os
 
     assert give("up", words=words) == 1.0
+    before = Lexicon(words=words).fingerprint()
     (tmp_path / "words.txt").write_text("up -0.5\n")
     os.utime(words, ns=(1, 1))
     assert give("up", words=words) == -0.5
+    assert Lexicon(words=words).fingerprint() != before
 
 
 @pytest.mark.parametrize(

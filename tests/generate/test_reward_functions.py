@@ -52,6 +52,27 @@ def test_it_gets_every_argument_by_name():
     ]  # fmt: skip
 
 
+def test_its_fingerprint_follows_its_file_and_the_neighbours_that_this_imports(path):
+    place = f"{path}:count"
+    neighbour = path.with_name("weights_of_mine.py")
+    found = [Function(function=place).fingerprint()]
+    neighbour.write_text("W = 1\n")
+    found.append(Function(function=place).fingerprint())
+    assert found[0] == found[1]
+    path.write_text("import weights_of_mine\n" + path.read_text())
+    found.append(Function(function=place).fingerprint())
+    neighbour.write_text("W = 2\n")
+    found.append(Function(function=place).fingerprint())
+    assert len(set(found)) == 3
+
+
+def test_a_function_given_itself_is_known_by_its_source_where_there_is_one():
+    own, other = (Function(function=x).fingerprint() for x in (spy, give))
+    assert own != other
+    assert own == Function(function=spy).fingerprint()
+    assert Function(function=len).fingerprint() == ""
+
+
 def test_conversations_come_as_lists_of_roles_and_contents():
     seen = []
     turns = (Message("system", "Be brief."), Message("user", "Why?"))

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
+from alignax.data.chat import Renderer
+from alignax.generate.rollout import ask_server
 from alignax.generate.sampler import Sampler, sample
 from alignax.generate.server import Completions, Server, complete, wait_until_ready
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
 from tests.generate.sampling_server import WIDTH
 from tests.generate.servers import END, GOOD, OTHER_END, Running, answer, ask, choice, scripted
+from tests.tiny import chatml_tokenizer
 from tests.tiny_model import model_directory
 
 
@@ -51,6 +54,21 @@ def test_a_greedy_prompt_is_asked_once_untruncated_and_copied():
     assert found.tokens == [[[3, END]] * 3]
     assert found.texts == [["a"] * 3]
     assert (body["n"], body["temperature"], body["top_p"], body["top_k"]) == (1, 0, 1, -1)
+
+
+def test_a_greedy_first_sample_is_asked_for_by_itself_and_the_others_are_drawn():
+    renderer = Renderer(tokenizer=chatml_tokenizer(), template="none")
+    turns = [answer(choice([3, 2])), answer(choice([4, 2]), choice([5, 2]))]
+    with scripted(p1=turns) as running:
+        found = ask_server(
+            Server(url=running.url, model="tiny"), renderer,
+            Sampler(num_samples=3, temperature=0.8, greedy_first=True),
+            [np.array([1, 5], np.int32)], [0], seed=0, vocab_size=320,
+        )  # fmt: skip
+        bodies = running.bodies()
+    assert found.tokens == [[[3, 2], [4, 2], [5, 2]]]
+    assert found.ended == [[True] * 3]
+    assert [(body["n"], body["temperature"]) for body in bodies] == [(1, 0), (2, 0.8)]
 
 
 def test_a_prompts_request_is_the_same_in_any_batch_and_another_by_another_seed_or_number():

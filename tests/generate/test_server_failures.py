@@ -10,9 +10,7 @@ from alignax.core.errors import BadInput
 from alignax.generate.server import Server, ServerFailed, wait_until_ready
 from tests.generate.servers import END, GOOD, HTML, answer, ask, choice, models, scripted
 
-REMEDY = (
-    "Start the server and run the same command again: the run goes on from its last checkpoint."
-)
+REMEDY = "Start the server and run the same command again: it goes on where this one stopped."
 FAILURES = {
     "busy": ({"status": 429, "body": '{"error": {"message": "slow down"}}'},
              "HTTP 429: slow down"),

@@ -36,6 +36,14 @@ def test_the_trained_policy_is_asked_for_the_highest_ratings_unless_told_otherwi
     assert asked == (Message("user", "q <attributes>: wit:0,depth:3"),)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"attributes": ("wit",)}, {"attributes": ("wit",), "target": (1.0, 2.0)}]
+)
+def test_a_policy_is_not_asked_without_a_target_for_each_attribute(settings):
+    with pytest.raises(BadInput, match=r"method: expected attributes, and a target for each; got"):
+        SteerLM(**settings).ask("q")
+
+
 @pytest.mark.parametrize("cls", [SteerLM, AttributeRewardModel])
 def test_an_attribute_that_is_not_among_those_named_is_refused_with_its_place(cls):
     with pytest.raises(BadInput) as refused:

@@ -1,0 +1,95 @@
+"""Rows written as JSON lines: what cannot be written is refused before the work, not after it.
+
+FOLDER/.NAME.KEY.tmp    the rows until now, of work that has this key
+FOLDER/NAME             all of them
+"""
+
+import contextlib
+import glob
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from alignax.core.errors import BadInput
+
+
+class Lines(NamedTuple):
+    """A file of rows that is being written.
+
+    Fields:
+        there: rows that an earlier process of the same key has left.
+    """
+
+    file: IO[bytes]
+    there: int
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One row more, which a killed process leaves behind."""
+        self.file.write(_line(row))
+        self.file.flush()
+
+
+@contextlib.contextmanager
+def written(target: Path, key: str | None = None) -> Iterator[Lines]:
+    """A file that gets its name when all rows are in it.
+
+    Args:
+        key: of everything that decides the rows. Where the work fails, those that are there stay,
+            and work of the same key goes on behind them; what other keys have left is deleted.
+            None for work that is done anew.
+
+    Raises:
+        BadInput: the file is there already, or cannot be written.
+    """
+    if target.exists():
+        raise BadInput(
+            "a file that is not there yet", "one that is", "Name another.", where=str(target)
+        )
+    draft = target.with_name(f".{target.name}.{key or 'new'}.tmp")
+    try:
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            if left != draft or key is None:
+                left.unlink()
+        file = draft.open("a+b")
+    except OSError as error:
+        raise BadInput(
+            "a file that can be written",
+            f"{type(error).__name__}: {error.strerror}",
+            "Make its folder, or name another file.",
+            where=str(target),
+        ) from error
+    with file:
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)  # a line that was cut short
+        file.seek(0, 2)
+        try:
+            yield Lines(file, content.count(b"\n"))
+        except BaseException:
+            if key is None or file.tell() == 0:
+                draft.unlink()
+            raise
+    draft.replace(target)
+
+
+def check_json(row: Mapping[str, Any], origin: str) -> None:
+    """Refuses a row of which JSON cannot hold a value, such as a date of a Parquet file.
+
+    Raises:
+        BadInput: naming the column.
+    """
+    for name, value in row.items():
+        try:
+            _line({name: value})
+        except (TypeError, ValueError) as error:
+            raise BadInput(
+                "columns that JSON can hold",
+                f"{name}, a {type(value).__name__}: {error}",
+                "Leave the column out of the data, or make text of it.",
+                where=origin,
+            ) from error
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,208 @@
+"""Rounds by themselves: what is drawn anew, what is met again, where a failure leaves them.
+
+Answers come from a script, and nothing is trained.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from alignax import feeds
+from alignax.data.bad_rows import Tally
+from alignax.data.chat import Renderer
+from alignax.data.prompts import Prompts
+from alignax.data.sources import Report
+from alignax.generate import rounds
+from alignax.generate.reward_functions import Function
+from alignax.generate.rewards import Rewards
+from alignax.generate.rollout import Answered, Rollout, apart
+from alignax.generate.server import ServerFailed
+from alignax.methods import DAPO, PPO, RAFT, RRHF
+from tests.tiny import chatml_tokenizer
+
+LOST = ServerFailed("an answer", "none", "Start it.")
+
+
+class Script:
+    """Samples of one token: `tokens(drawing, place in it)` for each prompt. A drawing may fail."""
+
+    def __init__(self, tokens, *, ended=True, logprobs=0.0, failing=()):
+        self.tokens, self.ended, self.logprobs = tokens, ended, logprobs
+        self.asked, self.failing = [], set(failing)
+
+    def __call__(self, params, prompts, numbers):
+        drawing = len(self.asked)
+        if drawing in self.failing:
+            self.failing.remove(drawing)
+            raise LOST
+        self.asked.append([int(prompt[0]) for prompt in prompts])
+        tokens = np.array([self.tokens(drawing, i) for i in range(len(prompts))], np.int32)
+        numbers = [np.broadcast_to(x, tokens.shape) for x in (self.ended, self.logprobs)]
+        return Answered(
+            tokens[..., None], np.ones(tokens.shape, np.int32),
+            numbers[0].astype(bool), numbers[1].astype(np.float32)[..., None],
+        )  # fmt: skip
+
+
+def made(folder, method, answer, *, batch_size, prompts=2, sign=1.0, look=None, **rollout):
+    """Rounds that are paid the number of a token, or its negative."""
+
+    def reward(completion_ids, **_):
+        return [sign * ids[0] for ids in completion_ids]
+
+    report = Report(
+        source="f", split="train", form="prompt", columns=("prompt",), ignored=(), rows=prompts,
+        records=prompts, dropped=Tally(), left_out=Tally(), repeated_prompts=0,
+    )  # fmt: skip
+    numbers = range(1, prompts + 1)
+    return rounds.Rounds(
+        method=method,
+        settings=Rollout(
+            rewards=Rewards(parts=(Function(function=reward),)), max_new_tokens=1, **rollout
+        ),
+        prompts=Prompts(
+            [f"prompt {i}" for i in numbers], [np.array([i], np.int32) for i in numbers], {},
+            [f"f:{i}" for i in numbers], report, Tally(),
+        ),
+        renderer=Renderer(tokenizer=chatml_tokenizer(), template="none"),
+        answer=answer,
+        look=look or (lambda params, examples: {}),
+        reference=lambda: None,
+        decode=lambda ids: [" ".join(map(str, one)) for one in ids],
+        batch_size=batch_size,
+        seed=0,
+        folder=folder,
+    )  # fmt: skip
+
+
+def met(feed):
+    """The sampled tokens that the next update learns from, and what is said of the drawing."""
+    (batch, _), drawn = feed.draw(None)
+    return sorted(batch.responses[batch.mask].tolist()), drawn.metrics
+
+
+def best(drawing, place):
+    """Of two samples the first is kept: 10, 11 in the first drawing, 20, 21 in the second."""
+    return [10 * (drawing + 1) + place, 1]
+
+
+@pytest.mark.parametrize(
+    ("replay", "second"), [("none", [20, 20, 21, 21]), ("all", [10, 11, 20, 21])]
+)
+def test_a_round_meets_what_earlier_ones_kept_where_it_is_replayed(tmp_path, replay, second):
+    method = RAFT(num_samples=2, refresh=1, epochs=2)
+    feed = made(tmp_path, method, Script(best), batch_size=4, replay=replay)
+    assert [met(feed)[0] for _ in range(2)] == [[10, 10, 11, 11], second]
+
+
+def test_a_pool_larger_than_a_round_is_met_in_part_and_nothing_twice(tmp_path):
+    method = RAFT(num_samples=2, refresh=1, epochs=2)
+    feed = made(tmp_path, method, Script(best), batch_size=4, replay="all")
+    found = [met(feed)[0] for _ in range(4)]
+    for number, tokens in enumerate(found[1:], 2):
+        assert len(set(tokens)) == 4
+        assert set(tokens) <= {10 * i + j for i in range(1, number + 1) for j in (0, 1)}
+
+
+def test_a_response_that_only_fills_a_list_does_not_make_it_the_best(tmp_path):
+    """All rewards are negative, a masked third sample fills each list with a score of 0."""
+    script = Script(lambda drawing, _: [2 * drawing + 1, 2 * drawing + 2, 9],
+                    ended=[True, True, False])  # fmt: skip
+    feed = made(tmp_path, RRHF(), script, batch_size=2, sign=-1.0, num_samples=3,
+                truncated="mask", replay="best")  # fmt: skip
+    # Rewards -1 and -2 in the first round, -3 and -4 in the second.
+    assert [met(feed)[0] for _ in range(2)] == [[1, 1, 2, 2]] * 2
+
+
+def one_of_them_teaches(drawing, place):
+    """The samples of the first prompt are worth more and less, all others the same."""
+    return [2 * drawing + 1, 2 * drawing + 2] if place == 0 else [50, 50]
+
+
+def test_prompts_that_teach_nothing_are_made_up_for_by_the_next_of_the_stream(tmp_path):
+    script = Script(one_of_them_teaches)
+    feed = made(tmp_path, DAPO(num_samples=2, refresh=1), script, batch_size=2, prompts=4)
+    tokens, metrics = met(feed)
+    assert tokens == [1, 2, 3, 4]
+    assert sorted(x for drawing in script.asked for x in drawing) == [1, 2, 3, 4]
+    counts = {"prompts_drawn": 4.0, "groups_kept": 2.0, "groups_dropped": 2.0}
+    assert counts.items() <= metrics.items()
+
+
+def test_a_round_of_too_few_groups_has_fewer_updates_none_of_them_empty_and_says_so(
+    tmp_path, caplog
+):
+    script = Script(one_of_them_teaches)
+    method = DAPO(num_samples=2, refresh=4)
+    feed = made(tmp_path, method, script, batch_size=2, prompts=8, max_draws=2)
+    # Of 8 groups that 4 updates want there are 2, of one drawing each.
+    assert [met(feed)[0] for _ in range(2)] in ([[1, 2], [3, 4]], [[3, 4], [1, 2]])
+    assert len(script.asked) == 2
+    assert caplog.messages == [
+        "round 0: 2 of 8 groups after rollout.max_draws (2) drawings of 8 prompts, so its updates "
+        "are smaller or fewer; dropped: 14 nothing to learn: rewards alike, or none "
+        f"({', '.join(f'f:{x}' for x in script.asked[0][1:4])}, ...)"
+    ]
+    stopped = made(tmp_path, method, script, batch_size=2, prompts=8, max_draws=2)
+    stopped.restore(feed.position())
+    assert met(feed)[0] in ([5, 6], [7, 8])
+    assert met(stopped)[0] in ([9, 10], [11, 12])
+    assert stopped.position()["round"] == feed.position()["round"] == 1
+
+
+def test_a_drawing_that_fails_leaves_the_position_and_is_drawn_again_the_same(tmp_path):
+    method, settings = RAFT(num_samples=2, refresh=1, epochs=2), {"batch_size": 4, "replay": "all"}
+    script, unbroken = Script(best, failing=[1]), Script(best)
+    feed = made(tmp_path / "broken", method, script, **settings)
+    met(feed)
+    before = feed.position()
+    with pytest.raises(ServerFailed):
+        feed.draw(None)
+    assert feed.position() == before
+    other = made(tmp_path / "unbroken", method, unbroken, **settings)
+    met(other)
+    assert [met(feed)[0] for _ in range(2)] == [met(other)[0] for _ in range(2)]
+    assert script.asked == unbroken.asked
+
+
+def test_selecting_shares_no_key_with_the_draws_of_any_prompt(tmp_path, monkeypatch):
+    keys, select = [], rounds.selected
+
+    def noting(method, key, *rest):
+        keys.append(jax.random.key_data(key).tolist())
+        return select(method, key, *rest)
+
+    monkeypatch.setattr(rounds, "selected", noting)
+    feed = made(tmp_path, RAFT(num_samples=2, refresh=1, epochs=1), Script(best), batch_size=2)
+    for _ in range(4):
+        feed.draw(None)
+    drawing = jax.random.fold_in(jax.random.key(0), feeds.SAMPLING)
+    own = jax.vmap(lambda number: jax.random.fold_in(drawing, number))(np.arange(8))
+    assert len(keys) == 4
+    assert not [key for key in keys if key in jax.random.key_data(own).tolist()]
+
+
+def test_the_samplers_own_log_probabilities_are_held_against_the_trainers(tmp_path):
+    """Of a critic's method, which learns by the trainer's: the sampler is off by 0.5 in half."""
+
+    def look(params, examples):
+        ones = [np.ones(len(example.responses), np.float32) for example in examples]
+        return {"old_logprobs": [-x for x in ones], "old_values": ones}
+
+    script = Script(best, logprobs=[-1.0, -1.5])
+    method = PPO(num_samples=2, beta=0.0, refresh=1, epochs=1)
+    feed = made(tmp_path, method, script, batch_size=2, look=look)
+    (batch, _), drawn = feed.draw(None)
+    assert drawn.metrics["sampling/logp_difference"] == pytest.approx(0.25)
+    assert batch.old_logprobs[batch.mask].tolist() == [-1.0] * 4
+
+
+def test_the_distance_is_a_mean_over_prompts_of_means_over_their_tokens():
+    logprobs = np.array([[[-1.0, -2.0], [-3.0, 9.0]], [[-1.0, 9.0], [-1.0, 9.0]]], np.float32)
+    lengths = np.array([[2, 1], [1, 1]], np.int32)
+    apart_by = np.array([[[0.3, 0.1], [0.2, 5.0]], [[0.0, 5.0], [0.8, 5.0]]], np.float32)
+    answered = Answered(
+        np.zeros((2, 2, 2), np.int32), lengths, np.ones((2, 2), bool), logprobs + apart_by
+    )
+    # (0.3 + 0.1 + 0.2) / 3 and (0.0 + 0.8) / 2
+    assert apart(answered, logprobs) == pytest.approx(0.3)
