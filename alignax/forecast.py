@@ -190,6 +190,33 @@ def _per_token(needs: Needs) -> list[str]:
     return [name for name, given in there.items() if given]
 
 
+def arithmetic(made: Update) -> float:
+    """Operations of all devices, as `operations` counts them for each decoder."""
+    return sum(
+        operations(
+            decoder.config,
+            made.plan,
+            recomputed=decoder.remat == "block",
+            parts=made.run.mesh.shape["sequence"],
+        )
+        for decoder in made.run.decoders
+    )
+
+
+def by_shape(made: Update) -> dict[str, int]:
+    """The fields of `Bytes` that need no compiler."""
+    shape, decoders = made.plan.shape, made.run.decoders
+    tokens = shape.rows // shape.shards * shape.row_length // made.run.mesh.shape["sequence"]
+    kept = tokens * sum(x.config.width * x.config.layers for x in decoders)
+    return {
+        "parameters": _local(made.state.params),
+        "optimiser": _local(made.state.opt_state),
+        "batch": _local(made.arrays),
+        "gradients": _local(made.state.params),
+        "block_inputs": kept * (2 if decoders[0].dtype == "bfloat16" else 4),
+    }
+
+
 def forecast(
     experiment: Experiment, topology: Topology, boxes: Boxes, changes: tuple[str, ...] = ()
 ) -> Forecast:
@@ -201,23 +228,10 @@ def forecast(
     Raises:
         BadInput: as `update` does; or a program that does not compile.
     """
-    run, plan, step, state, arrays = update(experiment, topology, boxes)
-    with jax.set_mesh(run.mesh):
-        lowered = step.lower(state, *arrays)
-    shape, sequence = plan.shape, run.mesh.shape["sequence"]
-    flops = sum(
-        operations(x.config, plan, recomputed=x.remat == "block", parts=sequence)
-        for x in run.decoders
-    )
-    here = shape.rows // shape.shards * shape.row_length // sequence
-    kept = here * sum(x.config.width * x.config.layers for x in run.decoders)
-    parts = {
-        "parameters": _local(state.params),
-        "optimiser": _local(state.opt_state),
-        "batch": _local(arrays),
-        "gradients": _local(state.params),
-        "block_inputs": kept * (2 if experiment.model.dtype == "bfloat16" else 4),
-    }
+    made = update(experiment, topology, boxes)
+    flops, parts = arithmetic(made), by_shape(made)
+    with jax.set_mesh(made.run.mesh):
+        lowered = made.step.lower(made.state, *made.arrays)
     memory, needed, traffic = None, 0, []
     try:
         compiled = lowered.compile()
@@ -229,7 +243,7 @@ def forecast(
         needed += found.output_size_in_bytes - found.alias_size_in_bytes
         memory = Bytes(**parts, temporary=found.temp_size_in_bytes, total=needed)
         traffic = collectives(compiled.as_text())
-    chip, count = topology.chip, run.mesh.size
+    chip, count = topology.chip, made.run.mesh.size
     compute = links = reading = 0.0
     if chip is not None:
         halves = _halves(topology)
@@ -237,7 +251,7 @@ def forecast(
         links = sum(x.sent for x in traffic) / (chip.links / halves)
         # Parameters and moments are read and written once, whatever else there is.
         reading = 2 * (parts["parameters"] + parts["optimiser"]) / (chip.bandwidth / halves)
-    tokens = plan.accumulation * shape.rows * shape.row_length
+    tokens = made.plan.accumulation * made.plan.shape.rows * made.plan.shape.row_length
     return Forecast(
         topology, changes, memory, needed, flops, tokens, traffic, compute, links, reading
     )

@@ -11,7 +11,15 @@ import pytest
 
 from alignax import methods
 from alignax.core.errors import BadInput
-from alignax.forecast import Boxes, _wanted, boxes_of, forecast, update
+from alignax.forecast import (
+    Boxes,
+    _wanted,
+    arithmetic,
+    boxes_of,
+    by_shape,
+    forecast,
+    update,
+)
 from alignax.generate.reward_rules import Length
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
@@ -96,14 +104,15 @@ def test_the_update_of_every_method_is_made_of_shapes_alone(cls, base):
 
 def test_a_critic_is_counted_like_the_policy_but_for_its_head(base):
     """What is given, and the inputs of blocks; and in arithmetic its head of one output."""
-    boxes, chips = Boxes(32, 16, 1), topology("cpu:1")
-    alone = forecast(dataclasses.replace(base, method=SFT()), chips, boxes)
-    both = forecast(dataclasses.replace(base, method=PPO()), chips, boxes)
-    assert both.memory.block_inputs == 2 * alone.memory.block_inputs
-    # Of width 32, 8 responses of 16 tokens meet the policy's vocabulary of 320, and all tokens the
-    # critic's one output.
-    policy, critic = 3 * 2 * 8 * 16 * 32 * 320, 3 * 2 * both.tokens * 32
-    assert both.flops - critic == 2 * (alone.flops - policy) + policy
+    alone, both = (
+        update(dataclasses.replace(base, method=x), topology("cpu:1"), Boxes(32, 16, 1))
+        for x in (SFT(), PPO())
+    )
+    assert by_shape(both)["block_inputs"] == 2 * by_shape(alone)["block_inputs"]
+    # Of width 32, 8 responses of 16 tokens meet the policy's vocabulary of 320, and the tokens of 8
+    # groups of 48 the critic's one output.
+    policy, critic = 3 * 2 * 8 * 16 * 32 * 320, 3 * 2 * 8 * 48 * 32
+    assert arithmetic(both) - critic == 2 * (arithmetic(alone) - policy) + policy
 
 
 def test_what_the_compiler_would_need_is_read_from_its_refusal():
