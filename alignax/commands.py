@@ -71,7 +71,7 @@ def _rerun(path: str, arguments: list[str]) -> None:
 
 
 def _plan(path: str, arguments: list[str]) -> None:
-    from alignax import forecast, topology
+    from alignax import forecast, planning, topology
     from alignax.run import console
 
     parser = argparse.ArgumentParser(prog="alignax plan", add_help=False, allow_abbrev=False)
@@ -82,12 +82,12 @@ def _plan(path: str, arguments: list[str]) -> None:
     topology.prepare(options.topology)
     experiment = _experiment(path, overrides)
     sizes = (options.prompt, options.response, options.responses)
-    found = forecast.nearest_that_fits(
+    found = planning.nearest_that_fits(
         experiment,
         topology.topology(options.topology),
         forecast.boxes_of(experiment, *sizes),
     )
-    console.print(*forecast.described(found), sep="\n")
+    console.print(*planning.described(*found), sep="\n")
     if not found[0].fits:
         sys.exit(1)
 

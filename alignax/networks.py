@@ -117,6 +117,12 @@ class Networks:
         critic = dataclasses.replace(self.decoder, config=config)
         return ActorCritic(policy=self.decoder, critic=critic)
 
+    @property
+    def decoders(self) -> tuple[Decoder, ...]:
+        """The policy's, and the critic's where there is one."""
+        whole = self.network
+        return (whole,) if isinstance(whole, Decoder) else (whole.policy, whole.critic)
+
     @functools.cached_property
     def frozen(self) -> Frozen | None:
         """The policy's weights, where an adapter is trained in their place."""

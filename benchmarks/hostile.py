@@ -10,10 +10,25 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 Files = dict[str, bytes]
 Change = Callable[[Random], bytes]
+
+
+class Parser(NamedTuple):
+    """A reader and its input.
+
+    Fields:
+        whole: files that are read without an error.
+        changed: draws those as a stranger may have written them.
+        read: the call, on the folder that holds the files.
+    """
+
+    whole: Files
+    changed: Callable[[Random], Files]
+    read: Callable[[Path], Any]
+
 
 # Names that lead out of a folder, numbers at the edges of types, and what is hard to hold.
 NAMES = ("../secret", "/etc/passwd", "a/../../secret", "", ".", "..", "a\0b", "~/x", "x" * 5000)

@@ -1,29 +1,22 @@
 """The readers of strangers' files, for `fuzz`: a good input of each, its changes, the call."""
 
-import gzip
 import io
 import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from safetensors.numpy import load_file, save_file
 
-from alignax.core.errors import BadInput
-from alignax.core.records import LeftOut, Preference, Prompt, Ranking, Scored
 from alignax.core.types import TrainState
 from alignax.data import rendering
 from alignax.data.bad_rows import Tally
 from alignax.data.chat import Renderer
 from alignax.data.confined import Confined
 from alignax.data.rendering import Template
-from alignax.data.sources import load_records
 from alignax.data.tokenise import Example
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.kept import Kept, store, stored
@@ -35,6 +28,7 @@ from alignax.train.checkpoint import Checkpoints, saved_experiment
 from benchmarks.hostile import (
     Change,
     Files,
+    Parser,
     changed_bytes,
     changed_json,
     changed_safetensors,
@@ -42,25 +36,11 @@ from benchmarks.hostile import (
     files_of,
     one_of_files,
 )
+from benchmarks.row_parsers import packed_rows, parquet, rows
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 from tests.tiny_model import model_directory
 
 SMALL = {"layers": 1, "width": 8, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp_width": 8}
-REFUSED = (BadInput, LeftOut)
-
-
-class Parser(NamedTuple):
-    """A reader and its input.
-
-    Fields:
-        whole: files that are read without an error.
-        changed: draws those as a stranger may have written them.
-        read: the call, on the folder that holds the files.
-    """
-
-    whole: Files
-    changed: Callable[[Random], Files]
-    read: Callable[[Path], Any]
 
 
 def _model(folder: Path, *names: str) -> Files:
@@ -162,93 +142,6 @@ def gguf_file(folder: Path) -> Parser:
     return Parser(whole, changed, read)
 
 
-PAIR = {"prompt": "Is 2 a number?", "chosen": "yes", "rejected": "no", "margin": 1.5}
-CHAT = {"prompt": [{"role": "user", "content": "Hi"}],
-        "chosen": [{"role": "assistant", "content": "yes"}],
-        "rejected": [{"role": "assistant", "content": "no"}]}  # fmt: skip
-LIST = {"prompt": "Is 2?", "completions": ["a", "b"], "scores": [1.0, 0.5], "sources": ["x", "y"]}
-ONE = {"messages": [*CHAT["prompt"], *CHAT["chosen"]], "score": 1}
-ROWS = {Preference: PAIR, Ranking: LIST, Scored: ONE, Prompt: {"prompt": "Is 2?", "answer": "2"}}
-
-
-def _records(name: str) -> Callable[[Path], None]:
-    renderer = Renderer(tokenizer=chatml_tokenizer())
-
-    def read(path: Path) -> None:
-        refused = []
-        for kind in ROWS:
-            try:
-                records, report = load_records(str(path / name), kind)
-                str(report)
-                renderer.prompt_ids([renderer.prompt(record.prompt) for record in records])
-            except REFUSED as error:
-                refused.append(error)
-        if len(refused) == len(ROWS):  # no method could learn from it
-            raise refused[0]
-
-    return read
-
-
-def rows(folder: Path) -> Parser:
-    """JSON lines, plain."""
-    del folder
-    trees = [*ROWS.values(), CHAT]
-
-    def changed(draw: Random) -> Files:
-        row = draw.choice(trees)
-        lines = json.dumps(row).encode() + b"\n" + changed_json(draw, row, tuple(PAIR)) + b"\n"
-        return {"rows.jsonl": lines}
-
-    whole = {"rows.jsonl": (json.dumps(PAIR) + "\n").encode()}
-    return Parser(whole, changed, _records("rows.jsonl"))
-
-
-def packed_rows(folder: Path) -> Parser:
-    """JSON lines in gzip, and a list in one JSON file."""
-    del folder
-    packed = gzip.compress(b"".join(json.dumps(PAIR).encode() + b"\n" for _ in range(9)))
-    bomb = gzip.compress(b"\0" * (1 << 28))
-    whole = {"rows.jsonl.gz": packed, "rows.json": json.dumps([PAIR, CHAT]).encode()}
-    one = one_of_files(
-        whole,
-        {
-            "rows.jsonl.gz": lambda draw: changed_bytes(draw, packed),
-            "rows.json": lambda draw: changed_json(draw, [PAIR, CHAT], tuple(PAIR)),
-        },
-    )
-
-    def changed(draw: Random) -> Files:
-        # One in a thousand, as it takes a second.
-        return one(draw) if draw.randrange(1000) else {**whole, "rows.jsonl.gz": bomb}
-
-    both = _records("rows.jsonl.gz"), _records("rows.json")
-
-    def read(path: Path) -> None:
-        for records in both:
-            records(path)
-
-    return Parser(whole, changed, read)
-
-
-def parquet(folder: Path) -> Parser:
-    """A Parquet file."""
-    del folder
-    buffer = io.BytesIO()
-    table = pyarrow.Table.from_pylist([PAIR | {"n": i, "turns": CHAT["prompt"]} for i in range(20)])
-    pyarrow.parquet.write_table(table, buffer)
-    raw = buffer.getvalue()
-    whole = {"rows.parquet": raw}
-    (footer,) = np.frombuffer(raw[-8:-4], "<u4").tolist()
-    head = raw[: -footer - 8], raw[-footer - 8 :]
-
-    def changed(draw: Random) -> Files:
-        if draw.randrange(2):
-            return {"rows.parquet": changed_bytes(draw, raw)}
-        return {"rows.parquet": head[0] + changed_bytes(draw, head[1])}
-
-    return Parser(whole, changed, _records("rows.parquet"))
-
-
 def templates(folder: Path) -> Parser:
     """A chat template, rendered."""
     del folder
@@ -343,7 +236,9 @@ def rounds(folder: Path) -> Parser:
     raw = (folder / "round-0.npz").read_bytes()
     objects = io.BytesIO()
     np.savez(objects, **{"0/prompt": np.array([{}, 1], object)})
-    packed = [raw, objects.getvalue()]
+    bomb = io.BytesIO()
+    np.savez_compressed(bomb, **{"0/prompt": np.zeros(2**24)})
+    packed = [raw, objects.getvalue(), bomb.getvalue()]
     change = one_of_files(
         {"round-0.npz": raw},
         {"round-0.npz": lambda draw: changed_bytes(draw, draw.choice(packed))},

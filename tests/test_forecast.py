@@ -1,22 +1,37 @@
-"""What an update takes elsewhere: counted as by hand, refused where it cannot be, made to fit."""
+"""What an update takes elsewhere: for every method, and refused where it cannot be."""
 
 import dataclasses
 import os
+import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from alignax import methods
 from alignax.core.errors import BadInput
-from alignax.data.plan import make_plan
-from alignax.forecast import Boxes, boxes_of, forecast, operations, tables
-from alignax.methods import SFT
-from alignax.models.config import DecoderConfig, Experts
+from alignax.forecast import (
+    Boxes,
+    _wanted,
+    arithmetic,
+    boxes_of,
+    by_shape,
+    forecast,
+    update,
+)
+from alignax.generate.reward_rules import Length
+from alignax.generate.rewards import Rewards
+from alignax.generate.rollout import Rollout
+from alignax.methods import GRPO, KTO, PPO, RSO, SFT, AttributeRewardModel, ReMax
+from alignax.planning import tables
 from alignax.topology import accelerator_type, parse, topology
 from alignax.train.sharding import Mesh
 from tests.conftest import ROOT
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import model_directory
+
+REWARDS = Rewards(parts=(Length(),))
 
 
 @pytest.mark.parametrize(
@@ -39,38 +54,81 @@ def test_a_slice_is_known_to_libtpu_by_its_makers_name():
     assert accelerator_type("v5e", (8, 8)) == "v5litepod-64"
 
 
-def test_operations_are_those_of_a_hand_count():
-    config = DecoderConfig(
-        vocab_size=10, width=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp_width=3
-    )
-    plan = make_plan(Boxes(64, 32, 2).lengths, batch_size=1, num_steps=1)
-    # 128 tokens, 64 of them scored. A layer: queries and output 4 x 4 each, keys and values 4 x 2
-    # each, and three matrices of 4 x 3: 84 numbers. Pairs: 64^2 / 2 of the prompt, and for each of
-    # two responses 32 x (64 + 16).
-    blocks, head = 2 * 2 * 128 * 84, 2 * 64 * 4 * 10
-    attention = 2 * 4 * (2048 + 2 * 32 * 80) * 4
-    assert operations(config, plan, recomputed=False) == 3 * (blocks + attention + head)
-    expected = 4 * (blocks + attention) + 3 * head
-    assert operations(config, plan, recomputed=True) == expected
-
-
-def test_of_several_experts_those_are_counted_that_a_token_goes_through():
-    config = DecoderConfig(
-        vocab_size=10, width=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp_width=3,
-        experts=Experts(count=5, per_token=2),
-    )  # fmt: skip
-    plan = make_plan(Boxes(64, 32, 2).lengths, batch_size=1, num_steps=1)
-    # As above, but an MLP is a router of 4 x 5 and, for each of two experts, three matrices of
-    # 4 x 3: with attention's 48, 140 numbers.
-    blocks, head = 2 * 2 * 128 * 140, 2 * 64 * 4 * 10
-    attention = 2 * 4 * (2048 + 2 * 32 * 80) * 4
-    assert operations(config, plan, recomputed=False) == 3 * (blocks + attention + head)
-
-
 def test_lengths_that_are_not_given_fill_the_limit(tmp_path):
     made = tiny(tmp_path)
     assert boxes_of(made, None, None, None) == Boxes(128, 128, 2)
     assert boxes_of(tiny(tmp_path, method=SFT()), 30, 10, None) == Boxes(30, 10, 1)
+
+
+def test_sampled_responses_are_as_long_as_they_are_sampled(tmp_path):
+    made = tiny(tmp_path, method=GRPO(), rollout=Rollout(rewards=REWARDS, max_new_tokens=100))
+    assert boxes_of(made, None, None, None) == Boxes(128, 100, 8)
+    made = dataclasses.replace(made, rollout=Rollout(rewards=REWARDS, max_new_tokens=200))
+    assert boxes_of(made, None, None, None) == Boxes(56, 200, 8)
+
+
+@pytest.mark.parametrize(
+    ("method", "responses"),
+    [
+        (KTO(), 2),  # the second does not belong to the prompt
+        (AttributeRewardModel(), 1),
+        (ReMax(num_samples=4), 3),  # without the greedy one
+        (RSO(), 2),  # pairs, whatever was drawn
+    ],
+)
+def test_a_group_has_as_many_responses_as_the_method_learns_from(method, responses, tmp_path):
+    found = boxes_of(tiny(tmp_path, method=method), None, None, None)
+    assert found.responses == responses
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An experiment without weights or data."""
+    made = tiny(tmp_path_factory.mktemp("base"))
+    for name in ("model/model.safetensors", "train.jsonl", "test.jsonl"):
+        (pathlib.Path(made.output_dir).parent / name).unlink()
+    return made
+
+
+@pytest.mark.parametrize("cls", methods.ALL, ids=lambda cls: cls.__name__)
+def test_the_update_of_every_method_is_made_of_shapes_alone(cls, base):
+    made = dataclasses.replace(base, method=cls())
+    boxes = boxes_of(made, 32, 16, None)
+    found = update(made, topology("cpu:1"), boxes)
+    with jax.set_mesh(found.run.mesh):
+        state, metrics = jax.eval_shape(found.step, found.state, *found.arrays)
+    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+    assert shapes(state) == shapes(found.state)
+    assert metrics["loss"].shape == ()
+
+
+def test_a_critic_is_counted_like_the_policy_but_for_its_head(base):
+    """What is given, and the inputs of blocks; and in arithmetic its head of one output."""
+    alone, both = (
+        update(dataclasses.replace(base, method=x), topology("cpu:1"), Boxes(32, 16, 1))
+        for x in (SFT(), PPO())
+    )
+    assert by_shape(both)["block_inputs"] == 2 * by_shape(alone)["block_inputs"]
+    # Of width 32, 8 responses of 16 tokens meet the policy's vocabulary of 320, and the tokens of 8
+    # groups of 48 the critic's one output.
+    policy, critic = 3 * 2 * 8 * 16 * 32 * 320, 3 * 2 * 8 * 48 * 32
+    assert arithmetic(both) - critic == 2 * (arithmetic(alone) - policy) + policy
+
+
+def test_what_the_compiler_would_need_is_read_from_its_refusal():
+    """As XLA:TPU words it (libtpu 0.0.42)."""
+    said = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+        "hbm. Used 24.50{} of 15.75G hbm. Exceeded hbm capacity by 8.75G."
+    )
+    assert _wanted(said.format("G")) == 24.5 * 2**30
+    assert _wanted(said.format("M")) == 24.5 * 2**20
+    assert _wanted(said.format("K")) == 24.5 * 2**10
+
+
+def test_another_refusal_of_the_compiler_is_told():
+    with pytest.raises(BadInput, match="a program that compiles; got INTERNAL: it is broken"):
+        _wanted("INTERNAL: it is broken\nsomewhere")
 
 
 def test_gpus_are_planned_by_cpus_in_their_place(tmp_path):
@@ -115,7 +173,7 @@ def experiment():
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "cpu:4: fits" in done.stdout
+    assert "cpu:4: no limit of memory is known, 0.0" in done.stdout
     # 8 groups of 32 + 2 x 16 tokens.
     assert "512 tokens" in done.stdout
     assert "all-gather" in done.stdout

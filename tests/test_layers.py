@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "alignax"
 LAYERS = [
     {"core"},
     {"methods", "models", "data"},
-    {"losses", "topology"},
+    {"losses", "operations", "topology"},
     {"generate"},
     {"train"},
     {"evaluate"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"card"},
     {"jobs", "sample", "score", "show"},
     {"rerun", "sweep", "forecast"},
-    {"compare"},
+    {"compare", "planning"},
     {"commands"},
     {"cli"},
     {"__main__"},

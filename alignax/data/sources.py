@@ -6,12 +6,9 @@ A source is named by one string: a path, `tfds:NAME`, `tfds:NAME/config`, `hf:ow
 
 import dataclasses
 import difflib
-import gzip
 import hashlib
 import itertools
-import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,9 +19,9 @@ from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
 from alignax.data.records import Form, detect, parse
+from alignax.data.row_files import json_lines, json_list, parquet_rows
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
-LONGEST_LINE = 64 * 2**20  # bytes, as they are after gzip, which can make much of little
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -163,10 +160,10 @@ def read_rows(source: str, *, split: str = "train") -> Iterator[tuple[Row, str]]
     path = Path(name)
     label = _label(source, path)
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _json_lines(path, label)
+        return json_lines(path, label)
     if path.suffix == ".json":
-        return _json_list(path, label)
-    return _parquet_rows(path, label)
+        return json_list(path, label)
+    return parquet_rows(path, label)
 
 
 def content_hash(source: str, *, split: str = "train") -> str:
@@ -241,97 +238,3 @@ def _missing(source: str, path: Path) -> BadInput:
     else:
         remedy = "Give a path, tfds:NAME or hf:owner/name."
     return BadInput("a file or folder", "nothing there", remedy, where=source)
-
-
-def _json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
-    number = 0
-    with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:
-        while True:
-            number += 1
-            origin = f"{label}:{number}"
-            try:
-                line = lines.readline(LONGEST_LINE + 1)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise BadInput(
-                    "a whole gzip file",
-                    f"one that breaks off here ({error})",
-                    "Copy or download the file again.",
-                    where=origin,
-                ) from error
-            if not line:
-                return
-            if len(line) > LONGEST_LINE:
-                raise BadInput(
-                    f"rows of at most {LONGEST_LINE >> 20} MiB, each on a line of its own",
-                    "a longer line",
-                    "Write one JSON object a line.",
-                    where=origin,
-                )
-            if line.strip():
-                yield _json_object(line, origin), origin
-
-
-def _json_object(line: bytes, origin: str) -> Row:
-    try:
-        row = json.loads(line.rstrip())  # else what is cut short is reported on an empty line 2
-    except UnicodeDecodeError as error:
-        raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", origin) from error
-    except json.JSONDecodeError as error:
-        raise _broken_json(f"broken JSON at column {error.colno} ({error.msg})", origin) from error
-    # A number of too many digits, or lists too deep within each other.
-    except (ValueError, RecursionError) as error:
-        raise _broken_json(str(error), origin) from error
-    return _object(row, origin)
-
-
-def _object(row: Any, origin: str) -> Row:
-    if not isinstance(row, dict):
-        raise _broken_json(type(row).__name__, origin)
-    return row
-
-
-def _broken_json(got: str, origin: str) -> BadInput:
-    return BadInput(
-        "a JSON object", got, "Mend the file: this is no defect of one row.", where=origin
-    )
-
-
-def _json_list(path: Path, label: str) -> Iterator[tuple[Row, str]]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except UnicodeDecodeError as error:
-        raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", label) from error
-    except json.JSONDecodeError as error:
-        got = f"broken JSON at column {error.colno} ({error.msg})"
-        raise _broken_json(got, f"{label}:{error.lineno}") from error
-    except (ValueError, RecursionError) as error:
-        raise _broken_json(str(error), label) from error
-    if not isinstance(rows, list):
-        raise BadInput(
-            "a list of objects",
-            f"a JSON {type(rows).__name__}",
-            "For one object a line, name the file .jsonl.",
-            where=label,
-        )
-    for number, row in enumerate(rows, start=1):
-        yield _object(row, f"{label}:{number}"), f"{label}:{number}"
-
-
-def _parquet_rows(path: Path, label: str) -> Iterator[tuple[Row, str]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
-            for number, row in enumerate(rows, start=1):
-                yield row, f"{label}:{number}"
-    # Of its own, of the file system, and of what is no text or no number of Python's.
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise BadInput(
-            "a Parquet file",
-            str(error).partition("\n")[0],
-            "Copy or download the file again.",
-            where=f"{label}:{number}" if number else label,
-        ) from error

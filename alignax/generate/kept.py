@@ -315,6 +315,8 @@ def stored(path: Path) -> list[Kept]:
     """
     try:
         with path.open("rb") as opened, np.load(opened) as file:
+            if sum(x.file_size for x in file.zip.infolist()) > path.stat().st_size:
+                raise ValueError("arrays that are larger than their file")  # a run packs none
             arrays = {name: file[name] for name in file.files}
         return _parts(arrays)
     # Of the archive, of the arrays in it (one may claim any size), and where some are missing.

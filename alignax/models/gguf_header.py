@@ -1,7 +1,7 @@
 """Whether the counts and lengths of a GGUF file's header can be true, before anybody trusts them.
 
 The package gguf reads whatever number of elements an array claims to have, of which there may be
-fewer in the file, and keeps an object for each.
+fewer in the file, and keeps an array of NumPy, 0.6 KB, for each number and two for each text.
 
     magic, version   u32, u32
     tensors, keys    u64, u64
@@ -15,7 +15,8 @@ import mmap
 import struct
 from pathlib import Path
 
-MOST_ELEMENTS = 2**23  # in all arrays together; a vocabulary of 256,000 with its merges has 1.3M
+MOST_KEPT = 1_500_000  # 1 GB; a vocabulary of 128,000 with 280,000 merges and its kinds is 0.94M
+_OF_KEY, _OF_TENSOR, _OF_TEXT = 4, 6, 2  # arrays that gguf keeps
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of plain types
 _TEXT, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4  # of a tensor of ggml
@@ -42,7 +43,7 @@ class _Header:
     """A place in a header, which moves on as numbers and texts are read."""
 
     def __init__(self, content: mmap.mmap):
-        self._content, self._at, self._elements = content, 0, 0
+        self._content, self._at, self._kept = content, 0, 0
         self._order = "<"
 
     def walk(self) -> None:
@@ -53,9 +54,11 @@ class _Header:
         self._at = 8
         tensors, keys = self._long(), self._long()
         for _ in range(keys):
+            self._keep(_OF_KEY)
             self._text()
             self._value(self._int())
         for _ in range(tensors):
+            self._keep(_OF_TENSOR)
             self._text()
             dimensions = self._int()
             if dimensions > _MOST_DIMENSIONS:
@@ -67,9 +70,7 @@ class _Header:
             self._text()
         elif kind == _ARRAY:
             of, count = self._int(), self._long()
-            self._elements += count
-            if self._elements > MOST_ELEMENTS:
-                raise ValueError(f"arrays of {self._elements:,} elements")
+            self._keep(count * (_OF_TEXT if of == _TEXT else 1))
             if of == _TEXT:
                 for _ in range(count):
                     self._text()
@@ -77,6 +78,11 @@ class _Header:
                 self._skip(count * self._size(of))
         else:
             self._skip(self._size(kind))
+
+    def _keep(self, arrays: int) -> None:
+        self._kept += arrays
+        if self._kept > MOST_KEPT:
+            raise ValueError(f"a header of {self._kept:,} numbers and texts")
 
     def _size(self, kind: int) -> int:
         if kind not in _SIZES:

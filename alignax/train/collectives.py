@@ -158,13 +158,16 @@ def _collective(
     line: str, result: str, kind: str, start: bool, cut: bool, times: int
 ) -> Collective:
     sizes = [
-        BYTES.get(dtype, 4) * math.prod(int(x) for x in shape.split(",") if x)
+        BYTES[dtype] * math.prod(int(x) for x in shape.split(",") if x)
         for dtype, shape in _SHAPE.findall(result)
-        if dtype in BYTES
+        if dtype in BYTES and not (start and (dtype, shape) == ("u32", ""))  # a semaphore
     ]
     devices = _devices(line, kind)
-    # An operation that is started here and awaited elsewhere returns its operands too.
-    size = max(sizes, default=0) if start else sum(sizes)
+    # What is started here and awaited elsewhere returns its operands before its results, except
+    # an all-reduce, which may be of several arrays.
+    if start and kind != "all-reduce":
+        sizes = sizes[len(sizes) // 2 :]
+    size = sum(sizes)
     name = re.search(r'op_name="([^"]*)"', line)
     return Collective(
         kind, devices, size * devices if cut else size, times, name.group(1) if name else ""

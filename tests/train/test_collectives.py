@@ -102,6 +102,25 @@ def test_a_loop_that_is_unrolled_runs_as_often_as_its_counter_steps():
     assert [(x.size, x.times) for x in collectives(WINDOWED)] == [(8 * 4 * 2, 2)] * 4
 
 
+# Two of each kind that are started in one place and awaited in another, which are not the same
+# size: an all-reduce returns its results alone, the others their operands before them.
+STARTED = """HloModule jit_update
+ENTRY %main (p.0: f32[4]) -> f32[4] {
+  %r = (f32[6]{0}, f32[2]{0}) all-reduce-start(%x, %y), replica_groups={{0,1},{2,3}}
+  %g = ((f32[3]{0}, f32[1]{0}), (f32[6]{0}, f32[2]{0})) all-gather-start(%x, %y), replica_groups={{0,1},{2,3}}
+  %p = (f32[6]{0}, f32[6]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}
+}
+"""  # noqa: E501
+
+
+def test_of_several_arrays_that_are_sent_together_all_are_counted():
+    assert [(x.kind, x.size) for x in collectives(STARTED)] == [
+        ("all-reduce", 8 * 4),
+        ("all-gather", 8 * 4),
+        ("collective-permute", 6 * 4),
+    ]
+
+
 def test_what_a_ring_sends():
     # Of 4 devices each passes on 3 quarters; twice, where all are to have what is reduced.
     sent = [Collective(kind, 4, 400, 3, "").sent for kind in ("all-gather", "all-reduce")]
