@@ -39,9 +39,10 @@ commands:
   report    the page of a comparison again, from its raw results   (alignax report OUTPUT_DIR)
 
 CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of
-its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50;
-`alignax train CONFIG --help` lists them. With --distributed the same command, started on every
-host, is one run over all of them.
+its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50.
+`alignax COMMAND --help` lists a command's own options, `alignax COMMAND CONFIG --help` the settings
+of the config too. With --distributed the same command, started on every host, is one run over all
+of them.
 """
 
 
@@ -105,7 +106,7 @@ def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return
-    from alignax.commands import COMMANDS
+    from alignax.commands import COMMANDS, explain
 
     name, *rest = arguments
     known = ["methods", *COMMANDS]
@@ -119,6 +120,9 @@ def _run(arguments: list[str]) -> None:
             f"Did you mean {near}?" if near else "alignax --help explains them.",
             where="command line",
         )
+    if {"-h", "--help"}.intersection(rest):
+        explain(name, rest)
+        return
     if name == "methods":
         _methods()
         return

@@ -3,12 +3,11 @@
 Imports stand in the functions: a command waits for nothing that it does not use.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-PROFILED = 3  # updates that `train --profile` traces
+from alignax import options as options_lib
 
 
 def _experiment(path: str, overrides: Sequence[str]):
@@ -21,15 +20,24 @@ def _experiment(path: str, overrides: Sequence[str]):
     return override(*catalogue.experiment(overrides))
 
 
+def explain(command: str, arguments: Sequence[str]) -> None:
+    """Prints what a command takes and, where `arguments` name a config, its settings."""
+    print(options_lib.explained(command))
+    if not options_lib.COMMANDS[command].settings:
+        return
+    words = [word for word in arguments if word != "--distributed"]
+    path = "" if words[0].startswith("-") else words.pop(0)
+    if path.endswith(".py") or any(word.split("=")[0] == "--method" for word in words):
+        _experiment(path, options_lib.parser(command).parse_known_args(words)[1])
+
+
 def _train(path: str, arguments: list[str]) -> None:
     from alignax import jobs
     from alignax.train import compilations
 
-    parser = argparse.ArgumentParser(prog="alignax train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--profile", nargs="?", type=int, const=PROFILED)
-    tracing, arguments = parser.parse_known_args(arguments)  # a trace is no part of the run
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--grid", nargs="+", action="extend")
+    # A trace is no part of the run.
+    tracing, arguments = options_lib.parser("train", "--profile").parse_known_args(arguments)
+    parser = options_lib.parser("train", "--seeds", "--grid")
     options, overrides = parser.parse_known_args(arguments)
     words = [*([path] if path else []), *arguments]
     experiment = _experiment(path, overrides)
@@ -60,8 +68,7 @@ def _rerun(path: str, arguments: list[str]) -> None:
     from alignax import rerun
     from alignax.run import console
 
-    parser = argparse.ArgumentParser(prog="alignax rerun", allow_abbrev=False)
-    parser.parse_args(arguments)
+    options_lib.parser("rerun").parse_args(arguments)
     first, *rest = rerun.command(Path(path))
     words = ("", [first, *rest]) if first.startswith("-") else (first, rest)
     found = rerun.rerun(_experiment(*words), Path(path))
@@ -74,11 +81,7 @@ def _plan(path: str, arguments: list[str]) -> None:
     from alignax import forecast, planning, topology
     from alignax.run import console
 
-    parser = argparse.ArgumentParser(prog="alignax plan", add_help=False, allow_abbrev=False)
-    parser.add_argument("--topology", default="")
-    for name in ("--prompt", "--response", "--responses"):
-        parser.add_argument(name, type=int)
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = options_lib.parser("plan").parse_known_args(arguments)
     topology.prepare(options.topology)
     experiment = _experiment(path, overrides)
     sizes = (options.prompt, options.response, options.responses)
@@ -117,9 +120,7 @@ def _show_model(name: str, arguments: list[str]) -> None:
             f"Did you mean {name}.py?",
             where="command line",
         )
-    parser = argparse.ArgumentParser(prog="alignax show", allow_abbrev=False)
-    parser.add_argument("--chat-template")
-    options = parser.parse_args(arguments)
+    options = options_lib.parser("show", "--chat-template").parse_args(arguments)
     show.model(name, console, chat_template=options.chat_template)
 
 
@@ -131,9 +132,7 @@ def _show(path: str, arguments: list[str]) -> None:
     from alignax.core.errors import BadInput
     from alignax.data.preflight import show
 
-    parser = argparse.ArgumentParser(prog="alignax show", add_help=False)
-    parser.add_argument("--index", type=int, default=0)
-    parser.add_argument("--split", choices=("train", "eval"), default="train")
+    parser = options_lib.parser("show", "--index", "--split")
     options, overrides = parser.parse_known_args(arguments)
     work = run.Run(_experiment(path, overrides))
     sampled = bool(work.experiment.rollout)
@@ -155,23 +154,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     from alignax.core.errors import BadInput
     from alignax.generate.server import Server
 
-    parser = argparse.ArgumentParser(prog="alignax sample", add_help=False)
-    parser.add_argument("--prompt", action="append")
-    parser.add_argument("--data")
-    parser.add_argument("--to")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--template", choices=("chat", "none"))
-    parser.add_argument("--chat-template")
-    parser.add_argument("--server")
-    parser.add_argument("--served")
-    parser.add_argument("--num-samples", type=int, default=1)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--top-p", type=float, default=0.95)
-    parser.add_argument("--top-k", type=int, default=0)
-    parser.add_argument("--min-p", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = options_lib.parser("sample").parse_known_args(arguments)
     directory = path
     rendering: dict[str, Any] = {
         "template": options.template or "chat",
@@ -227,10 +210,7 @@ def _export(path: str, arguments: list[str]) -> None:
 
     from alignax import jobs
 
-    parser = argparse.ArgumentParser(prog="alignax export", add_help=False)
-    parser.add_argument("--to", default=None)
-    parser.add_argument("--step", type=int, default=None)
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = options_lib.parser("export").parse_known_args(arguments)
     experiment = _experiment(path, overrides)
     target = Path(options.to) if options.to else Path(experiment.output_dir) / "export"
     jobs.export_newest(experiment, target, step=options.step)
@@ -239,16 +219,7 @@ def _export(path: str, arguments: list[str]) -> None:
 def _score(path: str, arguments: list[str]) -> None:
     from alignax import score
 
-    parser = argparse.ArgumentParser(prog="alignax score", allow_abbrev=False)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--to", required=True)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--max-length", type=int, default=None)
-    parser.add_argument("--template", choices=("chat", "none"), default="chat")
-    parser.add_argument("--chat-template")
-    parser.add_argument("--whole-numbers", action="store_true")
-    options = parser.parse_args(arguments)
+    options = options_lib.parser("score").parse_args(arguments)
     if ":" in path:
         score.score_by(path, options.data, options.to, split=options.split)
         return
@@ -271,15 +242,8 @@ def _compare(path: str, arguments: list[str]) -> None:
     from alignax.compare import manage
     from alignax.compare.settings import Part
 
-    parser = argparse.ArgumentParser(prog="alignax compare", allow_abbrev=False)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--add", action="append", default=[], metavar="MODULE:ENTRY")
-    parser.add_argument("--only", nargs="*", default=[], metavar="ENTRY")
-    parser.add_argument("--claim", action="append", default=[], metavar="NAME")
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--workers", type=int)
-    options = parser.parse_args(arguments)
-    output = options.output or Path("runs") / Path(path).stem
+    options = options_lib.parser("compare").parse_args(arguments)
+    output = Path(options.output or f"runs/{Path(path).stem}")
     manage.compare(
         path,
         output,
@@ -297,7 +261,7 @@ def _report(path: str, arguments: list[str]) -> None:
 
     from alignax.compare.report import report
 
-    argparse.ArgumentParser(prog="alignax report", allow_abbrev=False).parse_args(arguments)
+    options_lib.parser("report").parse_args(arguments)
     report(Path(path))
 
 

@@ -1,9 +1,13 @@
 """Every pure loss and advantage, for people who compose losses in their own JAX code.
 
-Arrays are positional and hyperparameters keyword-only. Leading axes are free. Results are one
-number a prompt (or a token, where said), float32, in nats and unreduced. Each function is `jit`,
-`grad` and `vmap` safe; gradients flow through the first array only, and through advantages and
-weights not at all.
+Arrays are positional and hyperparameters keyword-only. Leading axes are free. Losses are unreduced:
+one number a pair or ranked list, of `nll` and `kto` one a response, of policy gradients and values
+one a token. Advantages, weights and estimates are one for each number that they are made of. All
+are float32 and `jit`, `grad` and `vmap` safe; gradients flow through the first array only, and
+through advantages and weights not at all.
+
+Two have another form: `generalised_advantage` gives advantages and returns; `rejection_sample`
+takes a random key first, then the rewards of one prompt's candidates, and gives indices.
 """
 
 from alignax.core.advantages import (

@@ -1,16 +1,17 @@
 """The comparison of configs/compare_tiny.py with SmolLM2-135M, or any other model directory.
 
     python configs/quickstart/fetch_weights.py --output weights/SmolLM2-135M-Instruct
+    alignax train configs/compare_smollm2.py
     alignax compare configs/compare_smollm2.py --only dpo grpo --seeds 2
 
-World, data, entries, claims and gold reward are the tiny comparison's. First the model learns to
-speak of that world, as the tiny one did (`alignax train configs/compare_smollm2.py`, supervised on
-the answers of the data set), and the comparison begins from what that leaves. Rates are a
-thirtieth of the tiny model's; the rest of each trial is the same. For a model of 1B parameters on
-a GPU give MODEL another directory and take rates down by 3 again (RATES).
+World, data, entries, claims and gold reward are the tiny comparison's. By the second line the model
+learns to speak of that world, as the tiny one did (supervised, on the answers of the data set),
+and the comparison begins from what that leaves. Rates are a thirtieth of the tiny model's; the rest
+of each trial is the same. For a model of 1B parameters on a GPU give MODEL another directory and
+take rates down by 3 again (RATES).
 
 Cost:    on 2 CPU cores a slice only: an update of 16 pairs takes some seconds.
-Expect:  not run as a whole; benchmarks/RESULTS.md says what was.
+Expect:  not known yet: not run.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Which method is better? All of them on a tiny model whose reward is known.
 
     alignax compare configs/compare_tiny.py              # runs/compare_tiny/report.html
-    alignax compare configs/compare_tiny.py --only dpo rrhf grpo --seeds 4     # a slice, in minutes
+    alignax compare configs/compare_tiny.py --only dpo rrhf grpo --seeds 4 --output runs/slice
     alignax report runs/compare_tiny                     # the page again, nothing trained
 
 The world, its writers and the gold reward are in configs/compare_tiny/world.py; the model (0.27M

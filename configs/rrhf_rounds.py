@@ -1,8 +1,8 @@
 """RRHF on its own answers, in the three regimes of the paper: data, samples once, samples anew.
 
-    alignax train configs/rrhf_rounds.py                           # sampled anew for every round
-    alignax train configs/rrhf_rounds.py --rollout.refresh 20      # sampled once
-    alignax train configs/rrhf_quickstart.py                       # data alone
+    alignax train configs/rrhf_rounds.py          # sampled anew for every round; sampled once:
+    alignax train configs/rrhf_rounds.py --rollout.refresh 20 --output-dir runs/rrhf_once
+    alignax train configs/rrhf_quickstart.py      # data alone
 
 Yuan et al. 2023, arXiv:2304.05302, iterated. Any method that learns from data runs on samples this
 way: `rollout` makes ranked lists of them, and of those what the method learns from. The model,

@@ -11,6 +11,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from alignax import options as options_lib
 from alignax import run as run_module
 from alignax import sample
 from alignax.cli import _glibc, main
@@ -123,12 +124,43 @@ def test_the_command_starts_over_in_large_pages_with_the_same_words_and_number(g
     assert len(set(numbers)) == 1
 
 
-def test_the_help_of_a_config_lists_its_settings_and_ends_well(fresh, capsys):
+@pytest.mark.parametrize("command", options_lib.COMMANDS)
+def test_the_help_of_a_command_lists_its_own_options_without_a_config(command, capsys):
+    main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: alignax {command}")
+    for name in options_lib.COMMANDS[command].options:
+        assert f"\n  {name}" in printed
+
+
+def test_every_command_has_its_options_in_the_help_and_on_the_page():
+    assert set(options_lib.COMMANDS) == {"methods", *COMMANDS}
+    page = (ROOT / "docs" / "commands.md").read_text()
+    for command, (_, options, _) in options_lib.COMMANDS.items():
+        sections = [x for x in page.split("\n## ") if x.startswith(f"`alignax {command} ")]
+        assert len(sections) == bool(options)
+        for name in options:
+            assert any(f"`{name}{end}" in sections[0] for end in " `"), f"{command} {name}"
+
+
+def test_what_a_model_directory_takes_is_told_without_settings(tmp_path, capsys):
+    main(["sample", str(tmp_path), "--help"])
+    printed = capsys.readouterr().out
+    assert "--temperature X" in printed
+    assert "--loop.max-steps" not in printed
+
+
+@pytest.mark.parametrize(
+    ("command", "own"), [("train", "--grid"), ("plan", "--topology"), ("sample", "--top-k")]
+)
+def test_the_help_of_a_config_lists_its_settings_too_and_ends_well(command, own, fresh, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["train", str(fresh), "--help"])
+        main([command, str(fresh), own, "1", "--help"])
     assert not stopped.value.code
     printed = capsys.readouterr().out
-    for name in ("--method.beta", "--loop.max-steps", "--data.limits.max-length", "--seed"):
+    for name in (
+        own, "--method.beta", "--loop.max-steps", "--data.limits.max-length", "--seed"
+    ):  # fmt: skip
         assert name in printed
 
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"card"},
     {"jobs", "sample", "score", "show"},
     {"rerun", "sweep", "forecast"},
-    {"compare", "planning"},
+    {"compare", "options", "planning"},
     {"commands"},
     {"cli"},
     {"__main__"},

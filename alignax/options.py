@@ -1,0 +1,143 @@
+"""The options of each command, beside a config's settings, and what `--help` says of them."""
+
+import argparse
+from typing import Any, NamedTuple
+
+PROFILED = 3  # updates that `train --profile` traces
+
+Options = dict[str, dict[str, Any]]  # by name: what `add_argument` is told
+
+
+class Command(NamedTuple):
+    """What a command takes.
+
+    Fields:
+        first: the word after it.
+        options: its own.
+        settings: whether those of a config may follow, by their dotted names.
+    """
+
+    first: str
+    options: Options
+    settings: bool = False
+
+
+def _text(what: str, metavar: str = "FILE", **more: Any) -> dict[str, Any]:
+    default = more.get("default")
+    return {"help": f"{what} (default {default})" if default else what, "metavar": metavar, **more}
+
+
+def _number(what: str, metavar: str = "N", **more: Any) -> dict[str, Any]:
+    default = more.get("default")
+    what = what if default is None else f"{what} (default {default})"
+    return {"help": what, "metavar": metavar, "type": int, **more}
+
+
+RENDERING: Options = {
+    "--template": _text("none takes texts as they stand; the config's, or chat", "chat|none",
+                        choices=("chat", "none")),
+    "--chat-template": _text("in place of the tokenizer's: a name, such as plain or chatml, "
+                             "or a Jinja file", "NAME"),
+}  # fmt: skip
+SPLIT: Options = {
+    "--split": _text("of --data, where that is a directory or data set", "NAME", default="train"),
+}
+# What every command with settings reads besides; `sample` has a --data of its own.
+SHARED: Options = {
+    "--method": _text("in place of CONFIG: the default config of this method", "NAME"),
+    "--data": _text("with --method: what is learnt from"),
+    "--eval-data": _text("with --method and --data: what is held out"),
+    "--model": _text("with --method: the weights to begin from", "DIRECTORY"),
+    "--distributed": {"help": "one run over all hosts that this is started on",
+                      "action": "store_true"},
+}  # fmt: skip
+
+COMMANDS = {
+    "methods": Command("", {}),
+    "train": Command("CONFIG", {
+        "--profile": _number(f"trace so many updates; {PROFILED} where no number is given", "STEPS",
+                             nargs="?", const=PROFILED),
+        "--seeds": _number("so many runs side by side, each with a seed of its own"),
+        "--grid": _text("runs side by side, one for each value; several grids are multiplied",
+                        "SETTING=A,B", nargs="+", action="extend"),
+    }, settings=True),
+    "rerun": Command("OUTPUT_DIR", {}),
+    "plan": Command("CONFIG", {
+        "--topology": _text("devices to compile for: v5p:4x4x8, h100:8, cpu:8", "NAME", default=""),
+        "--prompt": _number("tokens of every prompt (default half of data.limits.max_length)"),
+        "--response": _number("tokens of every response (default as for --prompt)"),
+        "--responses": _number("to a prompt (default 2 of pairs, 1 of demonstrations, else 4)"),
+    }, settings=True),
+    "prepare": Command("CONFIG", {}, settings=True),
+    "show": Command("CONFIG|MODEL", {
+        "--index": _number("of a config's example, counted from 0", default=0),
+        "--split": _text("of a config's data", "train|eval", default="train",
+                         choices=("train", "eval")),
+        "--chat-template": _text("for a model that has none", "NAME"),
+    }, settings=True),
+    "sample": Command("CONFIG|MODEL", {
+        "--prompt": _text("what to answer; again for more", "TEXT", action="append"),
+        "--data": _text("in its place: a file of prompts"),
+        "--to": _text("with --data: where answers are written; a new file"),
+        **SPLIT,
+        **RENDERING,
+        "--server": _text("with --data: an engine that answers in place of the model", "URL"),
+        "--served": _text("of the model there (default the directory's)", "NAME"),
+        "--num-samples": _number("answers to a prompt", default=1),
+        "--max-new-tokens": _number("where an answer is cut", default=128),
+        "--temperature": _number("0 takes the likeliest token", "X", type=float, default=0.7),
+        "--top-p": _number("keep the likeliest tokens of this probability together", "X",
+                           type=float, default=0.95),
+        "--top-k": _number("keep this many tokens; 0 keeps all", default=0),
+        "--min-p": _number("keep tokens of this share of the likeliest one's probability", "X",
+                           type=float, default=0.0),
+        "--seed": _number("of the draws", default=0),
+    }, settings=True),
+    "evaluate": Command("CONFIG", {}, settings=True),
+    "export": Command("CONFIG", {
+        "--to": _text("to write (default export, in the run's output_dir)", "DIRECTORY"),
+        "--step": _number("whose checkpoint is written (default the newest)"),
+    }, settings=True),
+    "score": Command("MODEL|FILE.py:FUNCTION", {
+        "--data": _text("the rows to score", required=True),
+        "--to": _text("where they are written with their scores; a new file", required=True),
+        **SPLIT,
+        "--batch-size": _number("rows of tokens at a time", default=16),
+        "--max-length": _number("tokens of prompt and response; longer rows are left out "
+                                "(default the model's)"),
+        **RENDERING,
+        "--whole-numbers": {"help": "round, as SteerLM's attributes are", "action": "store_true"},
+    }),
+    "compare": Command("COMPARISON", {
+        "--output": _text("for results and page (default runs/ and the config's name)",
+                          "DIRECTORY"),
+        "--add": _text("an entry of your own, or FILE.py:ENTRY; again for more", "MODULE:ENTRY",
+                       action="append", default=[]),
+        "--only": _text("these entries, and the one that sets the compute budget", "ENTRY",
+                        nargs="*", default=[]),
+        "--claim": _text("this claim, and the entries it is about; again for more", "NAME",
+                         action="append", default=[]),
+        "--seeds": _number("in place of the comparison's"),
+        "--workers": _number("runs at a time, a process each (default the comparison's)"),
+    }),
+    "report": Command("OUTPUT_DIR", {}),
+}  # fmt: skip
+
+
+def parser(command: str, *only: str) -> argparse.ArgumentParser:
+    """Reads the options of a command, or some of them; words it does not know are settings."""
+    first, options, _ = COMMANDS[command]
+    made = argparse.ArgumentParser(
+        prog=f"alignax {command} {first}".rstrip(), add_help=False, allow_abbrev=False
+    )
+    for name in only or options:
+        made.add_argument(name, **options[name])
+    return made
+
+
+def explained(command: str) -> str:
+    """What `alignax COMMAND --help` says."""
+    made, (_, options, settings) = parser(command), COMMANDS[command]
+    for name in (name for name in SHARED if settings and name not in options):
+        made.add_argument(name, **SHARED[name])
+    return made.format_help()
