@@ -230,7 +230,7 @@ def _score(path: str, arguments: list[str]) -> None:
         split=options.split,
         batch_size=options.batch_size,
         max_length=options.max_length,
-        template=options.template,
+        template=options.template or "chat",
         chat_template=options.chat_template,
         whole_numbers=options.whole_numbers,
     )
