@@ -76,9 +76,10 @@ def test_help_names_every_command_once(arguments, capsys):
         assert sum(line.startswith(f"  {name} ") for line in printed.splitlines()) == 1
 
 
-def test_help_does_not_wait_for_jax():
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_does_not_wait_for_jax(arguments):
     code = (
-        "import sys; from alignax.cli import main; main(['--help']); "
+        f"import sys; from alignax.cli import main; main({arguments}); "
         "sys.exit(sorted({'jax', 'transformers', 'tyro'} & set(sys.modules)) or 0)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
