@@ -392,7 +392,7 @@ def comparison() -> Comparison:
         method=SFT(),
         model=Model(model_name_or_path=str(HERE / "model"), remat="none"),
         data=Data(train=file("train"), template="none", limits=TokenLimits(max_length=96)),
-        rollout=Rollout(max_new_tokens=40, slots=64, shapes="longest", kept=1, show_every=0),
+        rollout=Rollout(max_new_tokens=40, slots=64, shapes="halves", kept=1, show_every=0),
         optim=Optim(lr_scheduler_type="constant", warmup_steps=4),
         loop=Loop(batch_size=16, max_steps=32, eval_steps=16, on_bad_update="skip"),
         evaluation=Evaluation(

@@ -1,10 +1,13 @@
 """Sizes from a ladder, so that arrays of many sizes share few compiled programs."""
 
 import dataclasses
+from typing import Literal
 
 from alignax.core.types import BLOCK, ROW_ALIGN
 from alignax.data.dealing import pack
 from alignax.data.plan import Plan, round_up
+
+Fit = Literal["fitted", "halves", "longest"]
 
 
 def rung(count: int) -> int:
@@ -13,16 +16,16 @@ def rung(count: int) -> int:
     return power // 4 * 3 if power >= 4 and count <= power // 4 * 3 else power
 
 
-def widened(plan: Plan, *, prompt: int, response: int, fitted: bool = True) -> Plan:
+def widened(plan: Plan, *, prompt: int, response: int, fit: Fit = "fitted") -> Plan:
     """The plan with a shape from a ladder, so that plans of a kind share few compiled programs.
 
-    Rows are as long as the longest group there can be, and their number, like that of scored
-    tokens, is rounded up by a half at most; what blocks of a row look back on is all of it.
+    Rows are as long as the longest group there can be; what blocks of a row look back on is all of
+    it.
 
     Args:
         prompt, response: the longest that any plan of this kind may have, in tokens.
-        fitted: whether the ladder is climbed no higher than this plan needs; else all plans of a
-            kind have the one shape that holds any of them.
+        fit: of rows and scored tokens. "fitted": rounded up by a half at most; "longest": what
+            holds any plan of the kind; "halves": that, or half of it where this plan needs no more.
     """
     shape = plan.shape
     # Not the plan's own length, which is another one for every plan.
@@ -30,14 +33,15 @@ def widened(plan: Plan, *, prompt: int, response: int, fitted: bool = True) -> P
     length = round_up(prompt + shape.responses * response, ROW_ALIGN)
     most = shape.groups // shape.shards
     rows, scored = most, round_up(most * shape.responses * response, 8)
-    if fitted:
-        units = [plan.units(window) for window in range(plan.num_windows)]
-        rows = next(
-            n
-            for n in range(1, most + 1)
-            if all(pack(plan.lengths.total, u, n, length) is not None for u in units)
-        )
-        rows, scored = min(rung(rows), most), min(8 * rung(-(-shape.scored // 8)), scored)
+    units = [plan.units(window) for window in range(plan.num_windows)]
+    holds = lambda n: all(pack(plan.lengths.total, u, n, length) is not None for u in units)  # noqa: E731
+    if fit == "fitted":
+        rows = min(rung(next(n for n in range(1, most + 1) if holds(n))), most)
+        scored = min(8 * rung(-(-shape.scored // 8)), scored)
+    elif fit == "halves":
+        half = round_up(-(-scored // 2), 8)
+        if most % 2 == 0 and shape.scored <= half and holds(most // 2):
+            rows, scored = most // 2, half
     return dataclasses.replace(
         plan,
         shape=dataclasses.replace(

@@ -14,6 +14,7 @@ from alignax.core.method import Method, Sampling
 from alignax.core.records import Text
 from alignax.core.types import Params
 from alignax.data.chat import Renderer
+from alignax.data.ladder import Fit
 from alignax.data.prompts import Prompts
 from alignax.generate.rewards import Rewards, Scored
 from alignax.generate.sampler import Sampler
@@ -42,7 +43,8 @@ class Rollout:
         slots: responses decoded together.
         shapes: of the arrays of rounds and of the sampler. "fitted": from a ladder of sizes, with
             little padding; "longest": as large as they can get, so that each program is compiled
-            once, which is faster where a model is small and a run short.
+            once, which is faster where a model is small and a run short; "halves": so too, but
+            for an update with half as many rows where they hold a round.
         server: draws the samples in place of the trained model, with weights of its own.
         max_draws: drawings for one round, where prompts teach nothing and others are drawn.
         kept: prompts of each drawing whose samples are kept in rollouts.jsonl.
@@ -63,7 +65,7 @@ class Rollout:
     truncated: Literal["keep", "mask"] = "keep"
     missing_end: float = 0.0
     slots: int = 64
-    shapes: Literal["fitted", "longest"] = "fitted"
+    shapes: Fit = "fitted"
     server: Server | None = None
     max_draws: int = 10
     kept: int = 8

@@ -282,7 +282,7 @@ class Rounds:
         )  # fmt: skip
         self._plan = widened(
             plan, prompt=self._prompts.longest, response=self._settings.max_new_tokens,
-            fitted=self._settings.shapes == "fitted",
+            fit=self._settings.shapes,
         )  # fmt: skip
 
     # --- Position

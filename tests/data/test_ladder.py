@@ -45,7 +45,7 @@ def test_scored_tokens_have_room():
 
 
 def test_unfitted_plans_have_the_one_shape_that_holds_all():
-    plans = [widened(plan_of(i, groups=n), prompt=PROMPT, response=RESPONSE, fitted=False)
+    plans = [widened(plan_of(i, groups=n), prompt=PROMPT, response=RESPONSE, fit="longest")
              for i in range(5) for n in (8, 12)]  # fmt: skip
     (shape,) = {plan.shape for plan in plans}
     # Six groups to a step, each a row; 6 x 3 x 20 tokens, all of them scored.
@@ -54,6 +54,17 @@ def test_unfitted_plans_have_the_one_shape_that_holds_all():
     for step in range(2):  # the same groups at every step; only where they lie differs
         groups = {frozenset(x.step(step).group[0].tolist()) for x in (fitted, plans[7])}
         assert len(groups) == 1
+
+
+def test_half_of_the_rows_are_taken_where_they_hold_the_plan():
+    whole = widened(plan_of(0), prompt=PROMPT, response=RESPONSE, fit="longest").shape
+    found = [widened(plan_of(i), prompt=PROMPT, response=RESPONSE, fit="halves") for i in range(5)]
+    # Six groups, a row each; half is three rows, and 180 scored tokens brought to 184.
+    assert (whole.rows, whole.scored) == (6, 360)
+    for plan in found:
+        most = max(plan.lengths.scored[plan.step(i).group[0]].sum() for i in range(2))
+        assert (plan.shape.rows, plan.shape.scored) == ((3, 184) if most <= 184 else (6, 360))
+    assert len({plan.shape for plan in found}) == 2
 
 
 def test_a_rung_is_not_below_and_at_most_half_as_much_again():

@@ -84,7 +84,7 @@ def test_one_seed_or_one_prompt_tells_nothing_of_the_next():
         values = np.arange(4.0).reshape(shape)
         assert crossed(values) == Estimate(1.5, -math.inf, math.inf, n)
         assert difference(values + 1, values) == Difference(
-            Estimate(1.0, -math.inf, math.inf, n), 1.0, math.inf
+            Estimate(1.0, -math.inf, math.inf, n), 1.0, math.inf, 1.0
         )
 
 

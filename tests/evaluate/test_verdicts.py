@@ -31,8 +31,8 @@ def test_families_without_a_difference_give_a_false_verdict_one_time_in_twenty()
 
 
 def test_a_verdict_needs_the_adjusted_p_value_and_takes_the_sign_of_the_difference():
-    up = Difference(Estimate(0.2, 0.1, 0.3, 8), 0.001, 0.1)
-    down = Difference(Estimate(-0.2, -0.3, -0.1, 8), 0.001, 0.1)
+    up = Difference(Estimate(0.2, 0.1, 0.3, 8), 0.001, 0.1, 7.0)
+    down = Difference(Estimate(-0.2, -0.3, -0.1, 8), 0.001, 0.1, 7.0)
     assert (verdict(up, 0.049), verdict(down, 0.049)) == ("better", "worse")
     assert (verdict(up, 0.05), verdict(down, 1.0)) == ("inconclusive", "inconclusive")
     assert verdict(up, 0.02, level=0.01) == "inconclusive"
