@@ -43,7 +43,7 @@ def test_a_run_says_what_it_was_made_with(ran):
     (around,) = record["around"]
     assert around["devices"] == "8 x cpu"
     assert around["processes"] == 1
-    assert set(around["versions"]) == {
+    assert set(around["versions"]) - {"libtpu"} == {  # where that is installed
         *("alignax", "jax", "jaxlib", "flax", "optax", "numpy"),
         *("orbax-checkpoint", "tokenizers", "transformers"),
     }

@@ -30,7 +30,7 @@ log = logging.getLogger("alignax")
 
 SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
 NAMES = {"rewards/accuracies": "accuracy"}
-SAVE_SECONDS = 1800  # between two checkpoints, where `save_steps` says nothing
+SAVE_SECONDS = 1800.0  # between two checkpoints, where `save_steps` says nothing
 DRAWING = "draw"  # what a profile calls the time in which the loop has no arrays for an update
 
 # (step, params) -> numbers to log
