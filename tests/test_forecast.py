@@ -31,7 +31,7 @@ from tests.conftest import ROOT
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import model_directory
 
-REWARDS = Rewards(parts=(Length(target=3, width=1),))
+REWARDS = Rewards(parts=(Length(target=3.0, width=1.0),))
 
 
 @pytest.mark.parametrize(

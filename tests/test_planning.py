@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import types
 
 import pytest
 
@@ -17,13 +18,14 @@ from tests.tiny_model import experiment as tiny
 FSDP = "--mesh.data 1 --mesh.fsdp 4"
 REMAT = "--model.remat block"
 TWO, FOUR = (f"--loop.gradient-accumulation-steps {n}" for n in (2, 4))
-SLICE = Topology("v5e:2x2", [None] * 4, CHIPS["v5e"])
+SLICE = Topology("v5e:2x2", [types.SimpleNamespace(platform="tpu")] * 4, CHIPS["v5e"])
 BOXES = Boxes(32, 16, 2)
 
 
 @pytest.fixture
 def made(tmp_path):
     """Sixteen pairs on four devices, in copies and in parts, nothing computed again."""
+    (tmp_path / "model").mkdir()  # which is not looked into
     made = tiny(tmp_path, mesh=Mesh(data=2, fsdp=2))
     return dataclasses.replace(
         made,

@@ -36,9 +36,9 @@ def little(monkeypatch):
 
 
 def test_a_little_gzip_file_is_not_let_grow_to_any_number_of_lines(tmp_path, little):
-    line = json.dumps(PAIR) + "\n"  # of 65 bytes, which packs to less than one
+    line = json.dumps(PAIR | {"prompt": "x" * 1000}) + "\n"  # which packs to some ten bytes
     path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress(line.encode() * 20_000))
+    path.write_bytes(gzip.compress(line.encode() * 2000))
     with pytest.raises(BadInput) as caught:
         load_records(str(path), Preference)
     instead = "decompress it yourself, and give the .jsonl"
