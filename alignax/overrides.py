@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
@@ -90,7 +90,10 @@ def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """A `Scalar` is a plain number on the command line, though a traced one in a vmap."""
+    """A `Scalar` is a plain number on the command line, though a traced one in a vmap.
+
+    And what may be a function is the name of one.
+    """
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -104,6 +107,20 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             metavar="FLOAT",
             instance_from_str=lambda words: float(words[0]),
             is_instance=lambda value: isinstance(value, int | float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    @registry.primitive_rule
+    def function(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
+        if info.type != str | Callable[..., Any]:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FILE.py:NAME",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: isinstance(value, str) or callable(value),
             str_from_instance=lambda value: [str(value)],
         )
 

@@ -272,3 +272,13 @@ def test_rewards_are_changed_from_the_command_line():
         BadInput, match=r"expected a setting; tuple has 0, 1, 2; got rewards\.parts\.3"
     ):
         override(before, ["--rewards.parts.3.column", "gold"])
+
+
+@pytest.mark.parametrize("function", [plain_length, "rule.py:first"])
+def test_a_function_is_changed_to_another_by_its_name(function):
+    plain = {
+        field.name: getattr(experiment(), field.name) for field in dataclasses.fields(Experiment)
+    }
+    before = WithRewards(**plain, rewards=Rewards(parts=(Function(function=function),)))
+    found = override(before, ["--rewards.parts.0.function", "rule.py:other"])
+    assert found.rewards == Rewards(parts=(Function(function="rule.py:other"),))
