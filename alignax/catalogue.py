@@ -125,6 +125,10 @@ def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
         data = dataclasses.replace(made.data, train=options.data, eval=held_out)
         stem = Path(options.data).name.split(".")[0]
         made = dataclasses.replace(made, data=data, output_dir=f"runs/{found.name}_{stem}")
+    elif options.eval_data:
+        made = dataclasses.replace(
+            made, data=dataclasses.replace(made.data, eval=options.eval_data)
+        )
     return made, others
 
 

@@ -46,7 +46,7 @@ SPLIT: Options = {
 SHARED: Options = {
     "--method": _text("in place of CONFIG: the default config of this method", "NAME"),
     "--data": _text("with --method: what is learnt from"),
-    "--eval-data": _text("with --method and --data: what is held out"),
+    "--eval-data": _text("with --method: what is held out"),
     "--model": _text("with --method: the weights to begin from", "DIRECTORY"),
     "--distributed": {"help": "one run over all hosts that this is started on",
                       "action": "store_true"},

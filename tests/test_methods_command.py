@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from alignax import catalogue, methods
+from alignax import catalogue, config, methods
 from alignax.cli import main
 from alignax.core.records import Attributed, Preference, Ranking, Scored
 from alignax.models import pretrained
@@ -169,3 +169,9 @@ def test_what_cannot_be_scored_is_refused(model, scorers, tmp_path, capsys):
         assert wanted in capsys.readouterr().err
     assert there.read_text() == "kept"
     assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_what_is_held_out_can_be_given_beside_the_data_of_the_config():
+    made, others = catalogue.experiment(["--method", "rrhf", "--eval-data", "held.jsonl", "--x"])
+    assert (made.data.eval, others) == ("held.jsonl", ["--x"])
+    assert made.data.train == config.load(catalogue.entry("rrhf").config).data.train
