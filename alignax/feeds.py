@@ -125,7 +125,8 @@ def _outside(run: Run) -> Answer:
             raise failed or ServerFailed(
                 "an answer from the server", "none", "The first process says why.", where=server.url
             )
-        return Answered(*processes.told((tokens, lengths, ended)), None)
+        tokens, lengths, ended = processes.told((tokens, lengths, ended))
+        return Answered(tokens, lengths, ended, None)
 
     return answer
 

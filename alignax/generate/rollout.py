@@ -281,12 +281,13 @@ def ask_server(
     k, temperature = sampler.num_samples, sampler.temperature
     if not sampler.greedy_first or k == 1:
         return ask(num_samples=k, temperature=0.0 if sampler.greedy_first else temperature)
-    parts = zip(
-        ask(num_samples=1, temperature=0.0),
-        ask(num_samples=k - 1, temperature=temperature),
-        strict=True,
+    greedy = ask(num_samples=1, temperature=0.0)
+    others = ask(num_samples=k - 1, temperature=temperature)
+    return Completions(
+        tokens=[one + more for one, more in zip(greedy.tokens, others.tokens, strict=True)],
+        texts=[one + more for one, more in zip(greedy.texts, others.texts, strict=True)],
+        ended=[one + more for one, more in zip(greedy.ended, others.ended, strict=True)],
     )
-    return Completions(*([x + y for x, y in zip(*both, strict=True)] for both in parts))
 
 
 def apart(answered: Answered, trainers: Float32[np.ndarray, "n k r"]) -> float:
