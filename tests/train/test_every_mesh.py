@@ -169,9 +169,9 @@ def test_log_probabilities_are_put_together_from_parts_of_the_vocabulary():
 
 
 def test_on_three_axes_at_once_parameters_are_gathered_and_states_are_summed():
-    """Of each parameter the part that `tensor` leaves, over `fsdp`, once in each direction. States of
-    rows never are: they are summed over `tensor`, two a layer forward (attention,
-    MLP) and five backward (queries, keys, values, gate, up)."""
+    """Of each parameter the part that `tensor` leaves, over `fsdp`, once in each direction. States
+    of rows never are: they are summed over `tensor`, two a layer forward (attention, MLP) and five
+    backward (queries, keys, values, gate, up)."""
     _, found = kinds(Mesh(data=2, fsdp=2, tensor=2))
     _, _, batch, layout = arrays(DPO)
     one_a_token = 4 * batch.mask.size
