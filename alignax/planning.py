@@ -66,7 +66,7 @@ def candidates(experiment: Experiment, devices: int) -> list[tuple[Change, ...]]
         steps *= 2
         words = f"--loop.{name.replace('_', '-')} {steps}"
         smaller.append(Change(words, "loop", {name: steps}))
-    found = [(change,) for change in (*once, *smaller)]
+    found: list[tuple[Change, ...]] = [(change,) for change in (*once, *smaller)]
     if len(once) > 1:
         found.append(tuple(once))
     if once:

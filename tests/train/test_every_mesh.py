@@ -168,6 +168,27 @@ def test_log_probabilities_are_put_together_from_parts_of_the_vocabulary():
     assert "embedding" in large[0].name
 
 
+def test_on_three_axes_at_once_parameters_are_gathered_and_states_are_summed():
+    """Of each parameter the part that `tensor` leaves, over `fsdp`, once in each direction. States
+    of rows never are: they are summed over `tensor`, two a layer forward (attention, MLP) and five
+    backward (queries, keys, values, gate, up)."""
+    _, found = kinds(Mesh(data=2, fsdp=2, tensor=2))
+    _, _, batch, layout = arrays(DPO)
+    one_a_token = 4 * batch.mask.size
+    states = 4 * layout.tokens.size // 4 * MODEL.width
+    gathered = [x.size for x in found if x.kind == "all-gather" for _ in range(x.times)]
+    assert max(gathered) < states
+    part = params_bytes() // 2
+    assert sum(gathered) <= 2 * part + 3 * one_a_token
+    # Gradients of a part over `fsdp`, and of half of it over `data`.
+    reduced = sum(x.size * x.times for x in found if x.kind in ("all-reduce", "reduce-scatter"))
+    assert reduced <= part + part // 2 + 7 * MODEL.layers * states + 8192
+    moved = [x.size * x.times for x in found if x.kind == "collective-permute"]
+    assert sum(moved) <= one_a_token
+    assert {x.kind for x in found} <= {"all-gather", "all-reduce", "reduce-scatter",
+                                       "collective-permute"}  # fmt: skip
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_tokens_are_exchanged_for_heads_and_back_once_a_layer_in_each_direction(parts):
     """Queries and answers of 8 heads, keys and values of 4; nothing else of attention is sent, and
