@@ -36,9 +36,7 @@ def test_the_trained_policy_is_asked_for_the_highest_ratings_unless_told_otherwi
     assert asked == (Message("user", "q <attributes>: wit:0,depth:3"),)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"attributes": ("wit",)}, {"attributes": ("wit",), "target": (1.0, 2.0)}]
-)
+@pytest.mark.parametrize("settings", [{}, {"attributes": ("wit",)}])
 def test_a_policy_is_not_asked_without_a_target_for_each_attribute(settings):
     with pytest.raises(BadInput, match=r"method: expected attributes, and a target for each; got"):
         SteerLM(**settings).ask("q")
