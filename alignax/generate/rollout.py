@@ -15,6 +15,7 @@ from alignax.core.records import Text
 from alignax.core.types import Params
 from alignax.data.chat import Renderer
 from alignax.data.ladder import Fit
+from alignax.data.pipeline import DrawFailed
 from alignax.data.prompts import Prompts
 from alignax.generate.rewards import Rewards, Scored
 from alignax.generate.sampler import Sampler
@@ -228,18 +229,28 @@ def judge(
     Args:
         numbers: of the n prompts that were answered.
         ids: of the k responses to each.
+
+    Raises:
+        DrawFailed: a reward fails, in every process.
     """
     k = len(ids[0])
     repeated = [number for number in numbers for _ in range(k)]
     flat = [list(x) for rows in ids for x in rows]
     texts = decode(flat)
-    scored = settings.rewards.score(
-        [prompts.texts[i] for i in repeated],
-        texts,
-        completion_ids=flat,
-        columns={name: [x[i] for i in repeated] for name, x in prompts.columns.items()},
-    )
-    # A reward may be anything, a judge over the network too: the first process asked it.
+    columns = {name: [x[i] for i in repeated] for name, x in prompts.columns.items()}
+    scored, failed = None, DrawFailed("rewards", "none", "The first process says why.")
+    try:
+        scored = settings.rewards.score(
+            [prompts.texts[i] for i in repeated], texts, completion_ids=flat, columns=columns
+        )
+    except BadInput as why:
+        failed = DrawFailed(why.expected, why.got, why.remedy, where=why.where)
+        failed.__cause__ = why.__cause__
+    # A reward may be anything, a judge over the network too: the first process asked it. All stop
+    # alike where it fails, because they save together first.
+    if not processes.agree(scored is not None):
+        raise failed
+    assert scored is not None
     total, parts, good = processes.told((scored.total, scored.parts, scored.good))
     scored = scored._replace(total=total, parts=parts, good=good)
     scores = scored.total.reshape(ended.shape) - settings.missing_end * ~ended

@@ -62,7 +62,7 @@ def make_step(
     ) -> tuple[TrainState, Scalars]:
         counts = count(batch)
         divisor = counts[method.needs().mean_over]
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), DROPOUT)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT), state.step)
         keys = jax.random.split(key, batch.valid.shape[0])
 
         def seen(params: Params, key: PRNGKeyArray) -> Params:

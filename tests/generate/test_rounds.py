@@ -3,6 +3,8 @@
 Answers come from a script, and nothing is trained.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from alignax import feeds
 from alignax.data.bad_rows import Tally
 from alignax.data.chat import Renderer
+from alignax.data.pipeline import DrawFailed
 from alignax.data.prompts import Prompts
 from alignax.data.sources import Report
 from alignax.generate import rounds
@@ -206,3 +209,23 @@ def test_the_distance_is_a_mean_over_prompts_of_means_over_their_tokens():
     )
     # (0.3 + 0.1 + 0.2) / 3 and (0.0 + 0.8) / 2
     assert apart(answered, logprobs) == pytest.approx(0.3)
+
+
+def test_a_reward_that_fails_leaves_the_position_of_the_round_before(tmp_path):
+    script = Script(lambda drawing, i: (i + 1, i + 2))
+    feed = made(tmp_path, RAFT(num_samples=2, refresh=1), script, batch_size=2)
+    met(feed)
+    before = feed.position()
+
+    def down(completion_ids, **_):
+        raise ConnectionError("the judge is down")
+
+    working = feed._settings
+    feed._settings = dataclasses.replace(working, rewards=Rewards(parts=(Function(function=down),)))
+    with pytest.raises(DrawFailed, match="the judge is down") as error:
+        feed.draw(None)
+    assert isinstance(error.value.__cause__, ConnectionError)
+    assert feed.position() == before
+    feed._settings = working
+    met(feed)
+    assert feed.position()["round"] == before["round"] + 1
