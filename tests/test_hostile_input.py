@@ -274,6 +274,18 @@ def test_objects_in_a_rounds_file_are_not_made(tmp_path):
         stored(tmp_path / "round-0.npz")
 
 
+def test_arrays_in_a_rounds_file_that_say_they_are_encrypted_are_refused(tmp_path):
+    path = tmp_path / "round-0.npz"
+    np.savez(path, **{"0/prompt": np.zeros(3)})
+    raw = bytearray(path.read_bytes())
+    # Of each entry's flags, in its own header and in the list at the end, the lowest bit.
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        raw[raw.index(mark) + flags] |= 1
+    path.write_bytes(raw)
+    with pytest.raises(BadInput, match="encrypted"):
+        stored(path)
+
+
 def test_arrays_in_a_rounds_file_are_no_larger_than_it(tmp_path):
     np.savez_compressed(tmp_path / "round-0.npz", **{"0/prompt": np.zeros(10_000)})
     with pytest.raises(BadInput, match="got ValueError: arrays that are larger than their file"):

@@ -36,7 +36,7 @@ from alignax.data.tokenise import Example
 from alignax.generate.rollout import Drawing
 
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, MemoryError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+            RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 # Numbers a token of a batch that are kept with its responses.
 PER_TOKEN = ("old_logprobs", "ref_logprobs", "old_values")
 
