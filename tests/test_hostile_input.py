@@ -274,6 +274,15 @@ def test_objects_in_a_rounds_file_are_not_made(tmp_path):
         stored(tmp_path / "round-0.npz")
 
 
+def test_entries_of_a_rounds_file_that_are_no_arrays_are_refused(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "round-0.npz", "w") as file:
+        file.writestr("0/prompt.npy", b"no array")
+    with pytest.raises(BadInput, match="entries that are no arrays"):
+        stored(tmp_path / "round-0.npz")
+
+
 def test_arrays_in_a_rounds_file_that_say_they_are_encrypted_are_refused(tmp_path):
     path = tmp_path / "round-0.npz"
     np.savez(path, **{"0/prompt": np.zeros(3)})

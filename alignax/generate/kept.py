@@ -318,6 +318,8 @@ def stored(path: Path) -> list[Kept]:
             if sum(x.file_size for x in file.zip.infolist()) > path.stat().st_size:
                 raise ValueError("arrays that are larger than their file")  # a run packs none
             arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
+            raise ValueError("entries that are no arrays")  # NumPy gives their bytes
         return _parts(arrays)
     # Of the archive, of the arrays in it (one may claim any size), and where some are missing.
     except _DAMAGED as error:
