@@ -64,7 +64,10 @@ def convert(gguf_path: str | Path, directory: str | Path, *, dtype: str = "bfloa
             files.write_weights(
                 new,
                 shapes,
-                ((name, _tensor(name, shape, tensors, config)) for name, shape in shapes.items()),
+                (
+                    (name, _tensor(name, shape, tensors, config, str(path)))
+                    for name, shape in shapes.items()
+                ),
                 dtype=dtype,
                 max_shard_bytes=MAX_SHARD_BYTES,
             )
@@ -180,12 +183,20 @@ def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], wh
 
 
 def _tensor(
-    name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], config: DecoderConfig
+    name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], config: DecoderConfig, where: str
 ) -> np.ndarray:
     from gguf import quants
 
     tensor = tensors[_gguf_name(name)]
-    x = quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
+    try:
+        x = quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
+    except NotImplementedError as error:
+        raise BadInput(
+            "tensors of a kind that the package gguf can expand",
+            f"{_gguf_name(name)} of {tensor.tensor_type.name}",
+            "Take the file in another quantisation.",
+            where=where,
+        ) from error
     heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2])
     if heads is None:
         return x

@@ -183,6 +183,15 @@ def test_all_places_know_the_end(tmp_path):
             "1 others, blk.0.extra among them",
         ),
         (
+            {
+                "leave_out": ["model.norm.weight"],
+                "change": lambda w: w.add_tensor(
+                    "output_norm.weight", np.ones(CONFIG.width, np.int32)
+                ),
+            },
+            "kind that the package gguf can expand; got output_norm.weight of I32",
+        ),
+        (
             {"leave_out": ["model.layers.1.mlp.up_proj.weight"]},
             "the tensor blk.1.ffn_up.weight; got none",
         ),
