@@ -50,7 +50,9 @@ def describe(comparison: Comparison) -> dict[str, Any]:
                 "learns_from": entry.method.needs().record.__name__.lower(),
                 "method": to_json(entry.method),
                 "trials": [dict(x) for x in entry.trials],
-                "settings": dict(entry.settings),
+                "settings": {
+                    n: _nearby(x) if isinstance(x, str) else x for n, x in entry.settings.items()
+                },
                 "like": entry.like,
                 "league": entry.league,
             }
