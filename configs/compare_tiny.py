@@ -13,8 +13,8 @@ those that this model can learn with in 32 updates, with the authors' own streng
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    not timed in one go on a quiet machine: 634 runs, 8,797 s of them in two processes beside
-         tests and compilers, half of them before memory came in large pages.
+Cost:    about an hour on 2 cores: 658 runs, not timed to their end. A cold run of 634 had 506 of
+         them after 49 minutes (2026-11-26, 2 cores of an AMD EPYC).
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
