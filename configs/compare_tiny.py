@@ -228,8 +228,11 @@ def variants(league: Mapping[str, Entry]) -> list[Entry]:
             variant("steerlm, bootstrapped", longer, loop__max_steps=64, loop__eval_steps=64),
             like="steerlm", after=longer.name, own_rows=f"{HERE / 'bootstrap.py'}:rows",
         ),
-        variant("steerlm, as long as bootstrapped", steerlm, **parts, loop__max_steps=256,
-                loop__eval_steps=256),
+        dataclasses.replace(
+            variant("steerlm, as long as bootstrapped", longer, loop__max_steps=64,
+                    loop__eval_steps=64),
+            like="steerlm", after=longer.name,
+        ),
         variant("grpo, far and unheld", league["grpo"], method__beta=0.0,
                 optim__learning_rate=3e-3, loop__max_steps=96, loop__eval_steps=16),
     ]  # fmt: skip
@@ -374,8 +377,8 @@ CLAIMS = (
         source="SteerLM, arXiv:2310.05344, its ablation",
         entries=("steerlm, bootstrapped", "steerlm, as long as bootstrapped"),
         at="end",
-        note="Both have made 256 updates, the first the last 64 of them on 1,800 answers of its "
-        "own, which the judge of the data has rated.",
+        note="Both go on for 64 updates from the model after 192, the first on 1,800 answers of "
+        "its own, which the judge of the data has rated.",
     ),
     Claim(
         name="hacked",
