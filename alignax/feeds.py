@@ -114,7 +114,7 @@ def _outside(run: Run) -> Answer:
                     seed=run.experiment.seed, vocab_size=run.decoder.config.vocab_size,
                 )  # fmt: skip
             except BadInput as why:
-                failed = ServerFailed(why.expected, why.got, why.remedy, where=why.where)
+                failed = ServerFailed.of(why)
             else:
                 ended[:] = found.ended
                 for i, one in enumerate(found.tokens):

@@ -18,7 +18,8 @@ from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.rollouts import DIFFERENCE
 from alignax.core.types import Params, TrainState, held
-from alignax.data.plan import Shape, shaped
+from alignax.data.plan import shaped
+from alignax.data.row_shapes import Shape
 from alignax.data.sources import content_hash
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
@@ -30,7 +31,8 @@ from alignax.run import Run
 from alignax.saved import first_difference, to_json
 from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
-from alignax.train.checkpoint import Checkpoints, check_writable, saved_experiment
+from alignax.train.checkpoint import Checkpoints
+from alignax.train.checkpoint_names import check_writable, saved_experiment
 from alignax.train.compilations import Compilations
 from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop

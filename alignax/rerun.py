@@ -15,7 +15,7 @@ from alignax.core.errors import BadInput
 from alignax.models import files
 from alignax.run import Run
 from alignax.saved import first_difference
-from alignax.train.checkpoint import saved_experiment
+from alignax.train.checkpoint_names import saved_experiment
 
 
 class Comparison(NamedTuple):

@@ -24,7 +24,8 @@ from alignax.models import gguf, peft, pretrained, settings
 from alignax.models.config import DecoderConfig
 from alignax.models.lora import Adapter, LoRA
 from alignax.models.transformer import Decoder
-from alignax.train.checkpoint import Checkpoints, saved_experiment
+from alignax.train.checkpoint import Checkpoints
+from alignax.train.checkpoint_names import saved_experiment
 from benchmarks.hostile import (
     Change,
     Files,

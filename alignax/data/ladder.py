@@ -5,7 +5,8 @@ from typing import Literal
 
 from alignax.core.types import BLOCK, ROW_ALIGN
 from alignax.data.dealing import pack
-from alignax.data.plan import Plan, round_up
+from alignax.data.plan import Plan
+from alignax.data.row_shapes import round_up
 
 Fit = Literal["fitted", "halves", "longest"]
 

@@ -5,7 +5,7 @@ The position is the number of the next step: everything else follows from the pl
 
 import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import grain
 import numpy as np
@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout
-from alignax.data.plan import Lengths, Placement, Plan, Shape
+from alignax.data.plan import Lengths, Placement, Plan
+from alignax.data.row_shapes import Shape
 from alignax.data.tokenise import Example
 
 READ_AHEAD = 4  # steps
@@ -74,6 +75,13 @@ class Drawn(NamedTuple):
 
 class DrawFailed(BadInput):
     """A feed cannot give the next update: in every process, and its position is as it was."""
+
+    @classmethod
+    def of(cls, why: BadInput) -> Self:
+        """What `why` says, as a failure to draw, with the cause that it had."""
+        made = cls(why.expected, why.got, why.remedy, where=why.where)
+        made.__cause__ = why.__cause__
+        return made
 
 
 def build_step(

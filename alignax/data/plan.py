@@ -24,11 +24,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alignax.core.errors import BadInput
-from alignax.core.types import BLOCK, ROW_ALIGN
+from alignax.core.types import ROW_ALIGN
 from alignax.data.dealing import deal, pack, part_twins
+from alignax.data.row_shapes import Shape, fewest_tokens, reaches, round_up
 
 WINDOW = 8192  # groups, about, that are dealt to steps together
-LONGEST_ROW = 8192  # tokens; a longer row is used only where a group needs it
 
 
 class Lengths(NamedTuple):
@@ -48,32 +48,6 @@ class Lengths(NamedTuple):
         """Tokens, and scored tokens, of every group, as multiples of their means."""
         both = np.stack([self.total, self.scored.sum(axis=1)], axis=1).astype(np.float64)
         return both / np.maximum(both.mean(axis=0), 1.0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape:
-    """The one shape that all steps of a plan have.
-
-    Fields:
-        groups: in a micro-batch (axis b). responses: to each (axis k).
-        shards: equal parts of a micro-batch, each on its own device.
-        rows: over all shards; row_length: in tokens (axes n and t).
-        scored: tokens of a shard that are scored, at most (axis m).
-        prompt, response: the longest of each (axes p and r).
-        reach: for each `BLOCK` of a row, how far before it the groups begin that it goes on
-            with; over all rows of the plan. Rows hold their longest groups first, so that most
-            blocks look back a little only.
-    """
-
-    groups: int
-    responses: int
-    shards: int
-    rows: int
-    row_length: int
-    scored: int
-    prompt: int
-    response: int
-    reach: tuple[int, ...]
 
 
 class Placement(NamedTuple):
@@ -281,11 +255,11 @@ def alike(plans: Sequence[Plan], *, align: int = ROW_ALIGN) -> list[Plan]:
     shape = dataclasses.replace(
         shape, rows=shape.groups, row_length=round_up(int(lengths.total.max()), align)
     )  # a group a row always packs
-    shape = _fewest_tokens(lengths.total, windows, shape, align)
+    shape = fewest_tokens(lengths.total, windows, shape, align)
     shape = dataclasses.replace(
         shape,
         scored=round_up(max(int(scored[units].sum(axis=1).max()) for units in windows), 8),
-        reach=_reach(lengths.total, windows, shape),
+        reach=reaches(lengths.total, windows, shape),
     )
     return [dataclasses.replace(plan, shape=shape) for plan in plans]
 
@@ -305,7 +279,7 @@ def shaped(plan: Plan, shape: Shape) -> Plan:
         and max(own.prompt - shape.prompt, own.response - shape.response) <= 0
         and all(int(scored[units].sum(axis=1).max()) <= shape.scored for units in windows)
         and all(pack(total, x, per_shard, shape.row_length) is not None for x in windows)
-        and all(x <= y for x, y in zip(_reach(total, windows, shape), shape.reach, strict=True))
+        and all(x <= y for x, y in zip(reaches(total, windows, shape), shape.reach, strict=True))
     )
     if not holds:
         raise BadInput("a shape that holds every step of the plan", str(shape),
@@ -329,49 +303,6 @@ def _check_order(order: Int[np.ndarray, "steps b"], shape: tuple[int, int], size
         )
 
 
-def _fewest_tokens(
-    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "_ c"]], shape: Shape, align: int
-) -> Shape:
-    """Tries each number of rows with the shortest row that packs, and keeps the cheapest."""
-    counts = np.append(total, 0)
-    busiest = max(int(counts[units].sum(axis=1).max()) for units in windows)
-    longest = max(LONGEST_ROW, shape.row_length)
-    group = int(total.max())
-    best = shape
-    for per_shard in range(1, shape.groups // shape.shards):
-        rows = per_shard * shape.shards
-        first = round_up(max(group, -(-busiest // per_shard)), align)
-        for length in range(first, longest + 1, align):
-            if rows * length >= best.rows * best.row_length:
-                break
-            if all(pack(total, units, per_shard, length) is not None for units in windows):
-                best = dataclasses.replace(shape, rows=rows, row_length=length)
-                break
-    return best
-
-
-def _reach(
-    total: Int[np.ndarray, " g"], windows: list[Int[np.ndarray, "_ c"]], shape: Shape
-) -> tuple[int, ...]:
-    """How far back each block looks, in half blocks, so that few shapes are compiled."""
-    starts = np.arange(0, shape.row_length, BLOCK)
-    reach = np.zeros(len(starts), np.int64)
-    for units in windows:
-        placed = pack(total, units, shape.rows // shape.shards, shape.row_length)
-        assert placed is not None
-        begin = placed[1].ravel()
-        end = begin + np.append(total, 0)[units].ravel()
-        for i, start in enumerate(starts):
-            goes_on = (begin < start) & (start < end)
-            reach[i] = max(reach[i], start - begin[goes_on].min(initial=start))
-    return tuple(round_up(int(x), BLOCK // 2) for x in reach)
-
-
 def generator(seed: int, purpose: int, index: int) -> np.random.Generator:
     """Random numbers for one purpose; `index` counts the times that it needs some."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, index])))
-
-
-def round_up(x: int, multiple: int) -> int:
-    """The least multiple that is not below x."""
-    return -(-x // multiple) * multiple

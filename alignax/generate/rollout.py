@@ -244,8 +244,7 @@ def judge(
             [prompts.texts[i] for i in repeated], texts, completion_ids=flat, columns=columns
         )
     except BadInput as why:
-        failed = DrawFailed(why.expected, why.got, why.remedy, where=why.where)
-        failed.__cause__ = why.__cause__
+        failed = DrawFailed.of(why)
     # A reward may be anything, a judge over the network too: the first process asked it. All stop
     # alike where it fails, because they save together first.
     if not processes.agree(scored is not None):

@@ -9,6 +9,7 @@ attention that they hand down.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -55,6 +56,17 @@ class Network(nnx.Module):
             self.head = nnx.Param(draw(config, rngs, shape), axes=axes)
 
 
+def _norm(config: DecoderConfig, rngs: nnx.Rngs) -> Norm:
+    del rngs  # nothing of it is random
+    return Norm(config)
+
+
+@functools.cache
+def _shapes(module: Callable[..., Any], config: DecoderConfig) -> tuple[Any, Any]:
+    """Structure and shapes of a module, nothing allocated. Once a process: to ask takes 0.1 s."""
+    return nnx.split(jax.eval_shape(lambda: module(config, nnx.Rngs(0))))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoder:
     """A decoder as pure functions of its parameters.
@@ -77,9 +89,9 @@ class Decoder:
         """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
         return nnx.to_pure_dict(nnx.state(Network(self.config, nnx.Rngs(params=key))))
 
-    @functools.cached_property
+    @property
     def _abstract(self) -> tuple[Any, Any]:
-        return nnx.split(jax.eval_shape(lambda: Network(self.config, nnx.Rngs(0))))
+        return _shapes(Network, self.config)
 
     def abstract(self) -> Params:
         """The parameters' shapes and dtypes, nothing allocated."""
@@ -203,13 +215,13 @@ class Decoder:
         )
         return cast | {"layers": layers, "norm": params["norm"]}
 
-    @functools.cached_property
+    @property
     def _abstract_block(self) -> Any:
-        return nnx.split(jax.eval_shape(lambda: Block(self.config, nnx.Rngs(0))))[0]
+        return _shapes(Block, self.config)[0]
 
-    @functools.cached_property
+    @property
     def _abstract_norm(self) -> Any:
-        return nnx.split(jax.eval_shape(lambda: Norm(self.config)))[0]
+        return _shapes(_norm, self.config)[0]
 
     def logits(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
         """Unnormalised log-probabilities over the vocabulary, float32."""

@@ -9,7 +9,7 @@ Orbax reads a flipped bit in an array's data without a word, and a shape that is
 for only late; so what was written is recorded here, and checked before Orbax is asked to read.
 
 The file is long on purpose: it is the one module that touches Orbax, and writing, checking and
-restoring share the layout on disk, which is private to it.
+restoring share the layout on disk. What can be said without the arrays is in `checkpoint_names`.
 """
 
 import concurrent.futures
@@ -17,8 +17,6 @@ import contextlib
 import errno
 import json
 import logging
-import re
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,13 +29,12 @@ from orbax.checkpoint import v1 as ocp
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import TrainState
+from alignax.train import checkpoint_names as names
 from alignax.train.integrity import RECORD, damage, read_record, write_record
 
 logger = logging.getLogger("alignax")
 
-_PARTIAL = ".partial"
 _NOT_ORBAX = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a record
 
 
 class Restored(NamedTuple):
@@ -76,10 +73,10 @@ class Checkpoints:
             raise BadInput(
                 "at least 1", str(keep), "A run cannot resume without one.", where="keep"
             )
-        self._dir = _resolve(directory)
+        self._dir = names.resolve(directory)
         self._keep = keep
         # The newest step that a save must come after; one of another run must not be pruned away.
-        self._newest = max(_steps(self._dir), default=-1)
+        self._newest = max(names.steps(self._dir), default=-1)
         self._current: int | None = None  # the step that this object last saved or restored
         self._position: dict[str, Any] | None = None  # of the last save, which may still run
         self._damaged: set[int] = set()
@@ -141,8 +138,8 @@ class Checkpoints:
     def positions(self) -> list[dict[str, Any]]:
         """Where the data stood at every checkpoint there is, one that is being saved included."""
         found = [] if self._position is None else [self._position]
-        for step in _steps(self._dir):
-            with contextlib.suppress(*_UNREADABLE):  # or deleted meanwhile, for a newer one
+        for step in names.steps(self._dir):
+            with contextlib.suppress(*names.UNREADABLE):  # or deleted meanwhile, for a newer one
                 found.append(read_record(self._path(step))["position"])
         return found
 
@@ -236,7 +233,7 @@ class Checkpoints:
     def _whole(self, step: int) -> int:
         """The step, where its checkpoint is there and whole."""
         self.wait()
-        steps = sorted(_steps(self._dir))
+        steps = sorted(names.steps(self._dir))
         reason = damage(self._path(step)) if step in steps else "no such checkpoint"
         reason = processes.any_reason(reason)
         if reason is not None:
@@ -254,11 +251,11 @@ class Checkpoints:
         self.wait()
         skipped: list[tuple[str, str]] = []
         if processes.is_first():
-            for path in _partials(self._dir):
+            for path in names.partials(self._dir):
                 logger.warning("skipped %s: it was cut short while it was being saved", path)
         # One process says which there are, and what one finds is everybody's verdict: two might
         # judge a failing disk differently, and would then wait for each other for ever.
-        steps = sorted(_steps(self._dir))
+        steps = sorted(names.steps(self._dir))
         while (step := int(processes.told(np.int32(steps.pop() if steps else -1)))) >= 0:
             path = self._path(step)
             reason = damage(path) or missing(read_record(path)["position"])
@@ -306,7 +303,7 @@ class Checkpoints:
             raise self._failed(step, error) from error
 
     def _prune(self, step: int) -> None:
-        steps = _steps(self._dir)
+        steps = names.steps(self._dir)
         kept = sorted(set(steps) - self._damaged)[-self._keep :]
         for old in steps:
             if old < step and old not in kept:
@@ -317,20 +314,20 @@ class Checkpoints:
 
     def _remove(self, path: epath.Path) -> None:
         # Renamed first, so that a kill half-way does not leave a name that says it is whole.
-        doomed = path.parent / f"{path.name}{_PARTIAL}-deleted"
+        doomed = path.parent / f"{path.name}{names.PARTIAL}-deleted"
         path.rename(doomed)
         doomed.rmtree()
 
     def _remove_partial(self) -> None:
         if jax.process_index() == 0:
-            for path in _partials(self._dir):
+            for path in names.partials(self._dir):
                 path.rmtree(missing_ok=True)
 
     def _failed(self, step: int, error: Exception) -> BadInput:
-        whole = max(set(_steps(self._dir)) - self._damaged, default=None)
+        whole = max(set(names.steps(self._dir)) - self._damaged, default=None)
         left = "None is there yet" if whole is None else f"{self._path(whole)} is still there"
         full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        free = _free(self._dir) if full else None
+        free = names.free(self._dir) if full else None
         free = "" if free is None else f"; {free:,} bytes are free"
         return BadInput(
             "to write the checkpoint",
@@ -344,72 +341,7 @@ class Checkpoints:
         return self._dir / f"checkpoint-{step}"
 
     def _partial(self, step: int) -> epath.Path:
-        return self._dir / f"checkpoint-{step}{_PARTIAL}"
-
-
-def saved_experiment(directory: str | Path | epath.Path) -> dict[str, Any] | None:
-    """The settings that the newest checkpoint with a readable record was saved by.
-
-    Reads no arrays, so that a run can be refused before anything is computed for it.
-    """
-    path = _resolve(directory)
-    for step in sorted(_steps(path), reverse=True):
-        with contextlib.suppress(*_UNREADABLE):
-            return read_record(path / f"checkpoint-{step}")["experiment"]
-    return None
-
-
-def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> None:
-    """Refuses a directory that a run could not save to; called before anything is allocated.
-
-    Args:
-        directory: the run's output_dir; it is made.
-        needed_bytes: of all checkpoints that are kept, and one more while it is written.
-
-    Raises:
-        BadInput: where it cannot be written, or its disk has less free space.
-    """
-    path = _resolve(directory)
-    probe = path / f"writable{_PARTIAL}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink(missing_ok=True)  # every process of a run probes the same directory at once
-    except OSError as error:
-        raise BadInput(
-            "a directory that can be written",
-            f"{type(error).__name__}: {error.strerror or error}",
-            "Change its permissions, or give another output_dir.",
-            where=str(path),
-        ) from error
-    free = _free(path)
-    if free is not None and free < needed_bytes:
-        raise BadInput(
-            f"{needed_bytes:,} bytes of free disk space",
-            f"{free:,}",
-            "Free some, keep fewer checkpoints, or give another output_dir.",
-            where=str(path),
-        )
-
-
-def _resolve(directory: str | Path | epath.Path) -> epath.Path:
-    # Absolute, because the working directory may change before a save in the background ends.
-    path = epath.Path(directory).expanduser().resolve()
-    # Orbax looks for the parts of a checkpoint by a pattern that begins with this very path. Where
-    # it matches nothing it writes a checkpoint without arrays, and says that all went well.
-    if any(character in str(path) for character in "*?["):
-        raise BadInput(
-            "a path without the characters * ? [",
-            str(path),
-            "Rename it, or give another output_dir.",
-            where="output_dir",
-        )
-    return path
-
-
-def _free(path: epath.Path) -> int | None:
-    # An object store has no free space to speak of.
-    return None if "://" in str(path) else shutil.disk_usage(path).free
+        return self._dir / f"checkpoint-{step}{names.PARTIAL}"
 
 
 def _context() -> ocp.Context:
@@ -447,20 +379,3 @@ def _check_leaves(
                 f"{RECORD} in it holds, or give another output_dir.",
                 where=str(path),
             )
-
-
-def _steps(directory: epath.Path) -> list[int]:
-    names = [path.name for path in _children(directory)]
-    return [int(m[1]) for name in names if (m := re.fullmatch(r"checkpoint-(\d+)", name))]
-
-
-def _partials(directory: epath.Path) -> list[epath.Path]:
-    pattern = rf"checkpoint-\d+{re.escape(_PARTIAL)}.*"
-    return [path for path in _children(directory) if re.fullmatch(pattern, path.name)]
-
-
-def _children(directory: epath.Path) -> list[epath.Path]:
-    try:
-        return sorted(directory.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []

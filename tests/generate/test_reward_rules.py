@@ -167,7 +167,7 @@ def test_a_reference_without_a_number_is_a_bad_row_of_the_sum():
     assert "the reference '(B)' holds no number" in str(found.bad)
 
 
-@pytest.mark.skipif(not GSM8K.is_dir(), reason="GSM8K is not on this machine")
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="no ../shared/data/gsm8k")
 def test_the_published_solutions_of_gsm8k_are_right_and_their_neighbours_wrong():
     with gzip.open(GSM8K / "train.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]

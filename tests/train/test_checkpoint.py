@@ -23,7 +23,8 @@ from orbax.checkpoint import v1 as ocp
 
 from alignax.core.errors import BadInput
 from alignax.core.types import TrainState
-from alignax.train.checkpoint import Checkpoints, check_writable
+from alignax.train.checkpoint import Checkpoints
+from alignax.train.checkpoint_names import check_writable
 
 POSITION, EXPERIMENT = {"next_index": 64, "epoch": 1}, {"method": "dpo", "beta": 0.1}
 

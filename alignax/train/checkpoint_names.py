@@ -1,0 +1,108 @@
+"""What a run's folder says of its checkpoints by names and records alone, and whether one fits in.
+
+output_dir/checkpoint-<step>/           whole when it was given this name
+output_dir/checkpoint-<step>.partial*   one that a kill or an error cut short
+"""
+
+import contextlib
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from alignax.core.errors import BadInput
+from alignax.train.integrity import read_record
+
+PARTIAL = ".partial"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a record
+
+
+def saved_experiment(directory: str | Path | epath.Path) -> dict[str, Any] | None:
+    """The settings that the newest checkpoint with a readable record was saved by.
+
+    Reads no arrays, so that a run can be refused before anything is computed for it.
+    """
+    path = resolve(directory)
+    for step in sorted(steps(path), reverse=True):
+        with contextlib.suppress(*UNREADABLE):
+            return read_record(path / f"checkpoint-{step}")["experiment"]
+    return None
+
+
+def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> None:
+    """Refuses a directory that a run could not save to; called before anything is allocated.
+
+    Args:
+        directory: the run's output_dir; it is made.
+        needed_bytes: of all checkpoints that are kept, and one more while it is written.
+
+    Raises:
+        BadInput: where it cannot be written, or its disk has less free space.
+    """
+    path = resolve(directory)
+    probe = path / f"writable{PARTIAL}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink(missing_ok=True)  # every process of a run probes the same directory at once
+    except OSError as error:
+        raise BadInput(
+            "a directory that can be written",
+            f"{type(error).__name__}: {error.strerror or error}",
+            "Change its permissions, or give another output_dir.",
+            where=str(path),
+        ) from error
+    left = free(path)
+    if left is not None and left < needed_bytes:
+        raise BadInput(
+            f"{needed_bytes:,} bytes of free disk space",
+            f"{left:,}",
+            "Free some, keep fewer checkpoints, or give another output_dir.",
+            where=str(path),
+        )
+
+
+def resolve(directory: str | Path | epath.Path) -> epath.Path:
+    """The absolute path.
+
+    Raises:
+        BadInput: it has a character that Orbax takes for a pattern.
+    """
+    # Absolute, because the working directory may change before a save in the background ends.
+    path = epath.Path(directory).expanduser().resolve()
+    # Orbax looks for the parts of a checkpoint by a pattern that begins with this very path. Where
+    # it matches nothing it writes a checkpoint without arrays, and says that all went well.
+    if any(character in str(path) for character in "*?["):
+        raise BadInput(
+            "a path without the characters * ? [",
+            str(path),
+            "Rename it, or give another output_dir.",
+            where="output_dir",
+        )
+    return path
+
+
+def free(path: epath.Path) -> int | None:
+    """Bytes; None of an object store, which has no free space to speak of."""
+    return None if "://" in str(path) else shutil.disk_usage(path).free
+
+
+def steps(directory: epath.Path) -> list[int]:
+    """Of the checkpoints that were given their names."""
+    names = [path.name for path in _children(directory)]
+    return [int(m[1]) for name in names if (m := re.fullmatch(r"checkpoint-(\d+)", name))]
+
+
+def partials(directory: epath.Path) -> list[epath.Path]:
+    """What was cut short."""
+    pattern = rf"checkpoint-\d+{re.escape(PARTIAL)}.*"
+    return [path for path in _children(directory) if re.fullmatch(pattern, path.name)]
+
+
+def _children(directory: epath.Path) -> list[epath.Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
