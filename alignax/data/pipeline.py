@@ -5,7 +5,7 @@ The position is the number of the next step: everything else follows from the pl
 
 import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -77,7 +77,7 @@ class DrawFailed(BadInput):
     """A feed cannot give the next update: in every process, and its position is as it was."""
 
     @classmethod
-    def of(cls, why: BadInput) -> Self:
+    def of(cls, why: BadInput) -> "DrawFailed":
         """What `why` says, as a failure to draw, with the cause that it had."""
         made = cls(why.expected, why.got, why.remedy, where=why.where)
         made.__cause__ = why.__cause__
