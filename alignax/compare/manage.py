@@ -40,8 +40,8 @@ from alignax.core.errors import BadInput
 from alignax.run import console
 
 Results = dict[Cell, dict[str, Any]]
-# Of programs that run for seconds. On the tiny model the same programs compile in 0.6 of the time
-# and run no slower (2026-11-26, AMD EPYC); results are the same but for rounding.
+# Of programs that run for seconds. On the tiny model they compile in 0.4 to 0.7 of the time
+# (2026-11-26, AMD EPYC, one run each); results differ by rounding. Larger models: not measured.
 FAST_TO_COMPILE = "--xla_backend_optimization_level=1"
 MUST = {"proxy": "a reward model", "baselines": "the reference's answers"}
 

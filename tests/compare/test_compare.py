@@ -9,6 +9,7 @@ import pytest
 from alignax import DPO, cli
 from alignax.compare import manage, report, results
 from alignax.compare.settings import Entry
+from alignax.core.errors import BadInput
 from tests.compare.small import SMALL
 
 # A user's own entry, found by its import path; one of its two trials cannot be.
@@ -111,6 +112,33 @@ def test_a_process_that_dies_is_a_failed_cell_and_the_others_go_on(config, tmp_p
     assert [x["failed"] for x in found.values()] == [
         "the process ended with 1, for example for want of memory"
     ] * 2
+
+
+@pytest.mark.parametrize(
+    ("cpus", "given", "expected"),
+    [
+        (True, None, "--xla_backend_optimization_level=1"),
+        (True, "--xla_dump_to=x", "--xla_backend_optimization_level=1 --xla_dump_to=x"),
+        (False, None, ""),
+        (False, "--xla_dump_to=x", "--xla_dump_to=x"),
+    ],
+)
+def test_processes_on_cpus_compile_at_the_first_level_and_the_users_flags_come_last(
+    config, tmp_path, monkeypatch, cpus, given, expected
+):
+    """XLA takes the last of two flags of one name."""
+    told = tmp_path / "told"
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nprintf %s "$XLA_FLAGS" > {told}\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(manage.sys, "executable", str(program))
+    monkeypatch.setattr(manage, "_on_cpus", lambda: cpus)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if given:
+        monkeypatch.setenv("XLA_FLAGS", given)
+    with pytest.raises(BadInput, match="the process ended with 1"):
+        manage.compare(config, tmp_path / "run")
+    assert told.read_text() == expected
 
 
 def test_without_a_reward_model_nothing_goes_on_and_the_reason_is_said(
