@@ -222,8 +222,13 @@ def variants(league: Mapping[str, Entry]) -> list[Entry]:
                 REINFORCE(num_samples=SAMPLES, baseline="none")),
         variant("ppo, set as remax", remax, PPO(num_samples=SAMPLES, refresh=2, epochs=2)),
         longer,
-        dataclasses.replace(longer, name="steerlm, asked for unkindness",
-                            settings={**longer.settings, "method.target": (4.0, 0.0, 4.0)}),
+        # The same model, for an update at a rate of 0 changes nothing.
+        dataclasses.replace(
+            variant("steerlm, asked for unkindness", longer, method__target=(4.0, 0.0, 4.0),
+                    loop__max_steps=1, loop__eval_steps=1, optim__learning_rate=0.0,
+                    optim__warmup_steps=0),
+            like="steerlm", after=longer.name,
+        ),
         dataclasses.replace(
             variant("steerlm, bootstrapped", longer, loop__max_steps=64, loop__eval_steps=64),
             like="steerlm", after=longer.name, own_rows=f"{HERE / 'bootstrap.py'}:rows",
@@ -369,7 +374,7 @@ CLAIMS = (
         entries=("steerlm, for longer", "steerlm, asked for unkindness"),
         metric="kindness",
         at="end",
-        note="After 192 updates; after the league's 32 it does not know the words yet.",
+        note="One model, after 192 updates; after the league's 32 it does not know the words yet.",
     ),
     Claim(
         name="bootstrapping",

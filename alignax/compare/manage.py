@@ -8,6 +8,7 @@ OUTPUT/worker-0.log    what the runs of a process printed
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import math
 import os
@@ -38,11 +39,14 @@ from alignax.compare.turns import Turns
 from alignax.config import check
 from alignax.core.errors import BadInput
 from alignax.run import console
+from alignax.train import optim
 
 Results = dict[Cell, dict[str, Any]]
-# Of programs that run for seconds. On the tiny model they compile in 0.4 to 0.7 of the time
-# (2026-11-26, AMD EPYC, one run each); results differ by rounding. Larger models: not measured.
+# Of programs that run for seconds: LLVM's first level, and no MLIR for each fusion. On the tiny
+# model results differ by rounding; larger models: not measured.
 FAST_TO_COMPILE = "--xla_backend_optimization_level=1"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones abort at this name
+    FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 MUST = {"proxy": "a reward model", "baselines": "the reference's answers"}
 
 
@@ -75,23 +79,26 @@ def compare(
     workers = workers or (comparison.workers if cpus else 1)
     with Pool(config, comparison, output, part, workers, FAST_TO_COMPILE if cpus else "") as pool:
         found = pool.run([one], "reward model", must=one)
-        for cell in cells_lib.tuning(comparison):  # rewards are there to be looked at now
-            check(cells_lib.experiment(comparison, cell, output))
         tuning = cells_lib.tuning(comparison)
+        for cell in tuning:  # rewards are there to be looked at now
+            check(cells_lib.experiment(comparison, cell, output))
+        _check_variants(comparison, output)
         # How long others train depends on what this one spends.
         first = [cell for cell in tuning if cell.entry == comparison.compute_like]
-        found |= pool.run([two, *first], "the budget, the reference's answers", must=two)
 
         def seeds(found: Mapping[Cell, Mapping[str, Any]], after: bool = False) -> list[Cell]:
             """The runs that are known to be wanted: of entries whose trials have all ended."""
             going = {cell.entry for cell in tuning if cell not in found}
+            if comparison.compute_like in going:
+                return []
             tuned = {c: x for c, x in found.items()
                      if c.purpose == "tune" and c.entry not in going}  # fmt: skip
             chosen = choose(comparison, tuned)
             wanted = cells_lib.final(comparison, chosen, updates(comparison, chosen, tuned))
             return [x for x in wanted if after or comparison.entry(x.entry).after is None]
 
-        found |= pool.run(tuning, "trials, and seeds of what they chose", then=seeds)
+        wanted = [two, *first, *(cell for cell in tuning if cell not in first)]
+        found |= pool.run(wanted, "trials, and seeds of what they chose", must=two, then=seeds)
         last = [cell for cell in seeds(found, after=True) if cell not in found]
         found |= pool.run(last, "seeds of what comes after others")
     for cell, result in found.items():
@@ -102,6 +109,24 @@ def compare(
     around = made(command, seconds, facts.versions(), (facts.git() or {}).get("commit"))
     (output / MADE).write_text(json.dumps(around), encoding="utf-8")
     return report(output)
+
+
+def _check_variants(comparison: Comparison, output: Path) -> None:
+    """Refuses what can only fail, hours later: entries without trials of their own are run last."""
+    for entry in comparison.entries:
+        tried = comparison.entry(entry.like).trials if entry.like is not None else ()
+        errors = []
+        for trial in range(len(tried)):
+            cell = Cell(purpose="final", entry=entry.name, trial=trial,
+                        steps=comparison.base.loop.max_steps or 0)  # fmt: skip
+            made = cells_lib.experiment(comparison, cell, output)
+            try:
+                check(made)
+                optim.check(made.optim, made.loop.max_steps or cell.steps)
+            except BadInput as error:
+                errors.append(error)
+        if errors and len(errors) == len(tried):
+            raise errors[0]
 
 
 def _on_cpus() -> bool:
@@ -226,7 +251,7 @@ class Pool:
         """The results of cells: those on disk whose settings are the same, and the others' anew.
 
         Args:
-            must: one of them, without which nothing can go on.
+            must: one of them, without which nothing goes on.
             then: what else is wanted, given all that has ended so far.
         """
         found: Results = {}
@@ -251,6 +276,8 @@ class Pool:
 
             def ended(cell: Cell) -> None:
                 found.update(cells_lib.read(self._output, [cell]))
+                if cell == must and "failed" in found[cell]:
+                    self._turns.close()
                 give(())
                 while give(then(found)):
                     pass

@@ -98,6 +98,7 @@ _shapes: dict[str, Any] = {}  # of this process: what `_shape` has found by now
 def _shape(comparison: "Comparison", cell: "Cell", experiment: Any) -> Any:
     """Of batches, for all runs that can share the compiled update of this one."""
     from alignax.compare import cells
+    from alignax.data.ladder import widened
     from alignax.data.plan import alike
     from alignax.run import Run
     from alignax.saved import to_json
@@ -106,10 +107,15 @@ def _shape(comparison: "Comparison", cell: "Cell", experiment: Any) -> Any:
         return None
     run, others = Run(experiment, quiet=True), cells.siblings(comparison, cell, experiment)
     # All that plans are made of: methods that learn from the same data have the same ones.
-    made_of = [run.train_data.fingerprint, repr(run.method.needs().schedule)]
+    own = comparison.entry(cell.entry).own_rows
+    made_of = [own, run.train_data.fingerprint, repr(run.method.needs().schedule)]
     key = json.dumps([made_of, [(x.seed, to_json(x.loop)) for x in others]])
     if key not in _shapes:
-        _shapes[key] = alike([run.like(other).plan for other in others])[0].shape
+        plan = alike([run.like(other).plan for other in others])[0]
+        if own:  # other seeds have other rows, but alike
+            room = experiment.data.limits.max_length - plan.shape.prompt
+            plan = widened(plan, prompt=plan.shape.prompt, response=room)
+        _shapes[key] = plan.shape
     return _shapes[key]
 
 
@@ -128,7 +134,8 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
     sampler = dataclasses.replace(experiment.evaluation.sampler, num_samples=comparison.answers)
     prompts = run.prompts("answered")
     engine = Engine(model=run.decoder, sampler=sampler, end_ids=tuple(sorted(run.renderer.end_ids)),
-                    slots=max(256, comparison.answers), weights=run.decoding_shardings)  # fmt: skip
+                    slots=max(256, comparison.answers), fitted=False,  # programs for this once
+                    weights=run.decoding_shardings)  # fmt: skip
     with jax.set_mesh(run.mesh):
         key = jax.random.key(experiment.seed)
         drawn = engine(run.initial_policy(), key, prompts.ids, range(len(prompts)))

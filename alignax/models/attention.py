@@ -5,6 +5,10 @@ segment up to itself, and a response also to all of its group's prompt. Everythi
 the segment ids, so one compiled program serves every batch of a shape.
 """
 
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -12,6 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 from alignax.core.types import BLOCK
 
 MASKED = -1e30  # finite, so that a wholly masked block keeps finite gradients
+ROOM = 1 << 22  # scores that exist at once, where one block alone has no more
+OF_A_RUN = 2 * BLOCK  # what a run is as long to compile and to start as: keys of one block
 
 
 def packed_attention(
@@ -31,8 +37,9 @@ def packed_attention(
     """Attention of every token to its own response so far and to its group's prompt.
 
     Queries go in blocks, and a block meets only the keys it can reach: not those behind it, nor
-    those before the groups that it holds. So cost grows with the group and not with the row, and
-    the scores of a whole row never exist at once.
+    those before the groups that it holds. So cost grows with the group and not with the row.
+    Neighbours that reach about as far are computed together, as many as `ROOM` scores allow: the
+    scores of a whole row never exist at once, and few operations are compiled for a long row.
 
     Args:
         query: h heads; `key` and `value` have g heads, each serving h / g of the query's.
@@ -54,45 +61,109 @@ def packed_attention(
     query = query.reshape(rows, tokens, kv_heads, -1, head_dim) * (scale or head_dim**-0.5)
     query, key, value = query.transpose(0, 2, 3, 1, 4), key.swapaxes(1, 2), value.swapaxes(1, 2)
     parts = []
-    for start in range(0, tokens, block):
-        end = min(start + block, tokens)
-        first = 0 if reach is None else max(0, start - reach[start // block])
-        q, k = slice(start, end), slice(first, end)
-        allowed = visible_tokens(group, response, position, q, k, window)
-        parts.append(_attend(query[..., q, :], key[:, :, k], value[:, :, k], allowed, softcap))
+    for run in runs(tokens, block, reach, most=ROOM // (rows * heads * block)):
+        allowed = visible_tokens(
+            group, response, position, window, queries=run.queries, keys=run.keys
+        )
+        q, k, v = run.queries(query, 3), run.keys(key, 2), run.keys(value, 2)
+        scores = jnp.einsum("ngabqe,ngbse->ngabqs", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.where(allowed[:, None, None], softcapped(scores, softcap), MASKED)
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        attended = jnp.einsum("ngabqs,ngbse->ngabqe", weights, v)
+        parts.append(attended.reshape(*attended.shape[:3], -1, head_dim))
     out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, tokens, heads, head_dim)
+
+
+class Run(NamedTuple):
+    """Neighbouring blocks of a row that are computed together.
+
+    Fields:
+        start: the first token. count: blocks. size: tokens of each. reach: back from each.
+    """
+
+    start: int
+    count: int
+    size: int
+    reach: int
+
+    def queries(self, x: Array, axis: int = 1) -> Array:
+        """The tokens of each block: two axes, blocks and tokens, in the place of a row's one."""
+        return _as_units(
+            _cut(x, axis, self.start, self.start + self.count * self.size), axis, self.size
+        )
+
+    def keys(self, x: Array, axis: int = 1) -> Array:
+        """The tokens that each block meets; neighbours' overlap."""
+        first, met = self.start - self.reach, self.reach + self.size
+        if self.count == 1:
+            return jnp.expand_dims(_cut(x, axis, first, first + met), axis)
+        # Once for each part of what a block meets, and not once for each block.
+        unit = math.gcd(self.reach, self.size)
+        end = first + self.reach + self.count * self.size
+        units, step = _as_units(_cut(x, axis, first, end), axis, unit), self.size // unit
+        last = (self.count - 1) * step + 1
+        parts = [
+            jax.lax.slice_in_dim(units, part, part + last, step, axis)
+            for part in range(met // unit)
+        ]
+        return jnp.concatenate(parts, axis=axis + 1)
+
+
+def runs(tokens: int, block: int, reach: tuple[int, ...] | None, most: int) -> list[Run]:
+    """A row's blocks in runs, so that few keys are met in vain and runs are few.
+
+    Args:
+        most: keys that the blocks of one run may meet together; a block alone may meet any number.
+    """
+    starts = range(0, tokens, block)
+    back = [start if reach is None else min(start, reach[start // block]) for start in starts]
+    # By how many blocks are in runs already: what they cost, in keys of a block, and the runs.
+    best: list[tuple[int, tuple[Run, ...]]] = [(0, ())]
+    for end in range(1, len(back) + 1):
+        size, tries = min(block, tokens - starts[end - 1]), []
+        for first in range(end):
+            count, far = end - first, max(back[first:end])
+            if count > 1:
+                far = -(-far // (block // 2)) * (block // 2)  # so that it is a few units
+                if far > starts[first] or size < block or count * (far + size) > most:
+                    continue
+            cost, before = best[first]
+            run = Run(starts[first], count, size, far)
+            tries.append((cost + count * (far + size) + OF_A_RUN, (*before, run)))
+        best.append(min(tries, key=lambda found: found[0]))
+    return list(best[-1][1])
+
+
+def _cut(x: Array, axis: int, start: int, stop: int) -> Array:
+    return jax.lax.slice_in_dim(x, start, stop, axis=axis)
+
+
+def _as_units(x: Array, axis: int, unit: int) -> Array:
+    return x.reshape(*x.shape[:axis], -1, unit, *x.shape[axis + 1 :])
 
 
 def visible_tokens(
     group: Int[Array, "n t"],
     response: Int[Array, "n t"],
     position: Int[Array, "n t"],
-    queries: slice,
-    keys: slice,
     window: int | Int[Array, ""] | None,
-) -> Bool[Array, "n q s"]:
-    """Which tokens of a row (`keys`) each of `queries` attends to; itself always."""
-    q, k = queries, keys
-    allowed = group[:, q, None] == group[:, None, k]
-    allowed &= (response[:, None, k] == 0) | (response[:, q, None] == response[:, None, k])
-    allowed &= jnp.arange(q.start, q.stop)[None, :, None] >= jnp.arange(k.start, k.stop)[None, None]
+    *,
+    queries: Callable[[Array], Array] = lambda x: x,
+    keys: Callable[[Array], Array] = lambda x: x,
+) -> Bool[Array, "n *b q s"]:
+    """Which tokens of a row (its `keys`) each of its `queries` attends to; itself always."""
+    index = jnp.arange(group.shape[1])[None]
+
+    def pairs(x: Array) -> tuple[Array, Array]:
+        return queries(x)[..., :, None], keys(x)[..., None, :]
+
+    (of, other), (own, seen), (at, place) = map(pairs, (group, response, index))
+    allowed = (of == other) & ((seen == 0) | (own == seen)) & (at >= place)
     if window is not None:
-        allowed &= position[:, q, None] - position[:, None, k] < window
+        last, first = pairs(position)
+        allowed &= last - first < window
     return allowed
-
-
-def _attend(
-    query: Float[Array, "n g a q e"],
-    key: Float[Array, "n g s e"],
-    value: Float[Array, "n g s e"],
-    allowed: Bool[Array, "n q s"],
-    softcap: float | None,
-) -> Float[Array, "n g a q e"]:
-    scores = jnp.einsum("ngaqe,ngse->ngaqs", query, key, preferred_element_type=jnp.float32)
-    scores = softcapped(scores, softcap)
-    weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
-    return jnp.einsum("ngaqs,ngse->ngaqe", weights.astype(value.dtype), value)
 
 
 def softcapped(x: Float[Array, "*n"], cap: float | None) -> Float[Array, "*n"]:

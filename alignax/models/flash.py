@@ -99,10 +99,9 @@ def over_rows(
         return lambda query, key, value, window: packed_attention(
             query, key, value, *where, window=window, **how
         )
-    whole = slice(0, group.shape[1])
 
     def prepare(window: Window) -> Any:
-        seen = split_if_even(visible_tokens(group, response, position, whole, whole, window))
+        seen = split_if_even(visible_tokens(group, response, position, window))
         if kernel == "cudnn":
             return seen[:, None]
         interpret = not _device_kind().startswith("TPU")

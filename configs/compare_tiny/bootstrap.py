@@ -32,7 +32,7 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
         temperature=1.0, top_k=50,
     )  # fmt: skip
     engine = Engine(model=run.decoder, sampler=sampler, end_ids=tuple(sorted(run.renderer.end_ids)),
-                    slots=256)  # fmt: skip
+                    slots=256, fitted=False)  # fmt: skip
     seed = run.experiment.seed
     with jax.set_mesh(run.mesh):
         key = jax.random.key(seed)

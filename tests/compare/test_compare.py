@@ -117,13 +117,13 @@ def test_a_process_that_dies_is_a_failed_cell_and_the_others_go_on(config, tmp_p
 @pytest.mark.parametrize(
     ("cpus", "given", "expected"),
     [
-        (True, None, "--xla_backend_optimization_level=1"),
-        (True, "--xla_dump_to=x", "--xla_backend_optimization_level=1 --xla_dump_to=x"),
+        (True, None, manage.FAST_TO_COMPILE),
+        (True, "--xla_dump_to=x", f"{manage.FAST_TO_COMPILE} --xla_dump_to=x"),
         (False, None, ""),
         (False, "--xla_dump_to=x", "--xla_dump_to=x"),
     ],
 )
-def test_processes_on_cpus_compile_at_the_first_level_and_the_users_flags_come_last(
+def test_processes_on_cpus_compile_fast_and_the_users_flags_come_last(
     config, tmp_path, monkeypatch, cpus, given, expected
 ):
     """XLA takes the last of two flags of one name."""
@@ -152,6 +152,44 @@ def test_without_a_reward_model_nothing_goes_on_and_the_reason_is_said(
         "expected a reward model, from which all else begins; got the process ended with 1" in said
     )
     assert "Mend it and start again: what is finished stays." in said
+
+
+def test_a_variant_that_can_only_fail_is_refused_before_the_trials(config, tmp_path, monkeypatch):
+    """With every trial of the entry that it varies; one with which it can be is enough."""
+    path = tmp_path / "variant.py"
+    path.write_text(
+        config.read_text() + "\n\nimport dataclasses\n"
+        "small, WARMUP = comparison, {'optim.warmup_steps': 1_000}\n\n"
+        "def comparison():\n    found = small()\n"
+        "    late = [dataclasses.replace(x, settings={**x.settings, **WARMUP}) if x.like else x\n"
+        "            for x in found.entries]\n"
+        "    return dataclasses.replace(found, entries=tuple(late))\n"
+    )
+    ran = []
+    monkeypatch.setattr(manage, "check", lambda experiment: None)  # there is no reward model
+    monkeypatch.setattr(
+        manage.Pool, "run", lambda self, cells, *a, **k: ran.extend(x.purpose for x in cells) or {}
+    )
+    with pytest.raises(BadInput, match=r"optim\.warmup_steps: expected 0 to 2"):
+        manage.compare(path, tmp_path / "run")
+    assert ran == ["proxy"]
+
+
+def test_without_answers_of_the_reference_nothing_more_is_begun(config, tmp_path, monkeypatch):
+    ran = []
+
+    def run(self, number, cell):
+        ran.append(cell.purpose)
+        path = manage.cells_lib.result_path(tmp_path, cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result = {"failed": "out of memory"} if cell.purpose == "baselines" else {"wall": 0.0}
+        path.write_text(json.dumps(result))
+
+    monkeypatch.setattr(manage.Pool, "_run", run)
+    monkeypatch.setattr(manage, "check", lambda experiment: None)
+    with pytest.raises(BadInput, match=r"the reference's answers.*out of memory"):
+        manage.compare(config, tmp_path)
+    assert ran == ["proxy", "baselines"]
 
 
 def test_a_folder_without_results_is_refused(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from alignax import BadInput, Mesh
-from alignax.compare import cells, fingerprints, settings
+from alignax.compare import cells, fingerprints, settings, worker
 from alignax.compare.cells import Cell
 from alignax.compare.settings import Comparison
 from tests.compare.small import TINY
@@ -23,7 +23,7 @@ def comparison() -> Comparison:
     return dataclasses.replace(found, base=dataclasses.replace(found.base, mesh=Mesh(data=1)))
 
 
-def made_by(comparison: Comparison, place: str) -> Comparison:
+def made_by(comparison: Comparison, place: str | None) -> Comparison:
     entries = tuple(
         dataclasses.replace(x, own_rows=place) if x.name == NAME else x for x in comparison.entries
     )
@@ -59,6 +59,27 @@ def test_steerlm_answers_every_prompt_anew_and_learns_how_its_answers_are_rated(
     assert {x for row in found for x in row["attributes"].values()} == {0, 1, 2, 3, 4}
     assert found == own(comparison, tmp_path / "again", seed=1)
     assert found != own(comparison, tmp_path / "two", seed=2)
+
+
+def test_seeds_whose_rows_differ_share_the_shapes_of_batches_and_so_the_compiled_update(
+    comparison, tmp_path
+):
+    """What others have fits their rows alone: their sums of tokens change it."""
+    with gzip.open(DATA / "attributes.jsonl.gz", "rt") as file:
+        rows = file.readlines()
+    shapes = {"own": [], "given": []}
+    for seed in (1, 2):
+        data = tmp_path / f"{seed}.jsonl"
+        data.write_text("".join(rows[seed::3]))
+        cell = Cell(purpose="final", entry=NAME, seed=seed, steps=4)
+        run = cells.experiment(comparison, cell, tmp_path)
+        run = dataclasses.replace(
+            run, model=comparison.base.model, data=dataclasses.replace(run.data, train=str(data))
+        )
+        shapes["own"].append(worker._shape(comparison, cell, run))
+        shapes["given"].append(worker._shape(made_by(comparison, None), cell, run))
+    assert shapes["own"][0] == shapes["own"][1]
+    assert shapes["given"][0] != shapes["given"][1]
 
 
 def test_an_entry_that_makes_nothing_keeps_the_data_of_all(comparison, tmp_path):

@@ -90,10 +90,7 @@ def test_splash_visits_no_block_of_a_row_in_which_nothing_is_seen():
     # A block each: a prompt, two responses to it, another prompt. Seen in part (1) is what is
     # causal; seen whole (2) is the prompt by its responses.
     rows = layout([[([1] * 128, [[1] * 128, [1] * 128]), ([1] * 128, [])]], 512)
-    everything = slice(0, 512)
-    seen = flash.visible_tokens(
-        rows.group, rows.response, rows.position, everything, everything, None
-    )
+    seen = flash.visible_tokens(rows.group, rows.response, rows.position, None)
     kernel = splash.prepare(seen, softcap=None, interpret=True)
     expected = [[1, 0, 0, 0], [2, 1, 0, 0], [2, 0, 1, 0], [0, 0, 0, 1]]
     for info in (kernel.fwd_mask_info, kernel.dq_mask_info, kernel.dkv_mask_info):
