@@ -5,6 +5,7 @@ FOLDER/NAME             all of them
 """
 
 import contextlib
+import fcntl
 import glob
 import json
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,7 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
             None for work that is done anew.
 
     Raises:
-        BadInput: the file is there already, or cannot be written.
+        BadInput: the file is there already, cannot be written, or another process writes it.
     """
     if target.exists():
         raise BadInput(
@@ -50,7 +51,9 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
     try:
         for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
             if left != draft or key is None:
-                left.unlink()
+                with left.open("rb") as file:
+                    _lock(file, left, target)
+                    left.unlink()
         file = draft.open("a+b")
     except OSError as error:
         raise BadInput(
@@ -60,6 +63,7 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
             where=str(target),
         ) from error
     with file:
+        _lock(file, draft, target)
         file.seek(0)
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)  # a line that was cut short
@@ -70,7 +74,24 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
             if key is None or file.tell() == 0:
                 draft.unlink()
             raise
-    draft.replace(target)
+        file.flush()
+        draft.replace(target)
+
+
+def _lock(file: IO[bytes], path: Path, target: Path) -> None:
+    """Takes a draft that no other process works on. Holds nothing on file systems without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = path.exists()  # else it was another's until now, who has renamed it
+    except BlockingIOError:
+        free = False
+    except OSError:
+        return
+    if not free:
+        raise BadInput(
+            "a file that no other process writes", "one that is being written",
+            "Wait for its end, or name another file.", where=str(target),
+        )  # fmt: skip
 
 
 def check_json(row: Mapping[str, Any], origin: str) -> None:

@@ -180,7 +180,7 @@ def test_a_report_survives_json():
     assert "dropped: 1 prompt and response longer" in str(report)
 
 
-@pytest.mark.skipif(not HH.is_dir(), reason="needs shared/data")
+@pytest.mark.skipif(not HH.is_dir(), reason="needs ../shared/data/hh_helpful")
 def test_real_dialogues_decode_to_what_was_written():
     records, _ = load_records(str(HH), Preference, split="test")
     groups = [

@@ -1,0 +1,85 @@
+"""A file of rows is there whole or not at all, and one process writes it."""
+
+import contextlib
+import json
+
+import pytest
+
+from alignax import BadInput
+from alignax.data.json_lines import check_json, written
+
+ROWS = [{"text": "one"}, {"text": "zwölf"}]
+
+
+def left_by_a_failure(target, key):
+    with contextlib.suppress(KeyboardInterrupt), written(target, key) as lines:
+        lines.write(ROWS[0])
+        raise KeyboardInterrupt
+
+
+def test_a_file_has_its_name_once_all_rows_are_in_it(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    with written(target) as lines:
+        lines.write(ROWS[0])
+        assert not target.exists()
+        lines.write(ROWS[1])
+    assert [json.loads(line) for line in target.read_text().splitlines()] == ROWS
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_work_of_the_same_key_goes_on_behind_what_is_there(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    left_by_a_failure(target, "a")
+    (draft,) = tmp_path.iterdir()
+    draft.write_bytes(draft.read_bytes() + b'{"text": "cut sho')
+    with written(target, "a") as lines:
+        assert lines.there == 1
+        lines.write(ROWS[1])
+    assert [json.loads(line) for line in target.read_text().splitlines()] == ROWS
+
+
+@pytest.mark.parametrize("key", ["b", None])
+def test_what_work_of_another_key_has_left_is_deleted(tmp_path, key):
+    target = tmp_path / "rows.jsonl"
+    left_by_a_failure(target, "a")
+    with written(target, key) as lines:
+        assert lines.there == 0
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("key", ["a", "b", None])
+def test_a_file_that_another_writes_is_refused_and_nothing_of_it_is_lost(tmp_path, key):
+    target = tmp_path / "rows.jsonl"
+    with written(target, "a") as lines:
+        lines.write(ROWS[0])
+        with pytest.raises(BadInput, match="one that is being written"), written(target, key):
+            pass
+        lines.write(ROWS[1])
+    assert [json.loads(line) for line in target.read_text().splitlines()] == ROWS
+
+
+def test_a_draft_that_got_its_name_while_another_waited_for_it_is_not_gone_on_with(
+    tmp_path, monkeypatch
+):
+    target = tmp_path / "rows.jsonl"
+    left_by_a_failure(target, "a")
+    (draft,) = tmp_path.iterdir()
+    monkeypatch.setattr(
+        "alignax.data.json_lines.fcntl.flock", lambda *arguments: draft.replace(target)
+    )
+    with pytest.raises(BadInput, match="one that is being written"), written(target, "a"):
+        pass
+    assert json.loads(target.read_text()) == ROWS[0]
+
+
+def test_a_file_that_is_there_is_not_written_again(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    target.write_text("mine")
+    with pytest.raises(BadInput, match="a file that is not there yet"), written(target):
+        pass
+    assert target.read_text() == "mine"
+
+
+def test_a_value_that_json_cannot_hold_is_named_before_the_work():
+    with pytest.raises(BadInput, match="when, a object"):
+        check_json({"text": "a", "when": object()}, "rows.parquet, row 3")
