@@ -13,12 +13,12 @@ from rich.table import Table
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params
-from alignax.data.pipeline import Batches, Drawn
+from alignax.data.pipeline import Batches, Drawn, InMemory
 from alignax.data.tokenise import Example
+from alignax.generate.drawing import Answer, Answered, ask_server
 from alignax.generate.engine import Engine
 from alignax.generate.reward_models import Model as Classifier
-from alignax.generate.rollout import Answer, Answered, ask_server
-from alignax.generate.rounds import Groups, Rounds
+from alignax.generate.rounds import Rounds
 from alignax.generate.server import ServerFailed
 from alignax.run import Run
 from alignax.train import sharding
@@ -146,7 +146,7 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
     whole = Looking(run.model_fn(None), **shape)
 
     def look(params: Params, examples: Sequence[Example]) -> dict[str, list[np.ndarray]]:
-        groups, found = Groups(examples), {}
+        groups, found = InMemory(examples), {}
         if needs.reference:
             found["ref_logprobs"] = policy(reference(), groups)[0]
         if needs.head == "value" or settings.server is not None:

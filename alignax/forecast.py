@@ -19,8 +19,7 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method, Needs
 from alignax.core.records import Attributed, Labelled, Preference, Ranking
 from alignax.core.types import Batch, Layout, TrainState
-from alignax.data.builder import token_counts
-from alignax.data.pipeline import TokenArrays, build_step
+from alignax.data.pipeline import TokenArrays, build_step, token_counts
 from alignax.data.plan import Lengths, Plan, make_plan
 from alignax.data.tokenise import Example
 from alignax.operations import operations

@@ -13,7 +13,7 @@ from alignax.core.method import Method
 from alignax.core.types import Params
 from alignax.evaluate.evaluators import Answers, HeldOut, Sampled
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
-from alignax.generate.rollout import judge
+from alignax.generate.drawing import judge
 from alignax.run import Run
 
 

@@ -15,8 +15,8 @@ from alignax.data.chat import Renderer
 from alignax.data.json_lines import check_json, written
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.tokenizers import end_ids, load_tokenizer
+from alignax.generate.drawing import ask_server
 from alignax.generate.engine import Engine
-from alignax.generate.rollout import ask_server
 from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
 from alignax.models import peft, pretrained

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from alignax.data.builder import token_counts
+from alignax.data.pipeline import InMemory
 from alignax.data.plan import Lengths
 from alignax.data.tokenise import Example
 from alignax.models.config import DecoderConfig, LayerKind
@@ -40,19 +40,6 @@ def model_fn(params, batch, layout):
     return outputs(decoder(), params, batch, layout)
 
 
-class Table:
-    """Groups in memory, as `pipeline.Groups` wants them."""
-
-    def __init__(self, examples: list[Example]):
-        self.examples, self.lengths = examples, token_counts(examples)
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-
 def example(prompt, responses, masks=None, scores=None) -> Example:
     """One group; every response token is scored where no masks are given."""
     masks = [[True] * len(r) for r in responses] if masks is None else masks
@@ -66,7 +53,7 @@ def example(prompt, responses, masks=None, scores=None) -> Example:
     )
 
 
-def random_table(count, *, responses=2, longest=12, seed=0) -> Table:
+def random_table(count, *, responses=2, longest=12, seed=0) -> InMemory:
     """Groups of random tokens and lengths; about one response token in four is not scored."""
     draw = np.random.default_rng(seed)
     made = []
@@ -78,7 +65,7 @@ def random_table(count, *, responses=2, longest=12, seed=0) -> Table:
         tokens = [draw.integers(0, CONFIG.vocab_size, size) for size in sizes]
         prompt = draw.integers(0, CONFIG.vocab_size, draw.integers(1, longest + 1))
         made.append(example(prompt, tokens, masks))
-    return Table(made)
+    return InMemory(made)
 
 
 def random_lengths(count, *, seed=0) -> Lengths:

@@ -24,6 +24,7 @@ from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
+from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
@@ -254,18 +255,6 @@ def renderer_hash(renderer: Renderer) -> str:
         "end_ids": sorted(renderer.end_ids),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def token_counts(examples: Sequence[Example]) -> Lengths:
-    """Lengths of groups; a response that is not there counts 0."""
-    most = max(len(example.response_lengths) for example in examples)
-    shape = (len(examples), most)
-    response, scored = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for i, example in enumerate(examples):
-        for j, (tokens, mask) in enumerate(example.split()):
-            response[i, j], scored[i, j] = len(tokens), mask.sum()
-    prompt = np.array([len(example.prompt) for example in examples], np.int32)
-    return Lengths(prompt, response, scored)
 
 
 def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) -> None:

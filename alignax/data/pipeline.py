@@ -34,6 +34,31 @@ class Groups(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
 
+class InMemory:
+    """Groups that are in memory, as those of sampled responses are."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self.examples, self.lengths = examples, token_counts(examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def token_counts(examples: Sequence[Example]) -> Lengths:
+    """Lengths of groups; a response that is not there counts 0."""
+    most = max(len(example.response_lengths) for example in examples)
+    shape = (len(examples), most)
+    response, scored = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for i, example in enumerate(examples):
+        for j, (tokens, mask) in enumerate(example.split()):
+            response[i, j], scored[i, j] = len(tokens), mask.sum()
+    prompt = np.array([len(example.prompt) for example in examples], np.int32)
+    return Lengths(prompt, response, scored)
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenArrays:
     """Numbers for every response token of a data set, such as reference log-probabilities.

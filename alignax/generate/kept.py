@@ -33,7 +33,7 @@ from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
 from alignax.data.pipeline import TokenArrays
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
-from alignax.generate.rollout import Drawing
+from alignax.generate.drawing import Drawing
 
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, MemoryError,
             RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip

@@ -27,10 +27,11 @@ from alignax.core.types import Params
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
 from alignax.data.ladder import widened
-from alignax.data.pipeline import DrawFailed, Drawn, build_step
-from alignax.data.plan import Lengths, generator, make_plan
+from alignax.data.pipeline import DrawFailed, Drawn, InMemory, build_step
+from alignax.data.plan import generator, make_plan
 from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
+from alignax.generate.drawing import Answer, Drawing, apart, draw, merged
 from alignax.generate.kept import (
     Kept,
     as_batch,
@@ -40,7 +41,7 @@ from alignax.generate.kept import (
     store,
     stored,
 )
-from alignax.generate.rollout import Answer, Drawing, Rollout, apart, draw, merged
+from alignax.generate.rollout import Rollout
 
 log = logging.getLogger("alignax")
 
@@ -49,32 +50,6 @@ Look = Callable[[Params, Sequence[Example]], Mapping[str, list[np.ndarray]]]
 _FILE = re.compile(r"round-\d+\.npz")
 PROMPTS, ORDER = 2, 3  # what random numbers are for; the plan has 0 and 1
 SELECTION = 6  # what a key is for; `feeds` draws responses by 1, adapters begin by 5
-
-
-class Groups:
-    """Groups in memory, as the pipeline reads them."""
-
-    def __init__(self, examples: Sequence[Example]):
-        self._examples = examples
-        width = max(len(e.response_lengths) for e in examples)
-        response = np.zeros((len(examples), width), np.int64)
-        scored = np.zeros_like(response)
-        for i, e in enumerate(examples):
-            response[i, : len(e.response_lengths)] = e.response_lengths
-            scored[i, : len(e.response_lengths)] = [int(m.sum()) for _, m in e.split()]
-        prompt = np.array([len(e.prompt) for e in examples])
-        self._lengths = Lengths(prompt, response, scored)
-
-    @property
-    def lengths(self) -> Lengths:
-        """Token counts of all groups."""
-        return self._lengths
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
 
 
 class Rounds:
@@ -264,7 +239,7 @@ class Rounds:
             names: dict[bytes, int] = {}
             ids = [names.setdefault(e.prompt.tobytes(), len(names)) for e in kept.examples]
             kept = kept.take(best_of_rounds(scores, np.array(ids, np.int32)).tolist())
-        self._groups, self._numbers = Groups(kept.examples), kept.arrays()
+        self._groups, self._numbers = InMemory(kept.examples), kept.arrays()
         count, refresh = len(kept.examples), self.sampling.refresh
         met = min(refresh * self._size, count * self.sampling.epochs)
         # An update of no groups would still decay weights and go on with the momentum.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from alignax.core.types import Batch, Layout
-from alignax.data.pipeline import Batches, TokenArrays, build_step
+from alignax.data.pipeline import Batches, InMemory, TokenArrays, build_step
 from alignax.data.plan import make_plan
-from tests.tiny_batch import Table, example, random_table
+from tests.tiny_batch import example, random_table
 
 P, Q, A, B, C = 11, 12, 21, 22, 31
 
@@ -19,7 +19,7 @@ def assert_same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def numbered(table: Table) -> TokenArrays:
+def numbered(table: InMemory) -> TokenArrays:
     """Log-probabilities that tell which token they belong to."""
     values = TokenArrays.empty(table.lengths)
     values.values[:] = -1.0 - np.arange(values.values.size)
@@ -30,7 +30,7 @@ def numbered(table: Table) -> TokenArrays:
 
 
 def test_the_example_of_the_docstring():
-    table = Table([example([P, Q], [[A, B], [C]], scores=[1.0, 0.0])])
+    table = InMemory([example([P, Q], [[A, B], [C]], scores=[1.0, 0.0])])
     plan = make_plan(table.lengths, batch_size=1, align=8)
     batch, layout = build_step(table, plan, 0)
     assert_same(
@@ -62,7 +62,7 @@ def test_a_conversation_of_several_turns_has_gaps_in_its_mask():
     # The assistant says 21 22, the user 23, the assistant 24; then the other response, 31 32, of
     # which only the last token is scored. Nothing is packed but this group.
     masks = [[True, True, False, True], [False, True]]
-    table = Table([example([P], [[21, 22, 23, 24], [31, 32]], masks)])
+    table = InMemory([example([P], [[21, 22, 23, 24], [31, 32]], masks)])
     batch, layout = build_step(table, make_plan(table.lengths, batch_size=1, align=8), 0)
     np.testing.assert_array_equal(batch.mask[0, 0], [masks[0], [False, True, False, False]])
     np.testing.assert_array_equal(layout.tokens[0, 0], [P, 21, 22, 23, 24, 31, 32, 0])
@@ -78,7 +78,7 @@ def test_the_second_row_of_a_shard_goes_on_where_the_first_ends():
     # Four equal groups of 5 + 3 tokens on two shards, two rows of 8 each: a row a group, because
     # one row of 16 is no cheaper. The second group of a shard begins at 8 of its joined rows, and
     # its first scored token is predicted by the prompt's last, at 8 + 4.
-    table = Table([example([i] * 5, [[10 + i] * 3]) for i in range(4)])
+    table = InMemory([example([i] * 5, [[10 + i] * 3]) for i in range(4)])
     plan = make_plan(table.lengths, batch_size=4, shards=2, align=8)
     assert (plan.shape.rows, plan.shape.row_length) == (4, 8)
     _, layout = build_step(table, plan, 0)
@@ -93,7 +93,7 @@ def test_the_second_row_of_a_shard_goes_on_where_the_first_ends():
 
 
 def test_a_group_that_is_not_there_leaves_everything_empty():
-    table = Table([example([P], [[A], [B]])])
+    table = InMemory([example([P], [[A], [B]])])
     batch, layout = build_step(table, make_plan(table.lengths, batch_size=2, align=8), 0)
     there = batch.valid[0].any(axis=1)
     assert sorted(there) == [False, True]
@@ -184,7 +184,7 @@ def test_micro_batches_are_the_parts_of_the_step():
 
 def test_reference_log_probs_land_on_their_tokens():
     # Two groups of 2 + 1 and 1 + 3 response tokens: -1 -2 | -3 and -4 | -5 -6 -7.
-    table = Table([example([P], [[A, B], [C]]), example([Q], [[A], [A, B, C]])])
+    table = InMemory([example([P], [[A, B], [C]]), example([Q], [[A], [A, B, C]])])
     plan = make_plan(table.lengths, batch_size=2, align=8)
     batch, _ = build_step(table, plan, 0, {"ref_logprobs": numbered(table)})
     expected = {

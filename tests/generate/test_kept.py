@@ -8,8 +8,8 @@ from alignax.data.chat import Renderer
 from alignax.data.prompts import Prompts
 from alignax.data.sources import Report
 from alignax.data.tokenise import Example
+from alignax.generate.drawing import Answered, Drawing, merged
 from alignax.generate.kept import Kept, groups_of_a_prompt, recorded
-from alignax.generate.rollout import Answered, Drawing, merged
 from alignax.methods import DPO, KTO, RRHF, RSO, RewardWeighted
 from tests.tiny import chatml_tokenizer
 

@@ -16,9 +16,10 @@ from alignax.data.pipeline import DrawFailed
 from alignax.data.prompts import Prompts
 from alignax.data.sources import Report
 from alignax.generate import rounds
+from alignax.generate.drawing import Answered, apart
 from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
-from alignax.generate.rollout import Answered, Rollout, apart
+from alignax.generate.rollout import Rollout
 from alignax.generate.server import ServerFailed
 from alignax.methods import DAPO, PPO, RAFT, RRHF
 from tests.tiny import chatml_tokenizer

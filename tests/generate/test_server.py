@@ -8,7 +8,7 @@ import pytest
 
 from alignax.core.errors import BadInput
 from alignax.data.chat import Renderer
-from alignax.generate.rollout import ask_server
+from alignax.generate.drawing import ask_server
 from alignax.generate.sampler import Sampler, sample
 from alignax.generate.server import Completions, Server, complete, wait_until_ready
 from alignax.models import pretrained

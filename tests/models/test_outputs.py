@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax.data.pipeline import build_step
+from alignax.data.pipeline import InMemory, build_step
 from alignax.data.plan import make_plan
 from alignax.models.outputs import outputs, score_responses
 from tests.models import plain
-from tests.tiny_batch import CONFIG, Table, decoder, example, params, random_table
+from tests.tiny_batch import CONFIG, decoder, example, params, random_table
 
 TABLE = random_table(6, responses=3, longest=9)
 PLAN = make_plan(TABLE.lengths, batch_size=6, num_steps=1, align=8)
@@ -113,7 +113,7 @@ def test_longer_rows_and_other_company_change_nothing():
     # The first two groups alone, one to a row, in longer rows: the same to rounding.
     batch, layout, groups = step()
     whole = packed_logprobs(params(), batch, layout)
-    pair = Table([TABLE[group] for group in groups[:2]])
+    pair = InMemory([TABLE[group] for group in groups[:2]])
     plan = make_plan(pair.lengths, batch_size=2, num_steps=1, shards=2, align=64)
     fewer, rows = jax.tree.map(lambda x: jnp.asarray(x[0]), build_step(pair, plan, 0))
     assert plan.shape.row_length > PLAN.shape.row_length or plan.shape.rows == 2
@@ -136,7 +136,7 @@ def test_tokens_of_another_prompt_change_nothing():
 def test_a_token_off_the_mask_is_not_scored_but_is_read():
     # 7 8 9 with 8 unscored: its log-probability is 0, and 9 depends on it.
     def found(middle):
-        table = Table([example([1, 2], [[7, middle, 9]], [[True, False, True]])])
+        table = InMemory([example([1, 2], [[7, middle, 9]], [[True, False, True]])])
         plan = make_plan(table.lengths, batch_size=1, num_steps=1, align=8)
         batch, layout = jax.tree.map(lambda x: jnp.asarray(x[0]), build_step(table, plan, 0))
         return np.asarray(packed_logprobs(params(), batch, layout))[0, 0]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from alignax.data.pipeline import build_step
+from alignax.data.pipeline import InMemory, build_step
 from alignax.data.plan import make_plan
 from alignax.models import pretrained
 from alignax.models.families import from_hugging_face, tensor_shapes
@@ -22,7 +22,7 @@ from alignax.train import sharding
 from tests.golden.make_family_logits import weights
 from tests.golden.make_score_logits import CASES, OF_FAMILIES, groups
 from tests.models import plain
-from tests.tiny_batch import CONFIG, Table, example, random_table
+from tests.tiny_batch import CONFIG, example, random_table
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "score_logits.npz")
 CONFIGS = json.loads(str(GOLDEN["configs"]))
@@ -75,7 +75,7 @@ def test_attributes_are_the_logits_of_the_reference_classifier(case, tmp_path):
     save_file({n: weights(case, n, s) for n, s in shapes.items()}, tmp_path / "model.safetensors")
     found = pretrained.load(tmp_path)
     assert found.config.num_scores == (CASES | OF_FAMILIES)[case]["num_labels"]
-    batch, layout, order = packed(Table([example(*group) for group in groups()]))
+    batch, layout, order = packed(InMemory([example(*group) for group in groups()]))
     attributes = run(found.params, batch, layout, model=Decoder(config=found.config)).attributes
     expected = GOLDEN[f"{case}/logits"].reshape(2, 2, -1)[order]
     np.testing.assert_allclose(attributes, expected, atol=1e-5, rtol=0)
@@ -97,7 +97,7 @@ def test_the_reward_is_the_first_attribute_and_no_token_has_a_log_probability():
 
 
 def test_a_last_token_that_is_not_scored_is_read():
-    batch, layout, _ = packed(Table([example([1, 2], [[7, 8, 9]], [[True, False, False]])]))
+    batch, layout, _ = packed(InMemory([example([1, 2], [[7, 8, 9]], [[True, False, False]])]))
     found = run(params(), batch, layout)
     np.testing.assert_allclose(
         found.attributes[0, 0], alone(params(), [1, 2], [7, 8, 9]), atol=1e-5
@@ -106,7 +106,7 @@ def test_a_last_token_that_is_not_scored_is_read():
 
 def test_a_response_that_ends_with_its_row_is_read():
     # 2 tokens, 4 and 2 fill a row of 8.
-    batch, layout, _ = packed(Table([example([1, 2], [[7, 8, 9, 3], [4, 5]])]))
+    batch, layout, _ = packed(InMemory([example([1, 2], [[7, 8, 9, 3], [4, 5]])]))
     assert layout.group.tolist() == [[0] * 8]
     found = run(params(), batch, layout)
     np.testing.assert_allclose(found.attributes[0, 1], alone(params(), [1, 2], [4, 5]), atol=1e-5)

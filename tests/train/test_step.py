@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from alignax.data.pipeline import Batches, build_step
+from alignax.data.pipeline import Batches, InMemory, build_step
 from alignax.data.plan import make_plan
 from alignax.methods import DPO, KTO, SFT, RewardWeighted
 from alignax.models.outputs import outputs
@@ -18,7 +18,7 @@ from alignax.train import reference, sharding
 from alignax.train.compilations import Compilations
 from alignax.train.step import count, init_state, make_step
 from tests.models import plain
-from tests.tiny_batch import CONFIG, Table, decoder, example, model_fn, params, random_table
+from tests.tiny_batch import CONFIG, decoder, example, model_fn, params, random_table
 
 SGD = optax.sgd(0.1)
 PAIRS = random_table(8, responses=2)
@@ -82,7 +82,7 @@ def test_micro_batches_give_what_one_batch_gives(table):
 def test_micro_batches_of_unequal_token_counts_are_weighed_by_their_tokens():
     # Responses of 1, 1, 1 and 9 tokens in two micro-batches: the loss is the sum of their negative
     # log-likelihoods over 12, and not a mean of two means.
-    table = Table([example([i + 1], [[5 + i] * n]) for i, n in enumerate((1, 1, 1, 9))])
+    table = InMemory([example([i + 1], [[5 + i] * n]) for i, n in enumerate((1, 1, 1, 9))])
     state, metrics = updated(table, accumulation=2)
     expected, slope = jax.value_and_grad(
         lambda params: sum(plain_nll(params, group) for group in table.examples) / 12
