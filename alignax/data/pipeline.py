@@ -5,7 +5,7 @@ The position is the number of the next step: everything else follows from the pl
 
 import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import grain
 import numpy as np
@@ -43,7 +43,7 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: SupportsIndex) -> Example:
         return self.examples[index]
 
 
