@@ -196,21 +196,29 @@ def checks(
         _check(
             "same start",
             "before the first update every entry is the reference",
-            _same_start(runs, gold),
+            _same_start(described, runs, gold),
         )
     )
     return found
 
 
-def _same_start(runs: Mapping[str, Runs | None], gold: Estimate) -> Check:
-    """Whether all that is asked alike answers alike before it has learnt anything."""
-    starts = {n: float(x.at("gold", 0).mean()) for n, x in runs.items() if x is not None}
-    same = [n for n, x in starts.items() if abs(x - gold.mean) < 1e-6]
-    others = [n for n in starts if n not in same]
-    said = f"{len(same)} entries begin at {gold.mean:.3f}"
-    if others:
-        said += "; asked in another way or begun elsewhere: " + ", ".join(others)
-    return Check(len(same) > len(others), said)
+def _same_start(
+    described: Mapping[str, Any], runs: Mapping[str, Runs | None], gold: Estimate
+) -> Check:
+    """Whether all that is asked alike, and begins there, answers as the reference does."""
+    other = {x["name"] for x in described["entries"] if x.get("asks") or x.get("after") is not None}
+    starts = {
+        n: float(x.at("gold", 0).mean())
+        for n, x in runs.items()
+        if x is not None and n not in other
+    }
+    wrong = [f"{n} at {x:.3f}" for n, x in starts.items() if abs(x - gold.mean) >= 1e-6]
+    said = f"{len(starts) - len(wrong)} of {len(starts)} entries begin at {gold.mean:.3f}"
+    if wrong:
+        said += ", but " + ", ".join(wrong)
+    if left := [n for n in runs if n in other]:
+        said += "; asked in another way, or begun elsewhere: " + ", ".join(left)
+    return Check(not wrong, said)
 
 
 def _check(name: str, says: str, found: Check) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from alignax.compare import cells as cells_lib
 from alignax.compare.cells import Cell
 from alignax.compare.settings import Comparison
 from alignax.core.errors import BadInput
+from alignax.core.method import Method
 from alignax.core.records import Prompt
 from alignax.data.sources import load_records
 from alignax.saved import to_json
@@ -54,6 +55,8 @@ def describe(comparison: Comparison) -> dict[str, Any]:
                     n: _nearby(x) if isinstance(x, str) else x for n, x in entry.settings.items()
                 },
                 "like": entry.like,
+                "after": entry.after,
+                "asks": type(entry.method).ask is not Method.ask,
                 "league": entry.league,
             }
             for entry in comparison.entries

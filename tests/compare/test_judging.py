@@ -50,7 +50,7 @@ def made_up(*claims: Claim, **changes) -> Results:
         "entries": [
             {"name": name, "title": name, "family": "offline", "paper": None, "learns_from": "x",
              "method": {}, "trials": [{"method.beta": 0.1}, {}], "settings": {}, "like": None,
-             "league": True}
+             "after": None, "asks": name == "held", "league": True}
             for name in MEANS
         ],
     } | changes  # fmt: skip
@@ -101,7 +101,23 @@ def test_labels_dealt_out_at_random_that_teach_something_are_caught():
     checks = {x["name"]: x for x in judging.checks(results, runs, runs["fair"])}
     assert not checks["shuffled labels"]["passed"]
     assert checks["coverage"]["passed"]
-    assert checks["same start"]["passed"] is False  # noise differs between entries here
+
+
+def test_what_begins_elsewhere_is_named_and_what_does_not_begin_as_the_reference_fails():
+    results = made_up()
+    fair = results.runs("fair")
+    alike = dict.fromkeys(("good", "fair", "wild"), fair)
+    check = judging.checks(results, {**alike, "held": results.runs("held")}, fair)[-1]
+    assert check["passed"]
+    assert check["found"].startswith("3 of 3 entries begin at ")
+    assert check["found"].endswith("; asked in another way, or begun elsewhere: held")
+    check = judging.checks(results, {**alike, "twin": results.runs("twin")}, fair)[-1]
+    assert not check["passed"]
+    assert check["found"].startswith("3 of 4 entries begin at ")
+    assert ", but twin at " in check["found"]
+    results.described["entries"][1]["after"] = "good"
+    check = judging.checks(results, {**alike, "twin": results.runs("twin")}, fair)[-1]
+    assert check["passed"]
 
 
 @pytest.fixture(scope="module")
