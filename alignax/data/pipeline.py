@@ -4,6 +4,7 @@ The position is the number of the next step: everything else follows from the pl
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
@@ -44,7 +45,7 @@ class InMemory:
         return len(self.examples)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        return self.examples[index]
+        return self.examples[operator.index(index)]
 
 
 def token_counts(examples: Sequence[Example]) -> Lengths:
