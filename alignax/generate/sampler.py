@@ -138,6 +138,8 @@ def advance(
         greedy = jnp.broadcast_to(first, state.keys.shape)
 
     state = jax.tree.map(split_if_even, state)
+    longest = state.cache.prompt_key[0].shape[-1] + state.cache.places
+    tables = model.tables(longest)
 
     def wanted(carry: tuple[Array, State]) -> Bool[Array, ""]:
         step, state = carry
@@ -151,12 +153,14 @@ def advance(
         draw_keys = jax.vmap(jax.vmap(jax.random.fold_in))(keys, samples.lengths)
         token, logprob = choose(draw_keys, logits, sampler=sampler, greedy=greedy)
         samples = _put(samples, active, token, logprob, end_ids)
-        hidden, cache = model.extend(params, cache, token[..., None])
+        hidden, cache = model.extend(params, cache, token[..., None], tables)
         # A response that has ended is carried along, and must not outgrow the ring.
         cache = cache._replace(filled=jnp.minimum(cache.filled, cache.places))
         return step + 1, State(hidden[:, :, 0], cache, samples, keys, limits)
 
-    return jax.lax.while_loop(wanted, draw, (jnp.int32(0), state))[1]
+    state = state._replace(cache=state.cache.without_ones())
+    state = jax.lax.while_loop(wanted, draw, (jnp.int32(0), state))[1]
+    return state._replace(cache=state.cache.with_ones())
 
 
 def _put(

@@ -16,12 +16,15 @@ from alignax.data.ladder import rung
 from alignax.generate.sampler import State
 from alignax.models.caching import Cache
 
-PROMPT = 0.25  # what reading a prompt costs, beside decoding a token of a response
+# What a step costs beside a token of each response, in such tokens: the weights are read, and each
+# slot reads its prompt. Of SmolLM2-135M on 2 cores (docs/speed.md); where products are faster or
+# memory is slower, the weights cost more, and moving pays less.
+WEIGHTS, PROMPT = 16.0, 0.35
 
 
 def cost(slots: int, width: int) -> float:
     """Of a token for every response, in tokens."""
-    return slots * (width + PROMPT)
+    return WEIGHTS + slots * (width + PROMPT)
 
 
 def worth_moving(slots: int, width: int) -> int:

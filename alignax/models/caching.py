@@ -6,6 +6,7 @@ than its neighbours just has fewer places behind it that are its own. Keys are s
 last and values with places first of the two, which is how the products of one token read them.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ class Cache(NamedTuple):
     """Keys and values of b prompts, each once, and of k responses to each; a tuple of layers.
 
     Fields:
+        key, value: [b, k, g, ..]; within a loop, without those axes that are 1 (`without_ones`).
         prompt_lengths: in tokens.
         filled: tokens of each response that are in the cache, at most r.
         at: the place of the ring that is written next.
@@ -27,15 +29,41 @@ class Cache(NamedTuple):
     prompt_key: tuple[Float[Array, "b g e p"], ...]
     prompt_value: tuple[Float[Array, "b g p e"], ...]
     prompt_lengths: Int[Array, " b"]
-    key: tuple[Float[Array, "b k g e r"], ...]
-    value: tuple[Float[Array, "b k g r e"], ...]
+    key: tuple[Float[Array, "*bkg e r"], ...]
+    value: tuple[Float[Array, "*bkg r e"], ...]
     filled: Int[Array, "b k"]
     at: Int[Array, ""]
 
     @property
     def places(self) -> int:
         """Of the ring: the longest response that can be held."""
-        return self.value[0].shape[3]
+        return self.key[0].shape[-1]
+
+    @property
+    def leading(self) -> tuple[int, int, int]:
+        """b, k and g."""
+        return (*self.filled.shape, self.prompt_key[0].shape[1])
+
+    def without_ones(self) -> "Cache":
+        """Responses' keys and values without the axes among b, k and g that are 1.
+
+        A product drops such axes. What is written at each turn of a loop and then read by a product
+        must not have them, or XLA writes it twice, with them and without, and copies all of it.
+        """
+        ones = tuple(i for i, n in enumerate(self.leading) if n == 1)
+        return self._each(lambda x: jnp.squeeze(x, ones))
+
+    def with_ones(self) -> "Cache":
+        """All axes again."""
+        return self._each(self.whole)
+
+    def whole(self, x: Float[Array, "*bkg m n"]) -> Float[Array, "b k g m n"]:
+        """An array of keys or values with all axes."""
+        return x.reshape(*self.leading, *x.shape[-2:])
+
+    def _each(self, change: Callable[[Array], Array]) -> "Cache":
+        key, value = (tuple(map(change, xs)) for xs in (self.key, self.value))
+        return self._replace(key=key, value=value)
 
 
 def empty_cache(
@@ -61,20 +89,24 @@ def empty_cache(
 
 def write(
     cache: Cache, layer: int, key: Float[Array, "b k s g e"], value: Float[Array, "b k s g e"]
-) -> tuple[Float[Array, "b k g e r"], Float[Array, "b k g r e"]]:
+) -> tuple[Float[Array, "*bkg e r"], Float[Array, "*bkg r e"]]:
     """One layer's keys and values with s new ones, which must not go over the end of the ring."""
-    key, value = key.transpose(0, 1, 3, 4, 2), value.transpose(0, 1, 3, 2, 4)
-    at = cache.at
-    return (
-        jax.lax.dynamic_update_slice(cache.key[layer], key, (0, 0, 0, 0, at)),
-        jax.lax.dynamic_update_slice(cache.value[layer], value, (0, 0, 0, at, 0)),
+    held = cache.key[layer], cache.value[layer]
+    new = key.transpose(0, 1, 3, 4, 2), value.transpose(0, 1, 3, 2, 4)
+    # Places are the last axis of keys, and the last but one of values.
+    key, value = (
+        jax.lax.dynamic_update_slice_in_dim(
+            x, y.reshape(*x.shape[:-2], *y.shape[-2:]), cache.at, axis
+        )
+        for x, y, axis in zip(held, new, (-1, -2), strict=True)
     )
+    return key, value
 
 
 def moved_on(
     cache: Cache,
-    key: tuple[Float[Array, "b k g e r"], ...],
-    value: tuple[Float[Array, "b k g r e"], ...],
+    key: tuple[Float[Array, "*bkg e r"], ...],
+    value: tuple[Float[Array, "*bkg r e"], ...],
     count: int,
 ) -> Cache:
     """The cache after `count` tokens have been written to every layer."""

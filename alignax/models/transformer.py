@@ -35,6 +35,7 @@ from alignax.models.kernels import plain
 from alignax.models.parts import Norm, draw
 
 Remat = Literal["none", "attention", "block"]
+Tables = dict[rotary.Rope | None, Any]  # cosines and sines by position; None where none turn
 EVERYTHING = 2**30  # a window that no text is longer than
 
 
@@ -163,8 +164,20 @@ class Decoder:
         cache = empty_cache(key, value, lengths, num_responses, max_response)
         return last, cache
 
+    def tables(self, positions: int) -> Tables:
+        """What turns queries and keys at positions from 0 on, for `extend` to look up.
+
+        Within a loop XLA computes sines and cosines for each head and layer anew.
+        """
+        ropes = {kind.rope for kind in self.config.kinds}
+        return {rope: self._angles(rope, jnp.arange(positions)) for rope in ropes}
+
     def extend(
-        self, params: Params, cache: Cache, tokens: Int[Array, "b k s"]
+        self,
+        params: Params,
+        cache: Cache,
+        tokens: Int[Array, "b k s"],
+        tables: Tables | None = None,
     ) -> tuple[Float[Array, "b k s d"], Cache]:
         """Hidden states of s further tokens of every response, and the cache that holds them.
 
@@ -173,12 +186,16 @@ class Decoder:
 
         Args:
             params: as `unstack` gives them, where this is called more than once.
+            tables: for all positions that can be reached, likewise.
         """
         position = (cache.prompt_lengths[:, None] + cache.filled)[..., None]
         position = position + jnp.arange(tokens.shape[2])[None, None]
         x = self._enter(params, params["embed"].astype(self.dtype)[tokens], position)
         kinds, count = self.config.kinds, tokens.shape[2]
-        angles = {rope: self._angles(rope, position) for rope in {kind.rope for kind in kinds}}
+        if tables is None:
+            angles = {rope: self._angles(rope, position) for rope in {kind.rope for kind in kinds}}
+        else:
+            angles = jax.tree.map(lambda x: x[position], tables)
         seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         keys, values = [], []
         for i, weights in enumerate(self.unstack(params)["layers"]):
@@ -190,8 +207,8 @@ class Decoder:
                     query,
                     cache.prompt_key[i],
                     cache.prompt_value[i],
-                    key,
-                    value,
+                    cache.whole(key),
+                    cache.whole(value),
                     *seen[kind.window],
                     scale=self.config.attention_scale,
                     softcap=self.config.attention_softcap,
