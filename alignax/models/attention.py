@@ -17,7 +17,7 @@ from alignax.core.types import BLOCK
 
 MASKED = -1e30  # finite, so that a wholly masked block keeps finite gradients
 ROOM = 1 << 22  # scores that exist at once, where one block alone has no more
-OF_A_RUN = 2 * BLOCK  # what a run is as long to compile and to start as: keys of one block
+OF_A_STRETCH = 2 * BLOCK  # what a stretch is as long to compile and to start as: keys of one block
 
 
 def packed_attention(
@@ -61,11 +61,11 @@ def packed_attention(
     query = query.reshape(rows, tokens, kv_heads, -1, head_dim) * (scale or head_dim**-0.5)
     query, key, value = query.transpose(0, 2, 3, 1, 4), key.swapaxes(1, 2), value.swapaxes(1, 2)
     parts = []
-    for run in runs(tokens, block, reach, most=ROOM // (rows * heads * block)):
+    for stretch in stretches(tokens, block, reach, most=ROOM // (rows * heads * block)):
         allowed = visible_tokens(
-            group, response, position, window, queries=run.queries, keys=run.keys
+            group, response, position, window, queries=stretch.queries, keys=stretch.keys
         )
-        q, k, v = run.queries(query, 3), run.keys(key, 2), run.keys(value, 2)
+        q, k, v = stretch.queries(query, 3), stretch.keys(key, 2), stretch.keys(value, 2)
         scores = jnp.einsum("ngabqe,ngbse->ngabqs", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(allowed[:, None, None], softcapped(scores, softcap), MASKED)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
@@ -75,7 +75,7 @@ def packed_attention(
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, tokens, heads, head_dim)
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Neighbouring blocks of a row that are computed together.
 
     Fields:
@@ -110,16 +110,17 @@ class Run(NamedTuple):
         return jnp.concatenate(parts, axis=axis + 1)
 
 
-def runs(tokens: int, block: int, reach: tuple[int, ...] | None, most: int) -> list[Run]:
-    """A row's blocks in runs, so that few keys are met in vain and runs are few.
+def stretches(tokens: int, block: int, reach: tuple[int, ...] | None, most: int) -> list[Stretch]:
+    """A row's blocks in stretches, so that few keys are met in vain and stretches are few.
 
     Args:
-        most: keys that the blocks of one run may meet together; a block alone may meet any number.
+        most: keys that the blocks of one stretch may meet together; a block alone may meet any
+            number.
     """
     starts = range(0, tokens, block)
     back = [start if reach is None else min(start, reach[start // block]) for start in starts]
-    # By how many blocks are in runs already: what they cost, in keys of a block, and the runs.
-    best: list[tuple[int, tuple[Run, ...]]] = [(0, ())]
+    # By how many blocks are in stretches already: their cost, in keys of a block, and they.
+    best: list[tuple[int, tuple[Stretch, ...]]] = [(0, ())]
     for end in range(1, len(back) + 1):
         size, tries = min(block, tokens - starts[end - 1]), []
         for first in range(end):
@@ -129,8 +130,8 @@ def runs(tokens: int, block: int, reach: tuple[int, ...] | None, most: int) -> l
                 if far > starts[first] or size < block or count * (far + size) > most:
                     continue
             cost, before = best[first]
-            run = Run(starts[first], count, size, far)
-            tries.append((cost + count * (far + size) + OF_A_RUN, (*before, run)))
+            stretch = Stretch(starts[first], count, size, far)
+            tries.append((cost + count * (far + size) + OF_A_STRETCH, (*before, stretch)))
         best.append(min(tries, key=lambda found: found[0]))
     return list(best[-1][1])
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax.models.attention import Run, packed_attention, runs
+from alignax.models.attention import Stretch, packed_attention, stretches
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
 from tests.models.rows import layout
@@ -92,22 +92,26 @@ def test_blocks_reach_and_window_give_what_a_dense_mask_gives(window, block, rea
     ("reach", "most", "expected"),
     [
         # 3 blocks of 128 + 64 keys each meet 576 together.
-        ((0, 64, 64, 64), 576, [Run(0, 1, 128, 0), Run(128, 3, 128, 64)]),
-        ((0, 64, 64, 64), 575, [Run(0, 1, 128, 0), Run(128, 1, 128, 64), Run(256, 2, 128, 64)]),
-        # To look 64 too far in one block costs 64 keys, another run as much as 256.
-        ((0, 64, 128, 128), 10**6, [Run(0, 1, 128, 0), Run(128, 3, 128, 128)]),
+        ((0, 64, 64, 64), 576, [Stretch(0, 1, 128, 0), Stretch(128, 3, 128, 64)]),
+        (
+            (0, 64, 64, 64),
+            575,
+            [Stretch(0, 1, 128, 0), Stretch(128, 1, 128, 64), Stretch(256, 2, 128, 64)],
+        ),
+        # To look 64 too far in one block costs 64 keys, another stretch as much as 256.
+        ((0, 64, 128, 128), 10**6, [Stretch(0, 1, 128, 0), Stretch(128, 3, 128, 128)]),
         # To look 256 too far in two blocks costs 512.
-        ((0, 0, 0, 256), 10**6, [Run(0, 3, 128, 0), Run(384, 1, 128, 256)]),
-        (None, 10**6, [Run(128 * i, 1, 128, 128 * i) for i in range(4)]),
+        ((0, 0, 0, 256), 10**6, [Stretch(0, 3, 128, 0), Stretch(384, 1, 128, 256)]),
+        (None, 10**6, [Stretch(128 * i, 1, 128, 128 * i) for i in range(4)]),
     ],
     ids=["together", "no more than room", "a little in vain", "too much in vain", "causal"],
 )
 def test_blocks_that_reach_about_as_far_are_one_run(reach, most, expected):
-    assert runs(512, 128, reach, most) == expected
+    assert stretches(512, 128, reach, most) == expected
 
 
 def test_the_last_block_of_a_row_that_is_no_multiple_is_its_own_run():
-    assert runs(300, 128, (0, 0, 0), 10**6) == [Run(0, 2, 128, 0), Run(256, 1, 44, 0)]
+    assert stretches(300, 128, (0, 0, 0), 10**6) == [Stretch(0, 2, 128, 0), Stretch(256, 1, 44, 0)]
 
 
 @windows

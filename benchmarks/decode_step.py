@@ -1,0 +1,104 @@
+"""What a token of every response costs on this machine, by how many there are and how they lie.
+
+    python -m benchmarks.decode_step --rounds 5
+
+A decoder of SmolLM2-135M's shape with random weights, float32; prompts of 128 tokens, room for 128
+tokens of each response. A slot holds a prompt and `width` responses to it (`alignax.generate`).
+Beside the steps, products of the MLP's shape with as many rows, each with a matrix of its own as in
+a step, against a large square one: what is left of the machine's rate before anything else is done.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alignax.generate.sampler import Sampler, advance, start
+from alignax.models.config import DecoderConfig
+from alignax.models.transformer import Decoder
+from benchmarks.flops import machine_rate
+
+CONFIG = DecoderConfig(vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
+                       mlp_width=1_536, tied=True)  # fmt: skip
+PROMPT = PLACES = 128
+SHAPES = ((16, 4), (8, 4), (4, 4), (32, 1), (16, 1), (8, 1))
+ROWS = (64, 32, 16)
+K = TypeVar("K", bound=Hashable)
+
+
+def main() -> None:
+    """Prints two tables: products, and steps; medians, all measured in turn."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=5, help="of every response, at a time")
+    options = parser.parse_args()
+    if options.tokens * (options.rounds + 1) > PLACES:
+        parser.error(f"expected at most {PLACES} tokens in all rounds and one more")
+    rate = machine_rate()
+    print(f"a large square product: {rate / 1e9:.0f} GFLOP/s\n\n"
+          "| rows | GFLOP/s | of the large product |\n| --- | ---: | ---: |")  # fmt: skip
+    for rows, seconds in in_turn({n: products(n) for n in ROWS}, options.rounds).items():
+        found = 2 * rows * CONFIG.width * CONFIG.mlp_width * CONFIG.layers / seconds
+        print(f"| {rows} | {found / 1e9:.0f} | {found / rate:.0%} |")
+    model = Decoder(config=CONFIG)
+    params = model.init(jax.random.key(0))
+    weights = jax.jit(model.unstack)(params)
+    steps = {x: steps_of(model, params, weights, *x, options.tokens) for x in SHAPES}
+    print("\n| slots x responses | ms a step |\n| --- | ---: |")
+    for (slots, width), seconds in in_turn(steps, options.rounds).items():
+        print(f"| {slots} x {width} | {seconds / options.tokens * 1e3:.0f} |")
+
+
+def in_turn(runs: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]:
+    """The median seconds of each, after one call that compiles."""
+    seconds: dict[K, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def products(rows: int) -> Callable[[], Any]:
+    """A product of so many rows with each of 30 matrices, one after the other."""
+    keys = jax.random.split(jax.random.key(0), CONFIG.layers)
+    matrices = [jax.random.normal(key, (CONFIG.width, CONFIG.mlp_width)) for key in keys]
+
+    @jax.jit
+    def run(x: jax.Array, matrices: list[jax.Array]) -> jax.Array:
+        last = jnp.zeros((rows, 1))
+        for matrix in matrices:
+            last = ((x + 1e-9 * last) @ matrix)[:, :1]
+        return last
+
+    return functools.partial(run, jnp.ones((rows, CONFIG.width)), matrices)
+
+
+def steps_of(
+    model: Decoder, params: Any, weights: Any, slots: int, width: int, tokens: int
+) -> Callable[[], Any]:
+    """Draws some tokens more of every response; each call goes on from the last one's."""
+    sampler = Sampler(num_samples=width, max_new_tokens=PLACES)
+    prompts = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (slots, PROMPT))
+    whole, ids = jnp.full(slots, PROMPT), jnp.arange(slots)
+    begin = jax.jit(functools.partial(start, model, sampler=sampler, places=PLACES))
+    held = [begin(params, jax.random.key(0), prompts.astype(np.int32), whole, ids)]
+    run = jax.jit(functools.partial(advance, model, sampler=sampler), donate_argnums=1)
+
+    def go() -> Any:
+        held[0] = run(weights, held[0], jnp.array([-1]), jnp.int32(tokens), jnp.int32(0))
+        return held[0]
+
+    return go
+
+
+if __name__ == "__main__":
+    main()
