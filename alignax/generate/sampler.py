@@ -58,7 +58,7 @@ def sample(
 ) -> Samples:
     """Draws responses to a batch of prompts until all have ended or reached their length.
 
-    One compiled program; `decoding.Engine` keeps its slots busy where lengths differ.
+    One compiled program; `engine.Engine` keeps its slots busy where lengths differ.
 
     Args:
         key: with `prompt_ids` it decides every draw, so that a prompt gets the same responses

@@ -192,10 +192,12 @@ class Decoder:
         position = position + jnp.arange(tokens.shape[2])[None, None]
         x = self._enter(params, params["embed"].astype(self.dtype)[tokens], position)
         kinds, count = self.config.kinds, tokens.shape[2]
+        ropes = {kind.rope for kind in kinds}
         if tables is None:
-            angles = {rope: self._angles(rope, position) for rope in {kind.rope for kind in kinds}}
-        else:
-            angles = jax.tree.map(lambda x: x[position], tables)
+            angles = {rope: self._angles(rope, position) for rope in ropes}
+        else:  # kind by kind: the keys have no order, so the whole is no tree
+            look_up = functools.partial(jax.tree.map, lambda table: table[position])
+            angles = {rope: look_up(tables[rope]) for rope in ropes}
         seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         keys, values = [], []
         for i, weights in enumerate(self.unstack(params)["layers"]):

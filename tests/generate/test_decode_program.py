@@ -1,5 +1,6 @@
 """What XLA makes of decoding: nothing is copied or computed anew that stays as it is."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -11,18 +12,27 @@ import pytest
 
 from alignax.generate import slots
 from alignax.generate.sampler import Sampler, advance, start
+from alignax.models.config import LayerKind
+from alignax.models.rotary import Rope
 from alignax.models.transformer import Decoder
 from tests.tiny_batch import CONFIG, decoder, params
 
 PROMPTS, LENGTH, PLACES = 5, 9, 11  # numbers that no other array has
 
 
-def begun(width):
+def begun(width, model=None):
     sampler = Sampler(num_samples=width, max_new_tokens=PLACES)
     tokens = jnp.arange(PROMPTS * LENGTH).reshape(PROMPTS, LENGTH) % CONFIG.vocab_size
     whole, ids = jnp.full(PROMPTS, LENGTH), jnp.arange(PROMPTS)
     state = start(
-        decoder(), params(), jax.random.key(0), tokens, whole, ids, sampler=sampler, places=PLACES
+        model or decoder(),
+        params(),
+        jax.random.key(0),
+        tokens,
+        whole,
+        ids,
+        sampler=sampler,
+        places=PLACES,
     )
     return sampler, state
 
@@ -59,10 +69,20 @@ def test_sines_are_computed_once_for_all_layers_and_looked_up():
     assert len(re.findall(r" (?:sine|cosine)\(", "\n".join(parts_of(4)))) <= 2
 
 
-def test_extending_with_tables_and_without_gives_the_same():
-    _, state = begun(2)
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (LayerKind(),),
+        (LayerKind(window=4), LayerKind(rope=Rope(theta=1e6))),  # as Gemma 3
+        (LayerKind(), LayerKind(rope=None)),  # as SmolLM3
+        (LayerKind(rope=None),),
+    ],
+    ids=["one rope", "two ropes", "one and none", "none"],
+)
+def test_extending_with_tables_and_without_gives_the_same(kinds):
+    model = Decoder(config=dataclasses.replace(CONFIG, kinds=kinds))
+    _, state = begun(2, model)
     tokens = jnp.full((PROMPTS, 2, 1), 7)
-    model: Decoder = decoder()
     plain, cache = model.extend(params(), state.cache, tokens)
     tables = model.tables(LENGTH + PLACES)
     found, lean = model.extend(params(), state.cache.without_ones(), tokens, tables)
