@@ -53,7 +53,7 @@ def score(
 
     Raises:
         BadInput: no reward model, rows that hold no responses, a file that is there already or
-            cannot be written, or a column that JSON cannot hold.
+            cannot be written, a column that JSON cannot hold, or a score that is not finite.
     """
     config, target = classifier(directory), Path(target)
     rows = {origin: row for row, origin in read_rows(source, split=split)}
@@ -81,6 +81,9 @@ def score(
     with written(target) as lines:
         found = _scores(scorer, examples, batch_size, quiet)
         for example, numbers in zip(examples, found, strict=True):
+            if not np.isfinite(numbers).all():
+                raise BadInput("finite scores", str(numbers.tolist()), "Look at its weights.",
+                               where=example.origin)  # fmt: skip
             numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
             row = rows[example.origin]
             lines.write(row | _columns(row, numbers, scorer.names))

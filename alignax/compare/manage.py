@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, Any
 
@@ -291,7 +291,9 @@ class Pool:
             while give(then(found)):
                 pass
             try:
-                list(threads.map(work, range(len(self._processes))))
+                going = [threads.submit(work, i) for i in range(len(self._processes))]
+                for future in as_completed(going):
+                    future.result()
             except BaseException:
                 self._turns.close()
                 for process in self._processes:

@@ -76,6 +76,7 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     experiment = cells.experiment(comparison, cell, output)
     folder = Path(experiment.output_dir)
     found: dict[str, Any] = {"fingerprint": fingerprints.of(comparison, cell)}
+    begin(folder, found["fingerprint"])
     experiment = cells.with_own_rows(comparison, cell, experiment)
     resident = _reset_peak()
     jobs.train(experiment, quiet=True, shape=_shape(comparison, cell, experiment))
@@ -90,6 +91,19 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     rows = measure.rows(finished, rewards)
     _tidy(comparison, cell, folder)
     return found | {"rows": rows, "parameters": finished.decoder.num_params}
+
+
+def begin(folder: Path, fingerprint: str) -> None:
+    """Clears what a run by other settings left, which would be refused, or gone on with.
+
+    A run by the same settings that was killed, or failed, goes on from its last checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    told = folder / "fingerprint"
+    if told.exists() and told.read_text() == fingerprint:
+        return
+    _clear(folder)
+    told.write_text(fingerprint)
 
 
 _shapes: dict[str, Any] = {}  # of this process: what `_shape` has found by now
@@ -156,10 +170,14 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
 
 def _tidy(comparison: "Comparison", cell: "Cell", folder: Path) -> None:
     begun_from = {entry.after for entry in comparison.entries}
+    needed = cell.purpose == "final" and cell.entry in begun_from
+    _clear(folder, but="export" if needed else None)
+
+
+def _clear(folder: Path, but: str | None = None) -> None:
     for path in folder.iterdir():
-        if path.name == "export" and cell.purpose == "final" and cell.entry in begun_from:
-            continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.name != but:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _reset_peak() -> float | None:

@@ -57,7 +57,9 @@ def clear(folder: Path) -> None:
         return
     for path in left:
         with contextlib.suppress(OSError):
-            if not path.name.startswith(OWN) and time.time() - path.stat().st_mtime < ABANDONED:
+            # Not by how it begins: another host's name may begin with this one's.
+            mine = path.name.rpartition("-")[0] == OWN[:-1]
+            if not mine and time.time() - path.stat().st_mtime < ABANDONED:
                 continue
             if not (path / "lock").exists():
                 path.rmdir()  # killed before there was a lock; not empty where that is no draft

@@ -6,8 +6,8 @@ FOLDER/NAME             all of them
 
 import contextlib
 import fcntl
-import glob
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -49,7 +49,7 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
         )
     draft = target.with_name(f".{target.name}.{key or 'new'}.tmp")
     try:
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        for left in _drafts(target):
             if left != draft or key is None:
                 with left.open("rb") as file:
                     _lock(file, left, target)
@@ -78,6 +78,12 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
         draft.replace(target)
 
 
+def _drafts(target: Path) -> list[Path]:
+    """What this and earlier processes have left of a file. A longer name's drafts are not its."""
+    own = re.compile(rf"\.{re.escape(target.name)}\.[^.]+\.tmp")
+    return [path for path in target.parent.iterdir() if own.fullmatch(path.name)]
+
+
 def _lock(file: IO[bytes], path: Path, target: Path) -> None:
     """Takes a draft that no other process works on. Holds nothing on file systems without locks."""
     try:
@@ -95,7 +101,7 @@ def _lock(file: IO[bytes], path: Path, target: Path) -> None:
 
 
 def check_json(row: Mapping[str, Any], origin: str) -> None:
-    """Refuses a row of which JSON cannot hold a value, such as a date of a Parquet file.
+    """Refuses a row of which JSON cannot hold a value, such as a date of a Parquet file, or NaN.
 
     Raises:
         BadInput: naming the column.
@@ -113,4 +119,4 @@ def check_json(row: Mapping[str, Any], origin: str) -> None:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"

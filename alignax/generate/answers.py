@@ -143,6 +143,8 @@ def _choice(row: dict[str, Any], max_new_tokens: int, vocab_size: int | None) ->
     text, reason = row.get("text"), row.get("finish_reason")
     if not isinstance(text, str):
         raise Malformed(f"a choice without a text: {_short(json.dumps(row))}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise Malformed(f"half a surrogate pair in the text {_short(json.dumps(text))}")
     if reason not in ("stop", "length"):
         raise Malformed(f"a choice with the finish_reason {reason!r}")
     tokens = _ids(row)

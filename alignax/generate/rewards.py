@@ -181,8 +181,11 @@ class Rewards:
         asked.check()
         n, names = len(completions), self.names
         parts = np.full((n, len(self.parts)), np.nan)
-        why: dict[int, str] = {}  # of every bad completion, the first reason
-        for j, (part, name) in enumerate(zip(self.parts, names, strict=True)):
+        why: dict[int, str] = {}  # of every bad completion, one reason
+        # What is computed by all processes together comes first: the first process alone may find
+        # that another part fails, and then goes on to tell the others, who must not be computing.
+        for j in sorted(range(len(names)), key=lambda j: not self.parts[j].everywhere):
+            part, name = self.parts[j], names[j]
             if not (part.everywhere or processes.is_first()):
                 parts[:, j] = 0.0
                 continue

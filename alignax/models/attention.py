@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from alignax.core.axes import row_shards
 from alignax.core.types import BLOCK
 
 MASKED = -1e30  # finite, so that a wholly masked block keeps finite gradients
-ROOM = 1 << 22  # scores that exist at once, where one block alone has no more
+ROOM = 1 << 22  # scores that exist at once on a device, where one block alone has no more
 OF_A_STRETCH = 2 * BLOCK  # what a stretch is as long to compile and to start as: keys of one block
 
 
@@ -60,8 +61,8 @@ def packed_attention(
     # Heads first, once for all blocks: what each block takes is then contiguous.
     query = query.reshape(rows, tokens, kv_heads, -1, head_dim) * (scale or head_dim**-0.5)
     query, key, value = query.transpose(0, 2, 3, 1, 4), key.swapaxes(1, 2), value.swapaxes(1, 2)
-    parts = []
-    for stretch in stretches(tokens, block, reach, most=ROOM // (rows * heads * block)):
+    parts, here = [], max(1, rows // row_shards())
+    for stretch in stretches(tokens, block, reach, most=ROOM // (here * heads * block)):
         allowed = visible_tokens(
             group, response, position, window, queries=stretch.queries, keys=stretch.keys
         )

@@ -22,7 +22,7 @@ from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.metrics import Log
+from alignax.train.metrics import Log, evaluated
 from alignax.train.timer import Timer
 from alignax.train.watchdog import Watchdog
 
@@ -171,16 +171,18 @@ def train(
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
         BadInput: a bad update, where `loop` says to stop.
-        DrawFailed: the feed cannot go on, such as without its server; with everything saved.
+        DrawFailed: the feed cannot go on, or a reward fails in an evaluation, which the run makes
+            up for when it goes on; with everything saved.
     """
     begin = int(state.step)
     # All at once and before: asked for one by one, each would wait for the update that runs.
     learning_rates = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)))
     every = lambda interval, i: interval is not None and i % interval == 0  # noqa: E731
 
-    # --- Evaluation before: a resumed run has it in its log already.
-    if evaluate is not None and begin == 0:
-        metrics.write(0, evaluate(0, whole(state.params)))
+    due = lambda i: evaluate is not None and (i == num_steps or every(loop.eval_steps, i))  # noqa: E731
+    # --- Evaluation before. A resumed run has it in its log, unless a reward failed in it.
+    if evaluate is not None and (begin == 0 or (due(begin) and not evaluated(metrics, begin))):
+        metrics.write(begin, evaluate(begin, whole(state.params)))
         metrics.flush()
 
     # --- Metrics of an update are read while the next one runs, so that the device never waits.
@@ -253,13 +255,17 @@ def train(
             pending = _Pending(i, values, drawn, arrays)
             last, asked = i == num_steps, processes.asked_to_stop(i, bool(stop))
             saving = last or asked or every(loop.save_steps, i) or by_clock.due(i)
-            looking = evaluate is not None and (last or every(loop.eval_steps, i))
+            looking = due(i)
             if saving or looking:
                 read(pending)  # the log is complete up to what is saved
                 pending = None
             state = bad.rolled_back(state, checkpoints)
             if looking and evaluate is not None:
-                metrics.write(i, evaluate(i, whole(state.params)))
+                try:
+                    metrics.write(i, evaluate(i, whole(state.params)))
+                except DrawFailed:
+                    save_what_is_learnt(i, state)
+                    raise
             if saving:
                 save(i, state)
                 metrics.flush()

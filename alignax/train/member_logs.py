@@ -74,6 +74,10 @@ class MemberLogs:
         """Writes them to the log of the means; a data set draws none."""
         self.means.samples(step, rows)
 
+    def at(self, step: int) -> dict[str, float]:
+        """What is logged of a step, in the means."""
+        return self.means.at(step)
+
     def rewind(self, step: int) -> int:
         """Drops, of all logs, what was written after `step`."""
         return sum(log.rewind(step) for log in [self.means, *self.members])

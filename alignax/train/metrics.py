@@ -17,6 +17,7 @@ from typing import Any, Protocol, SupportsFloat, TextIO, runtime_checkable
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from alignax.core import processes
 from alignax.core.errors import BadInput
 
 logger = logging.getLogger("alignax")
@@ -38,6 +39,10 @@ class Log(Protocol):
 
     def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Takes responses that were drawn for an update."""
+        ...
+
+    def at(self, step: int) -> dict[str, float]:
+        """What is logged of a step."""
         ...
 
     def rewind(self, step: int) -> int:
@@ -237,6 +242,12 @@ class MetricLog:
 
 
 _FILES = ("metrics.jsonl", "timings.jsonl", "rollouts.jsonl")
+
+
+def evaluated(log: Log, step: int) -> bool:
+    """Whether a log has an evaluation of a step, as the first process finds it."""
+    found = processes.is_first() and any(name.startswith("eval_") for name in log.at(step))
+    return bool(processes.told(np.int32(found)))
 
 
 def as_line(step: int, values: Mapping[str, SupportsFloat]) -> str:

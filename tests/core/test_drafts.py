@@ -72,6 +72,14 @@ def test_what_is_no_draft_is_left_alone(tmp_path):
     assert (foreign / "work").exists()
 
 
+def test_the_draft_of_a_host_whose_name_begins_with_this_ones_is_anothers(tmp_path):
+    made = tmp_path / f"{drafts.OWN}2-12345678"
+    made.mkdir()
+    (made / "lock").write_text("")
+    drafts.clear(tmp_path)
+    assert made.exists()
+
+
 @pytest.mark.parametrize(("hours", "stays"), [(23, True), (25, False)])
 def test_the_draft_of_another_host_is_left_alone_for_a_day_whatever_its_lock(
     tmp_path, hours, stays

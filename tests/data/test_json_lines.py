@@ -83,3 +83,16 @@ def test_a_file_that_is_there_is_not_written_again(tmp_path):
 def test_a_value_that_json_cannot_hold_is_named_before_the_work():
     with pytest.raises(BadInput, match="when, a object"):
         check_json({"text": "a", "when": object()}, "rows.parquet, row 3")
+
+
+def test_what_is_left_of_a_longer_name_is_left_alone(tmp_path):
+    left_by_a_failure(tmp_path / "rows.jsonl", "a")
+    with written(tmp_path / "rows", "a") as lines:
+        assert lines.there == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".rows.jsonl.a.tmp", "rows"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_does_not_have_is_refused(number):
+    with pytest.raises(BadInput, match="value, a float"):
+        check_json({"value": number}, "rows.parquet:3")

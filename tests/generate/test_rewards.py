@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -41,6 +41,18 @@ class Given(Reward):
 class OneTooMany(Reward):
     def __call__(self, prompts, completions, *, completion_ids, **columns):
         return [0.0] * (len(completions) + 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Together(Given):
+    """Computed by all processes of a run."""
+
+    asked: list[str]
+    everywhere: ClassVar[bool] = True
+
+    def __call__(self, prompts, completions, *, completion_ids, **columns):
+        self.asked.extend(completions)
+        return super().__call__(prompts, completions, completion_ids=completion_ids)
 
 
 def score(*parts, completions=COMPLETIONS, prompts=PROMPTS, columns=None, **settings):
@@ -118,6 +130,15 @@ def test_what_a_part_raised_is_the_cause_of_the_refusal():
     with pytest.raises(BadInput) as error:
         score(Given(values=(1.0, ZeroDivisionError("by zero"), 3.0)))
     assert isinstance(error.value.__cause__, ZeroDivisionError)
+
+
+def test_what_all_processes_compute_is_asked_before_what_may_fail_in_the_first_alone():
+    together = Together(values=(1.0, 2.0, 3.0), asked=[])
+    with pytest.raises(BadInput, match="got nan"):
+        score(Given(values=(1.0, math.nan, 1.0)), together)
+    assert together.asked == list(COMPLETIONS)
+    found = score(Given(values=(10.0, 20.0, 30.0)), together, weights=(1.0, 2.0))
+    np.testing.assert_array_equal(found.total, [12, 24, 36])
 
 
 def test_a_completion_to_which_nothing_applies_is_bad():

@@ -31,6 +31,7 @@ FAILURES = {
     "number": (answer(7), "choices that are not objects"),
     "place": (answer(choice([3, END], index=1)), "choices with the indices [1]"),
     "mute": (answer({"finish_reason": "stop", "token_ids": [3]}), "a choice without a text"),
+    "half a letter": (answer(choice([3], text="a\ud83d")), "half a surrogate pair"),
     "aborted": (answer(choice([3], "abort")), "a choice with the finish_reason 'abort'"),
     "outside": (answer(choice([3, 40])),
                 "40 in place of a token id of a vocabulary of 40"),

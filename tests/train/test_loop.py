@@ -1,5 +1,6 @@
 """The loop keeps the device at work: it waits for no update that it has just launched."""
 
+import contextlib
 import signal
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignax.core.types import TrainState
-from alignax.data.pipeline import Drawn
+from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train import loop
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import MetricLog
@@ -85,7 +86,7 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(jax, "device_get", device_get)
 
-    def go(last=lambda: None, saved=(STEPS,), **changes):
+    def go(last=lambda: None, saved=(STEPS,), begin=0, **changes):
         settings = {
             "loop": loop.Loop(batch_size=1),
             "num_steps": STEPS,
@@ -95,16 +96,17 @@ def run(tmp_path, monkeypatch):
             "experiment": {},
             "quiet": True,
         }
-        state = TrainState(jax.device_put(np.int32(0)), {"w": jax.device_put(np.zeros(2))}, ())
+        state = TrainState(jax.device_put(np.int32(begin)), {"w": jax.device_put(np.zeros(2))}, ())
         with (
             Unsaved(tmp_path, last) as checkpoints,
             MetricLog(tmp_path, tensorboard=False) as metrics,
             jax.transfer_guard("disallow"),
         ):
-            loop.train(
-                state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
-                **(settings | changes),
-            )  # fmt: skip
+            with contextlib.suppress(DrawFailed):
+                loop.train(
+                    state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
+                    **(settings | changes),
+                )  # fmt: skip
         assert checkpoints.saved == list(saved)
         return did
 
@@ -158,3 +160,27 @@ def test_arrays_that_are_not_put_on_the_device_are_refused_by_the_guard(run):
     double(jax.device_put(np.zeros(3, np.float32)))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run(put=lambda arrays: (double(*arrays),))
+
+
+def test_what_was_learnt_before_a_reward_failed_in_an_evaluation_is_saved_and_it_is_made_up_for(
+    run,
+):
+    looked = []
+
+    def fails(step, params):
+        looked.append(step)
+        if step == 2:
+            raise DrawFailed("a judge", "none", "Start it.")
+        return {"eval_loss": 1.0}
+
+    settings = loop.Loop(batch_size=1, eval_steps=2)
+    run(loop=settings, evaluate=fails, saved=(2,))
+
+    def works(step, params):
+        looked.append(step)
+        return {"eval_loss": 1.0}
+
+    run(loop=settings, evaluate=works, begin=2)
+    assert looked == [0, 2, 2, 4]
+    run(loop=settings, evaluate=works, begin=2)  # now it is in the log
+    assert looked == [0, 2, 2, 4, 4]
