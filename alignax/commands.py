@@ -3,6 +3,7 @@
 Imports stand in the functions: a command waits for nothing that it does not use.
 """
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -166,6 +167,10 @@ def _sample(path: str, arguments: list[str]) -> None:
         experiment = _experiment(path, overrides)
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
+        if not exported.is_dir():
+            logging.getLogger("alignax").warning(
+                "there is no %s yet: %s answers, from which the config begins", exported, directory
+            )
         rendering = {
             "template": options.template or experiment.data.template,
             "chat_template": options.chat_template or experiment.data.chat_template,

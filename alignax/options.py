@@ -65,8 +65,10 @@ COMMANDS = {
     "plan": Command("CONFIG", {
         "--topology": _text("devices to compile for: v5p:4x4x8, h100:8, cpu:8", "NAME", default=""),
         "--prompt": _number("tokens of every prompt (default half of data.limits.max_length)"),
-        "--response": _number("tokens of every response (default as for --prompt)"),
-        "--responses": _number("to a prompt (default 2 of pairs, 1 of demonstrations, else 4)"),
+        "--response": _number("tokens of every response (default rollout.max_new_tokens where it "
+                              "is sampled, else as for --prompt)"),
+        "--responses": _number("to a prompt (default 2 of pairs and labelled answers, 4 of ranked "
+                               "lists, what a method that samples keeps, else 1)"),
     }, settings=True),
     "prepare": Command("CONFIG", {}, settings=True),
     "show": Command("CONFIG|MODEL", {
@@ -81,7 +83,7 @@ COMMANDS = {
         "--to": _text("with --data: where answers are written; a new file"),
         **SPLIT,
         **RENDERING,
-        "--server": _text("with --data: an engine that answers in place of the model", "URL"),
+        "--server": _text("an engine that answers in place of the model", "URL"),
         "--served": _text("of the model there (default the directory's)", "NAME"),
         "--num-samples": _number("answers to a prompt", default=1),
         "--max-new-tokens": _number("where an answer is cut", default=128),

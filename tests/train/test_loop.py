@@ -101,12 +101,12 @@ def run(tmp_path, monkeypatch):
             Unsaved(tmp_path, last) as checkpoints,
             MetricLog(tmp_path, tensorboard=False) as metrics,
             jax.transfer_guard("disallow"),
+            contextlib.suppress(DrawFailed),
         ):
-            with contextlib.suppress(DrawFailed):
-                loop.train(
-                    state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
-                    **(settings | changes),
-                )  # fmt: skip
+            loop.train(
+                state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
+                **(settings | changes),
+            )  # fmt: skip
         assert checkpoints.saved == list(saved)
         return did
 
