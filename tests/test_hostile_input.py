@@ -20,6 +20,7 @@ from alignax.data.bad_rows import BadRow
 from alignax.data.confined import Confined
 from alignax.data.rendering import Template
 from alignax.data.sources import load_records
+from alignax.data.tokenizers import load_tokenizer
 from alignax.generate.kept import stored
 from alignax.models import files, peft, pretrained
 from alignax.models.families import from_hugging_face
@@ -30,6 +31,7 @@ from tests.tiny import chatml_tokenizer
 from tests.tiny_model import model_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
+PREFIX = "continuing_subword_prefix"
 
 
 def test_a_slice_of_the_fuzzing_finds_nothing():
@@ -46,6 +48,19 @@ def test_a_slice_of_the_fuzzing_finds_nothing():
     assert {row[1].strip() for row in rows} == set(PARSERS)
     assert all(int(row[2]) + int(row[3]) == 40 and int(row[4]) == 0 for row in rows)
     assert all(int(row[3]) > 0 for row in rows)
+
+
+# --- Tokenizers
+
+
+def test_a_panic_of_the_tokenizers_library_is_a_refusal_in_words(tmp_path):
+    """Input 71,410 of the fuzzing: a prefix of every subword, where the vocabulary has none."""
+    chatml_tokenizer().save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"model": content["model"] | {PREFIX: "\u0120"}}))
+    with pytest.raises(BadInput, match="a panic of the library tokenizers: slice index"):
+        load_tokenizer(tmp_path)
 
 
 # --- Chat templates

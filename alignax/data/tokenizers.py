@@ -1,5 +1,7 @@
 """Tokenizers and chat templates from files."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
@@ -20,12 +22,29 @@ def read_template(path: Path, where: str = "data.chat_template") -> str:
         ) from error
 
 
+@contextlib.contextmanager
+def _panics() -> Iterator[None]:
+    """Says in words that the tokenizers' library, in Rust, panicked; which is no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise BadInput(
+            "a tokenizer.json that fits together",
+            f"a panic of the library tokenizers: {error}",
+            "Copy it from where the model came from.",
+            where="tokenizer",
+        ) from error
+
+
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory."""
     try:
-        # Left out, transformers asks at the terminal whether to run the code that came with it.
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        opening(tokenizer)  # some of what is wrong comes out at the first text
+        with _panics():
+            # Left out, transformers asks at the terminal whether to run the code that came with it.
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+            opening(tokenizer)  # some of what is wrong comes out at the first text
         return tokenizer
     # What is wrong with a file is told by errors of many kinds.
     except Exception as error:
@@ -60,10 +79,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
     """Token ids of each text, nothing added before or after."""
     if not texts:
         return []
-    # Not verbose: what is longer than the model is the affair of `TokenLimits`.
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-        "input_ids"
-    ]
+    with _panics():
+        # Not verbose: what is longer than the model is the affair of `TokenLimits`.
+        found = tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+    return found["input_ids"]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
