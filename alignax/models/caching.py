@@ -42,7 +42,8 @@ class Cache(NamedTuple):
     @property
     def leading(self) -> tuple[int, int, int]:
         """b, k and g."""
-        return (*self.filled.shape, self.prompt_key[0].shape[1])
+        b, k = self.filled.shape
+        return b, k, self.prompt_key[0].shape[1]
 
     def without_ones(self) -> "Cache":
         """Responses' keys and values without the axes among b, k and g that are 1.
