@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from alignax.core.errors import BadInput
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
          "u32": 4, "f64": 8, "s64": 8, "u64": 8}  # fmt: skip
@@ -28,7 +30,8 @@ _CHANNEL = re.compile(r"channel_id=(\d+)")
 _GROUPS = {  # the three ways in which a program says which devices take part
     "iota": re.compile(r"replica_groups=\[(\d+),(\d+)\]"),
     "listed": re.compile(r"replica_groups=\{\{([\d,]+)\}"),
-    "mesh": re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}"),
+    # Where axes do not follow one another, the order of devices stands between.
+    "mesh": re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)? \{([^}]*)\}"),
 }
 _SCATTERED = "all-reduce-scatter"  # what TPUs' compiler calls one whose result is cut at once
 
@@ -151,7 +154,13 @@ def _devices(line: str, kind: str) -> int:
             return len(match.group(1).split(","))
         sizes = {x: int(n) for x, n in re.findall(r"'([^']+)'=(\d+)", match.group(1))}
         return math.prod(sizes[x] for x in re.findall(r"'([^']+)'", match.group(2)))
-    return 1
+    # To pass it over would be to say that nothing is sent.
+    raise BadInput(
+        "replica groups in a form that is known",
+        line.strip()[:400],
+        "Report it, with the versions of jax and libtpu.",
+        where="the compiled program",
+    )
 
 
 def _collective(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from alignax.core.errors import BadInput
 from alignax.train.collectives import Collective, collectives
 
 # As compilers print it, cut to what is read: a loop of three, a gather that TPUs start in one part
@@ -41,6 +42,20 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_gather_in_parts_once():
         Collective("reduce-scatter", 4, 400, 3, ""),
         Collective("all-reduce", 2, 8 * 4, 1, "norm"),
     ]
+
+
+def test_axes_that_do_not_follow_one_another_are_counted():
+    """As libtpu 0.0.42 writes a gather over one of two axes on a torus of 4 x 4 x 4."""
+    groups = "mesh['x'=8,'y'=1,'z'=8], device_ids=([8,8]T(1,0)) {'x'}"
+    line = f"  %g = bf16[1,4096]{{1,0}} all-gather(%f), channel_id=80, replica_groups={groups}"
+    program = f"ENTRY %main (p: f32[4]) -> f32[4] {{\n{line}, dimensions={{1}}\n}}"
+    assert collectives(program) == [Collective("all-gather", 8, 2 * 4096, 1, "")]
+
+
+def test_groups_that_cannot_be_read_are_refused_and_not_passed_over():
+    line = "  %g = f32[8]{0} all-gather(%f), replica_groups=V3{0,1}, dimensions={0}"
+    with pytest.raises(BadInput, match="V3"):
+        collectives(f"ENTRY %main (p: f32[4]) -> f32[4] {{\n{line}\n}}")
 
 
 def loop(condition: str, told: str = "") -> str:
