@@ -165,7 +165,8 @@ def test_log_probabilities_are_put_together_from_parts_of_the_vocabulary():
     matrix = 4 * CONFIG.vocab_size * CONFIG.width
     large = [x for x in found if x.kind == "all-gather" and x.size >= matrix]
     assert [(x.size, x.times) for x in large] == [(matrix, 1)]
-    assert "embedding" in large[0].name
+    # By the name of its scope, or with jax 0.12 of the argument: state.params[embed].
+    assert "embed" in large[0].name
 
 
 def test_on_three_axes_at_once_parameters_are_gathered_and_states_are_summed():
