@@ -82,7 +82,7 @@ def score(
         found = _scores(scorer, examples, batch_size, quiet)
         for example, numbers in zip(examples, found, strict=True):
             if not np.isfinite(numbers).all():
-                raise BadInput("finite scores", str(numbers.tolist()), "Look at its weights.",
+                raise BadInput("finite scores", str(np.ravel(numbers).tolist()), "Look at its weights.",
                                where=example.origin)  # fmt: skip
             numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
             row = rows[example.origin]

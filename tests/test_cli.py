@@ -332,6 +332,14 @@ def test_sample_answers_each_prompt_from_the_export_the_same_way_twice(trained, 
     assert "\nAnd 2?\n" in printed[0]
 
 
+def test_sample_says_which_model_answers_where_nothing_is_exported_yet(trained, caplog, tmp_path):
+    path, _ = trained
+    nowhere = str(tmp_path / "not_run")
+    main(["sample", str(path), "--output-dir", nowhere, "--prompt", "Hi", "--max-new-tokens", "1"])
+    assert f"there is no {nowhere}/export yet: " in caplog.text
+    assert "answers, from which the config begins" in caplog.text
+
+
 def test_sample_takes_a_model_directory_too(trained, capsys):
     path, _ = trained
     arguments = ["--prompt", "Hello", "--max-new-tokens", "3", "--temperature", "0"]

@@ -17,8 +17,8 @@ from alignax.generate.sampler import State
 from alignax.models.caching import Cache
 
 # What a step costs beside a token of each response, in such tokens: the weights are read, and each
-# slot reads its prompt. Of SmolLM2-135M on 2 cores (docs/speed.md); where products are faster or
-# memory is slower, the weights cost more, and moving pays less.
+# slot reads its prompt. Of SmolLM2-135M on 2 cores (benchmarks/decode_step.py); where products are
+# faster or memory is slower, the weights cost more, and moving pays less.
 WEIGHTS, PROMPT = 16.0, 0.35
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import threading
 
 import pytest
 
@@ -112,6 +113,26 @@ def test_a_process_that_dies_is_a_failed_cell_and_the_others_go_on(config, tmp_p
     assert [x["failed"] for x in found.values()] == [
         "the process ended with 1, for example for want of memory"
     ] * 2
+
+
+def test_an_error_in_one_thread_stops_the_others_after_their_cell(config, tmp_path, monkeypatch):
+    comparison, begun, closed = manage.load(config), [], threading.Event()
+
+    def run(pool, number, cell):
+        begun.append(cell)
+        if len(begun) == 2:
+            raise OSError("disk full")
+        assert closed.wait(20)
+
+    monkeypatch.setattr(manage.Pool, "_run", run)
+    close = manage.Turns.close
+    monkeypatch.setattr(manage.Turns, "close", lambda turns: (close(turns), closed.set()))
+    with (
+        manage.Pool(config, comparison, tmp_path, manage.WHOLE, 2) as pool,
+        pytest.raises(OSError, match="disk full"),
+    ):
+        pool.run(manage.cells_lib.tuning(comparison), "trials")
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from alignax.cli import main
 from alignax.core.errors import BadInput
@@ -191,6 +191,18 @@ def test_rewards_are_those_of_alignax_score(one, tmp_path):
     written = [json.loads(line)["score"] for line in lines]
     found = give(Model(directory=one), PROMPTS, [row["completion"] for row in rows])
     np.testing.assert_allclose(found, written, atol=2e-6)  # written with six decimals
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_row_and_nothing_is_written(one, tmp_path):
+    source, broken = tmp_path / "rows.jsonl", tmp_path / "broken"
+    source.write_text(json.dumps({"prompt": "Q1", "completion": "A"}) + "\n")
+    shutil.copytree(one, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["score.weight"] = np.full_like(tensors["score.weight"], np.nan)
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"rows.jsonl:1: expected finite scores; got \[nan\]"):
+        score(broken, str(source), tmp_path / "out.jsonl", quiet=True)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_template_that_is_given_serves_a_model_that_has_none(one, tmp_path):
