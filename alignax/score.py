@@ -82,7 +82,8 @@ def score(
         found = _scores(scorer, examples, batch_size, quiet)
         for example, numbers in zip(examples, found, strict=True):
             if not np.isfinite(numbers).all():
-                raise BadInput("finite scores", str(np.ravel(numbers).tolist()), "Look at its weights.",
+                got = str(np.ravel(numbers).tolist())
+                raise BadInput("finite scores", got, "Look at the model's weights.",
                                where=example.origin)  # fmt: skip
             numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
             row = rows[example.origin]
