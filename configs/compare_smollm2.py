@@ -25,6 +25,7 @@ from alignax.config import load_as
 
 MODEL = "weights/SmolLM2-135M-Instruct"
 RATES = 1 / 30  # of the tiny model's
+PROXY_STEPS = 50  # updates of the reward model, 64 pairs each; the tiny model takes 150
 TINY = Path(__file__).with_name("compare_tiny.py")
 START = "runs/compare_smollm2_start"
 RATE = "optim.learning_rate"
@@ -53,12 +54,17 @@ def comparison() -> Comparison:
 
     model = Model(model_name_or_path=f"{START}/export", remat="attention")
     rate = tiny.proxy.optim.learning_rate * RATES
-    optim = dataclasses.replace(tiny.proxy.optim, learning_rate=rate)
+    proxy = dataclasses.replace(
+        tiny.proxy,
+        model=model,
+        optim=dataclasses.replace(tiny.proxy.optim, learning_rate=rate),
+        loop=dataclasses.replace(tiny.proxy.loop, max_steps=PROXY_STEPS),
+    )
     return dataclasses.replace(
         tiny,
         title="Notes about animals, by SmolLM2-135M",
         base=dataclasses.replace(tiny.base, model=model),
-        proxy=dataclasses.replace(tiny.proxy, model=model, optim=optim),
+        proxy=proxy,
         entries=tuple(rated(entry) for entry in tiny.entries),
         proxy_says=tiny.proxy_says.replace("of the same size", "on the same model"),
         limits=("One made-up world, one model of 135M parameters, 32 to 112 updates.",

@@ -77,14 +77,17 @@ def compare(
     one, two = Cell(purpose="proxy"), Cell(purpose="baselines")
     cpus = _on_cpus()
     workers = workers or (comparison.workers if cpus else 1)
-    with Pool(config, comparison, output, part, workers, FAST_TO_COMPILE if cpus else "") as pool:
+    flags = FAST_TO_COMPILE if cpus else ""
+    # Nothing else can be done meanwhile, so it has all cores.
+    with Pool(config, comparison, output, part, 1, flags) as pool:
         found = pool.run([one], "reward model", must=one)
-        tuning = cells_lib.tuning(comparison)
-        for cell in tuning:  # rewards are there to be looked at now
-            check(cells_lib.experiment(comparison, cell, output))
-        _check_variants(comparison, output)
-        # How long others train depends on what this one spends.
-        first = [cell for cell in tuning if cell.entry == comparison.compute_like]
+    tuning = cells_lib.tuning(comparison)
+    for cell in tuning:  # rewards are there to be looked at now
+        check(cells_lib.experiment(comparison, cell, output))
+    _check_variants(comparison, output)
+    # How long others train depends on what this one spends.
+    first = [cell for cell in tuning if cell.entry == comparison.compute_like]
+    with Pool(config, comparison, output, part, workers, flags) as pool:
 
         def seeds(found: Mapping[Cell, Mapping[str, Any]], after: bool = False) -> list[Cell]:
             """The runs that are known to be wanted: of entries whose trials have all ended."""
