@@ -4,14 +4,12 @@
     adapter_model.safetensors    lora_A [rank, inputs] and lora_B [outputs, rank] of every layer,
                                  and for DoRA lora_magnitude_vector [outputs]
 
-It has one pair of matrices for each of the base's own, so an adapter of a family that keeps
-several of our layers in one matrix has no place there.
+What the tensors are called is in `peft_names`.
 """
 
 import hashlib
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +23,14 @@ from alignax.core.errors import BadInput
 from alignax.core.processes import fetch, is_first
 from alignax.core.types import Params
 from alignax.models import files, pretrained
-from alignax.models.config import DecoderConfig
-from alignax.models.families import places
 from alignax.models.kernels import at, plain
 from alignax.models.lora import Adapter, LoRA
+from alignax.models.peft_names import PREFIX, TENSORS, check, module_names, tensors_of
 from alignax.models.settings import replace_template
-from alignax.models.stored import SCORE, Stored
+from alignax.models.stored import SCORE
 from alignax.models.transformer import Decoder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_TENSORS = {"a": "lora_A.weight", "b": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 # Each key with the values under which it changes nothing that is computed.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none", None),
@@ -56,43 +51,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 # These ways to begin take the update off the base, which is then another one.
 _MOVES_THE_BASE = ("pissa", "olora", "loftq", "corda")
-
-
-def module_names(config: DecoderConfig, family: str) -> dict[str, str]:
-    """What the family's layout calls each linear layer of a block, by our name for it.
-
-    `attention/query` is `self_attn.q_proj` in Llama's. Several of ours may have one name, where
-    the layout fuses them.
-    """
-    return {path: name for path, name, _ in _modules(config, family)}
-
-
-def check(config: DecoderConfig, family: str) -> None:
-    """Refuses a family of which an adapter cannot be written in this layout.
-
-    Raises:
-        BadInput: it fuses layers, or stores them turned round.
-    """
-    found = list(_modules(config, family))
-    count = Counter(name for _, name, _ in found)
-    for path, name, place in found:
-        axes = tuple(range(len(place.shape)))
-        turned = not any(place.axes == (axes[i:], axes[:i]) for i in axes[1:])
-        if count[name] > 1 or turned:
-            raise BadInput(
-                "a family with a matrix of its own for every linear layer, [outputs, inputs]",
-                f"{family}, where {path} is part of {name}" if count[name] > 1
-                else f"{family}, where {name} is stored otherwise",
-                'Export the merged model: export="merged".',
-                where="adapter.export",
-            )  # fmt: skip
-
-
-def _modules(config: DecoderConfig, family: str) -> Iterator[tuple[str, str, Stored]]:
-    for place in places(config, family):
-        if place.path[0] == "layers" and place.path[-1] == "kernel":
-            module = place.names[0].removesuffix(".weight").split(".0.", 1)[-1]
-            yield "/".join(place.path[1:-1]), module, place
 
 
 def save(
@@ -126,7 +84,7 @@ def save(
         param = at(params["layers"], path)[kind]
         tensors[name] = _to_stored(fetch(param)[layer], kind, adapter.contract(path))
     if "score" in params:
-        tensors[_PREFIX + SCORE] = fetch(params["score"])
+        tensors[PREFIX + SCORE] = fetch(params["score"])
     if is_first():
         with files.replacing(Path(directory)) as new:
             for name in files.TOKENIZER_FILES:
@@ -164,18 +122,6 @@ def _described(adapter: Adapter, base: str, family: str) -> dict[str, Any]:
         "inference_mode": True,
         "modules_to_save": ["score"] if scored else None,
     }
-
-
-def tensors_of(adapter: Adapter, family: str) -> Iterator[tuple[str, tuple[str, ...], str, int]]:
-    """Each tensor's name; and the layer's path, the array and the number of the block it is of."""
-    config = adapter.decoder.config
-    modules = {place.path[1:-1]: place.names for _, _, place in _modules(config, family)}
-    kinds = [kind for kind in _TENSORS if kind != "magnitude" or adapter.settings.dora]
-    for path in adapter.paths:
-        for layer, name in enumerate(modules[path]):
-            module = _PREFIX + name.removesuffix(".weight")
-            for kind in kinds:
-                yield f"{module}.{_TENSORS[kind]}", path, kind, layer
 
 
 def _to_stored(x: np.ndarray, kind: str, contract: int) -> np.ndarray:
@@ -251,7 +197,7 @@ def read_settings(directory: str | Path) -> LoRA:
     )
     settings.check(where)
     for name, tensor in tensors.items():
-        if name.endswith(_TENSORS["a"]) and tensor.shape[:1] != (settings.rank,):
+        if name.endswith(TENSORS["a"]) and tensor.shape[:1] != (settings.rank,):
             raise BadInput(
                 f"{name} of rank {settings.rank}, as {CONFIG} has it",
                 f"the shape {list(tensor.shape)}",
@@ -262,8 +208,8 @@ def read_settings(directory: str | Path) -> LoRA:
 
 
 def _targets(tensors: Iterable[str]) -> tuple[str, ...]:
-    names = [name for name in tensors if name.endswith(_TENSORS["a"])]
-    modules = [name.removeprefix(_PREFIX).removesuffix("." + _TENSORS["a"]) for name in names]
+    names = [name for name in tensors if name.endswith(TENSORS["a"])]
+    modules = [name.removeprefix(PREFIX).removesuffix("." + TENSORS["a"]) for name in names]
     # Of model.layers.3.self_attn.q_proj, what comes after the number.
     return tuple(sorted({module.split(".", 3)[-1] for module in modules}))
 
@@ -312,7 +258,7 @@ def load(directory: str | Path, adapter: Adapter, *, family: str) -> Params:
         found = take(name, shape)
         mine[layer] = (found if kind == "magnitude" else found.T).reshape(mine.shape[1:])
     if "score" in tree:
-        tree["score"] = take(_PREFIX + SCORE, tree["score"].shape)
+        tree["score"] = take(PREFIX + SCORE, tree["score"].shape)
     extra = [name for name in tensors if name not in expected]
     if extra:
         raise BadInput(

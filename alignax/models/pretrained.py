@@ -22,14 +22,9 @@ from alignax.core.errors import BadInput
 from alignax.core.processes import fetch, is_first
 from alignax.core.types import Params
 from alignax.models import files
+from alignax.models.completeness import check
 from alignax.models.config import DecoderConfig, draw_score
-from alignax.models.families import (
-    FAMILIES,
-    from_hugging_face,
-    places,
-    tensor_shapes,
-    to_hugging_face,
-)
+from alignax.models.families import from_hugging_face, places, tensor_shapes, to_hugging_face
 from alignax.models.kernels import at, put, whole
 from alignax.models.settings import tokenizer_id, write_settings
 from alignax.models.stored import SCORE, Stored
@@ -88,7 +83,7 @@ def load(
         if is_new:  # drawn only when the files have shown that the width is true
             shape = (config.num_scores, config.width)
             checkpoint.add(SCORE, np.broadcast_to(np.float32(0.0), shape))
-        _check(checkpoint, config, raw["model_type"])
+        check(checkpoint, config, raw["model_type"])
         if is_new:
             log.info("%s: a new score head, outputs: %d, seed: %d", directory, num_scores, seed)
             checkpoint.add(SCORE, np.asarray(draw_score(jax.random.key(seed), config)))
@@ -131,7 +126,7 @@ def read_header(directory: str | Path) -> Header:
     raw = _read_config(directory)
     config = from_hugging_face(raw, str(directory / "config.json"))
     with files.open_checkpoint(directory) as checkpoint:
-        _check(checkpoint, config, raw["model_type"])
+        check(checkpoint, config, raw["model_type"])
         found = checkpoint.tensors
         parameters = places(config, raw["model_type"])
         dtypes = {place.path: found[place.names[0]].dtype for place in parameters}
@@ -262,53 +257,6 @@ def _with_head(
             where=where,
         )
     return dataclasses.replace(config, num_scores=num_scores), not found
-
-
-def _check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> None:
-    names = FAMILIES[family].names
-    layers = config.layers * (config.experts.count if config.experts else 1)
-    if layers > len(checkpoint.tensors):
-        raise BadInput(
-            f"a tensor or more for each of {layers:,} layers and experts",
-            f"{len(checkpoint.tensors):,}",
-            "The weights do not belong to this config.json; take both from one source.",
-            where=str(checkpoint.directory),
-        )
-    expected = tensor_shapes(config, family)
-    if names.optional and not any(name.startswith(names.optional) for name in checkpoint.tensors):
-        checkpoint.rename({name.removeprefix(names.optional): name for name in expected})
-    missing = [name for name in expected if name not in checkpoint.tensors]
-    if missing:
-        raise BadInput(
-            f"the tensor {missing[0]}",
-            f"{len(checkpoint.tensors)} tensors, without it and {len(missing) - 1} others",
-            "The weights do not belong to this config.json; take both from one source.",
-            where=str(checkpoint.directory),
-        )
-    for name, shape in expected.items():
-        checkpoint.check(name, shape)
-    embedding, head = (f"{names.parts[part]}.weight" for part in ("embed", "head"))
-    extra = [
-        name
-        for name in checkpoint.tensors
-        if name not in expected
-        and not name.endswith(names.dropped)
-        and not (config.tied and name == head and _is_same(checkpoint, name, embedding))
-        and not (config.num_scores and name == head)
-    ]
-    if extra:
-        shown = ", ".join(extra[:3])
-        log.warning("%s: passing over %d tensors that the model has no place for: %s",
-                    checkpoint.directory, len(extra), shown)  # fmt: skip
-
-
-def _is_same(checkpoint: files.Checkpoint, name: str, embedding: str) -> bool:
-    if checkpoint.tensors[name].shape != checkpoint.tensors[embedding].shape:
-        return False
-    everything = (slice(None), slice(None))
-    return np.array_equal(
-        checkpoint.fetch(name, everything), checkpoint.fetch(embedding, everything)
-    )
 
 
 def _read(
