@@ -13,7 +13,7 @@ from alignax.train.checkpoint import Checkpoints
 from alignax.train.loop import Loop
 from alignax.train.sharding import Mesh
 from tests.tiny_model import experiment as tiny
-from tests.train.test_checkpoint import (
+from tests.train.saved import (
     EXPERIMENT,
     POSITION,
     assert_same_bits,
