@@ -4,6 +4,7 @@ Imports stand in the functions: a command waits for nothing that it does not use
 """
 
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -257,7 +258,7 @@ def _compare(path: str, arguments: list[str]) -> None:
             seeds=options.seeds,
         ),
         workers=options.workers,
-        command=" ".join(["alignax compare", path, *arguments]),
+        command=shlex.join(["alignax", "compare", path, *arguments]),
     )  # fmt: skip
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from alignax.compare import judging
 from alignax.compare.results import Results, Runs
+from alignax.compare.settings import MEASURES
 from alignax.core.errors import BadInput
 from alignax.evaluate.paired import at_budget, crossed, difference, iqm
 from alignax.evaluate.stats import Estimate, estimate, over_seeds
 from alignax.evaluate.verdicts import holm, verdict
 
-MEASURES = ("gold", "proxy", "kl", "length", "ended")
 COSTS = ("generated", "trained", "flops", "seconds", "peak_mib")
 BEST_OF = (4, 16)  # of the baselines, which stand in the league
 SHOWN = 24  # prompts in the browser of samples
@@ -254,7 +254,8 @@ def _world(results: Results, reference: Runs, budget: float) -> dict[str, Any]:
         "gold": described["gold_says"],
         "proxy": described["proxy_says"],
         "proxy_accuracy": _estimate(estimate(np.array(accuracy))) if accuracy else None,
-        "label_noise": labels["wrong"] / labels["told_apart"] if labels else None,
+        "label_noise": _share(labels, "wrong", "told_apart"),
+        "pair_noise": _share(labels, "own_wrong", "own_told_apart"),
         "budgets": {
             "data": f"{described['data_steps']} updates of {described['batch_size']} groups: "
             f"{met:,} met. {described['data_says']}",
@@ -264,6 +265,10 @@ def _world(results: Results, reference: Runs, budget: float) -> dict[str, Any]:
         },
         "limits": list(described["limits"]),
     }
+
+
+def _share(counts: Mapping[str, int] | None, some: str, whole: str) -> float | None:
+    return counts[some] / counts[whole] if counts and counts.get(whole) else None
 
 
 def _samples(

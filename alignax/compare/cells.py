@@ -1,8 +1,9 @@
 """The cells of a comparison: each an ordinary run of one entry, at one setting, with one seed."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,13 +190,20 @@ def _cached(made: Experiment, output: Path) -> Any:
 
 
 def read(output: Path, cells: Iterable[Cell]) -> dict[Cell, dict[str, Any]]:
-    """What is known of cells by now."""
+    """What is known of cells by now; a result that is cut off is none."""
     found = {}
     for cell in cells:
-        path = result_path(output, cell)
-        if path.is_file():
-            found[cell] = json.loads(path.read_text())
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found[cell] = json.loads(result_path(output, cell).read_text(encoding="utf-8"))
     return found
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """A result, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix(".new")
+    written.write_text(json.dumps(found), encoding="utf-8")
+    written.replace(path)
 
 
 def result_path(output: Path, cell: Cell) -> Path:

@@ -8,8 +8,9 @@ short. What is not counted is held-out answers: they are the measurement's, not 
 
 import json
 import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Cost(NamedTuple):
     Fields:
         generated: tokens drawn. trained: tokens of updates, prompts included.
         flops: of drawing, judging by a model, references, critics and updates.
-        seconds: of updates and what they wait for; those that compiled are counted as the others.
+        seconds: of updates and what they wait for, drawing included; one that compiled counts as
+            the others of its kind do.
         grad_norm: the mean square of the gradient's norm before clipping.
     """
 
@@ -69,8 +71,11 @@ def costs(run: Run) -> dict[int, Cost]:
     judges = [x for x in experiment.rollout.rewards.parts if isinstance(x, Classifier)]
     judge = sum(sizes(classifier(x.directory)).blocks for x in judges)
     critic = needs.head == "value"
-    timings = _lines(output / "timings.jsonl")
-    seconds = float(np.mean(_settled([row["seconds"] for row in timings])))
+    # Samples of the reference bring their log-probabilities along.
+    drawn_by_it = sampled and experiment.rollout.sampling(run.method).source == "reference"
+    lines = [row for row in _lines(output / "metrics.jsonl") if "num_tokens" in row]
+    drawing = {int(row["step"]) for row in lines if row.get("num_generated_tokens")}
+    seconds = elapsed(_lines(output / "timings.jsonl"), drawing)
 
     found, spent = {}, np.zeros(3)
     norms: list[float] = []
@@ -79,16 +84,14 @@ def costs(run: Run) -> dict[int, Cost]:
         scored = float(data.scored[met].sum())
         spent[2] += policy.forward(scored + float(data.prompt[met].sum()), scored)
     found[0] = Cost(0.0, 0.0, float(spent[2]), 0.0, 0.0)
-    for row in _lines(output / "metrics.jsonl"):
-        if "num_tokens" not in row:
-            continue
+    for row in lines:
         drawn = row.get("num_generated_tokens", 0.0)
         asked = row.get("prompts_drawn", 0.0) * prompt
         scored = row["num_tokens"]
         trained = scored + row["num_prompts"] * prompt
         flops = policy.forward(drawn + asked, drawn)
         flops += 2.0 * judge * (drawn + asked * each)
-        if sampled and needs.reference:
+        if sampled and needs.reference and not drawn_by_it:
             flops += policy.forward(drawn + asked, drawn)
         if critic:  # the old policy and its values, and then the trained critic
             flops += policy.forward(drawn + asked, drawn) + 2.0 * policy.blocks * (drawn + asked)
@@ -98,14 +101,34 @@ def costs(run: Run) -> dict[int, Cost]:
         norms.append(row.get("grad_norm", math.nan) ** 2)
         generated, tokens, arithmetic = spent.tolist()
         step = int(row["step"])
-        found[step] = Cost(generated, tokens, arithmetic, seconds * step, float(np.mean(norms)))
+        found[step] = Cost(generated, tokens, arithmetic, seconds[step], float(np.mean(norms)))
     return found
 
 
-def _settled(seconds: list[float]) -> list[float]:
-    """Without the updates that compiled something: those above five medians."""
-    middle = float(np.median(seconds))
-    return [x for x in seconds if x <= 5 * middle] or [middle]
+def elapsed(timings: Sequence[Mapping[str, Any]], drawing: Collection[int]) -> dict[int, float]:
+    """Seconds from the begin to the end of every update, had nothing been compiled.
+
+    An update that compiled counts as the mean of those of its kind that did not: that drew, or that
+    did not draw. Where all of a kind compiled, by their own time less that of the compiler.
+
+    Args:
+        timings: of every update: `step`, `seconds`, `programs_compiled`, `seconds_compiling`.
+        drawing: the updates that drew samples first.
+    """
+    kinds: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for row in timings:
+        kinds[int(row["step"]) in drawing].append(row)
+    usual = {}
+    for kind, rows in kinds.items():
+        ready = [x["seconds"] for x in rows if not x["programs_compiled"]]
+        ready = ready or [x["seconds"] - x["seconds_compiling"] for x in rows]
+        usual[kind] = float(np.mean(ready)) if ready else 0.0
+    found, total = {}, 0.0
+    for row in timings:
+        step = int(row["step"])
+        total += usual[step in drawing] if row["programs_compiled"] else row["seconds"]
+        found[step] = total
+    return found
 
 
 def _lines(path: Path) -> list[dict]:

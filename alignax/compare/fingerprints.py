@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ def of(comparison: Comparison, cell: Cell) -> str:
             places.append(entry.own_rows)
         if entry.after is not None:
             parts.append(of(comparison, cells.begun_from(comparison, cell)))
+        places.append(f"{type(entry.method).__module__}:")
         for name in (place.rpartition(":")[0] for place in places):
-            files += modules.with_neighbours(Path(name)) if name.endswith(".py") else [Path(name)]
+            files += _code(name)
     text = json.dumps(parts, sort_keys=True)
     files = [path for path in files if path.is_file()]
     for folder in sorted({str(path.parent) for path in files}, key=len, reverse=True):
@@ -49,6 +51,17 @@ def of(comparison: Comparison, cell: Cell) -> str:
         about = path.stat()
         digest.update(_digest(path, about.st_size, about.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+def _code(name: str) -> list[Path]:
+    """The files of a module that is not this package's: of a file, or by its name. This package's
+    own are told by the commit that stands beside each result."""
+    if name.endswith(".py"):
+        return modules.with_neighbours(Path(name))
+    module = sys.modules.get(name)
+    if module is None or name.partition(".")[0] == "alignax":
+        return [Path(name)]
+    return modules.with_neighbours(Path(module.__file__)) if module.__file__ else []
 
 
 def _of_model(folder: Path) -> list[Path]:

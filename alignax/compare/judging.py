@@ -71,8 +71,11 @@ def detectable(found: Difference, tests: int) -> float | None:
 
 
 def _alone(command: str, claim: str) -> str:
-    """What runs the entries of one claim and no others: the same settings, a part of the time."""
-    return f"{command} --claim {claim}" if command else ""
+    """What runs the entries of one claim and no others: the same settings, a part of the time.
+
+    Its p-value is adjusted for fewer tests there, so the verdict can be another.
+    """
+    return f"{command} --claim {claim} --output runs/claim-{claim}" if command else ""
 
 
 def _plain(found: Estimate) -> dict[str, float | None]:
@@ -90,17 +93,25 @@ def _tests(
     there = [x for x in own if x is not None]
     step = results.described["data_steps"] if claim["at"] == "data" else None
     match claim["kind"]:
-        case "order":
+        case "order" | "best" | "collapses" as kind:
             sign, metric = 1 if claim["higher"] else -1, str(claim["metric"])
             if any(not np.isfinite(x.values[metric]).all() for x in there):
                 return None  # memory, where the system does not tell it
             unit = UNITS.get(metric, metric)
             names = claim["entries"]
-            sides = zip(names, names[1:], there, there[1:], strict=False)
+            left = [0] * len(names) if kind == "best" else range(len(names))
             less = "over" if claim["higher"] else "under"
-            return [
-                (f"{a} {less} {b}", _paired(x, y, metric, step, sign), unit) for a, b, x, y in sides
+            found: list[Test] = [
+                (f"{names[i]} {less} {b}", _paired(there[i], y, metric, step, sign), unit)
+                for i, b, y in zip(left, names[1:], there[1:], strict=False)
             ]
+            if kind == "collapses":
+                last = there[1]
+                began = sign * last.at(metric, last.steps[0]).astype(np.float64)
+                end = last.steps[-1] if step is None else step
+                fall = difference(began, sign * last.at(metric, end).astype(np.float64))
+                found.append((f"{names[1]} falls below where it began", fall, unit))
+            return found
         case "spread":
             spreads = [_spread(results, name) for name in claim["entries"]]
             first, second = spreads
@@ -110,14 +121,14 @@ def _tests(
             label = f"{claim['entries'][0]} varies less than {claim['entries'][1]}"
             return [(label, difference(second, first), unit)]
         case "hacked":
-            run, last = there[0], there[0].steps[-1]
-            first_step = run.steps[1]
-            proxy = difference(run.at("proxy", last), run.at("proxy", first_step))
-            gold = difference(run.at("gold", first_step), run.at("gold", last))
-            between = f"from update {first_step} to {last}"
+            run = there[0]
+            first, last = run.steps[0], run.steps[-1]
+            proxy = difference(run.at("proxy", last), run.at("proxy", first))
+            gold = difference(run.at("gold", first), run.at("gold", last))
+            to = f"to update {last}, {run.at('kl', last).mean():.3g} nats away"
             return [
-                (f"proxy grows {between}", proxy, UNITS["proxy"]),
-                (f"gold falls {between}", gold, UNITS["gold"]),
+                (f"proxy grows {to}", proxy, UNITS["proxy"]),
+                (f"gold falls {to}", gold, UNITS["gold"]),
             ]
     raise ValueError(claim["kind"])
 

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import math
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -32,6 +31,7 @@ from rich.progress import (
 from alignax import facts
 from alignax.compare import cells as cells_lib
 from alignax.compare import fingerprints, results
+from alignax.compare.budgets import choose, updates
 from alignax.compare.cells import Cell
 from alignax.compare.report import MADE, made, report
 from alignax.compare.settings import WHOLE, Comparison, Part, load
@@ -104,12 +104,15 @@ def compare(
         found |= pool.run(wanted, "trials, and seeds of what they chose", must=two, then=seeds)
         last = [cell for cell in seeds(found, after=True) if cell not in found]
         found |= pool.run(last, "seeds of what comes after others")
+    results.write(comparison, output, found)
     for cell, result in found.items():
         if "failed" in result:
-            console.print(f"[yellow]failed[/] {cell.path}: {result['failed']}")
-    results.write(comparison, output, found)
+            console.print(f"[yellow]failed[/] {cell.path}: {escape(result['failed'])}")
+    commits = sorted({result.get("commit") or "" for result in found.values()} - {""})
+    if len(commits) > 1:
+        console.print(f"[yellow]runs of {len(commits)} commits[/]: {', '.join(commits)}")
     seconds = sum(result["wall"] for result in found.values())
-    around = made(command, seconds, facts.versions(), (facts.git() or {}).get("commit"))
+    around = made(command, seconds, facts.versions(), ", ".join(commits))
     (output / MADE).write_text(json.dumps(around), encoding="utf-8")
     return report(output)
 
@@ -139,57 +142,6 @@ def _on_cpus() -> bool:
     words = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
     said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False).stdout.split()
     return said[-1:] == ["cpu"]
-
-
-def choose(comparison: Comparison, tuned: Mapping[Cell, Mapping[str, Any]]) -> dict[str, int]:
-    """For each tuned entry the trial with the highest gold reward on the tuning prompts.
-
-    At the data budget; of equals the first. An entry whose trials all failed is not there.
-    """
-    found: dict[str, tuple[float, int]] = {}
-    for cell, result in tuned.items():
-        if "failed" in result:
-            continue
-        gold = float(np.mean(result["rows"][-1]["prompts"]["gold"]))
-        best, _ = found.get(cell.entry, (-math.inf, 0))
-        if gold > best:
-            found[cell.entry] = (gold, cell.trial)
-    return {name: trial for name, (_, trial) in found.items()}
-
-
-def updates(
-    comparison: Comparison,
-    chosen: Mapping[str, int],
-    tuned: Mapping[Cell, Mapping[str, Any]],
-) -> dict[str, int]:
-    """Updates of every entry: the data budget, and in the league until the compute budget too.
-
-    What an entry spends before its first update and with each follows from its chosen trial. One
-    that orders its data by the length of the run ends with the data budget: a longer run would
-    have met other data by then.
-    """
-    data, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
-    assert data is not None
-    assert every is not None
-    spent = {
-        cell.entry: [(row["step"], row["cost"]["flops"]) for row in result["rows"] if row["cost"]]
-        for cell, result in tuned.items()
-        if chosen.get(cell.entry) == cell.trial
-    }
-    found = {}
-    for entry in comparison.entries:
-        found[entry.name] = data
-        bounded = not entry.league or entry.method.needs().schedule is not None
-        if bounded or not {entry.like or entry.name, comparison.compute_like} <= set(spent):
-            continue
-        wanted: float = comparison.most_updates
-        if entry.like is None:  # of another no trial tells what it spends
-            budget = spent[comparison.compute_like][-1][1]
-            (begin, before), (end, after) = spent[entry.name][0], spent[entry.name][-1]
-            wanted = end + (budget - after) * (end - begin) / (after - before)
-            wanted = every * math.ceil(wanted / every - 1e-9)
-        found[entry.name] = int(max(data, min(wanted, comparison.most_updates)))
-    return found
 
 
 class Pool:
@@ -333,10 +285,9 @@ class Pool:
         if not process.stdout.readline():
             code = self._end(number)
             path = cells_lib.result_path(self._output, cell)
-            path.parent.mkdir(parents=True, exist_ok=True)
             reason = f"the process ended with {code}, for example for want of memory"
             wall = time.perf_counter() - began
-            path.write_text(json.dumps({"failed": reason, "cell": vars(cell), "wall": wall}))
+            cells_lib.write(path, {"failed": reason, "cell": vars(cell), "wall": wall})
 
     def _start(self, number: int) -> subprocess.Popen:
         words = [sys.executable, "-m", "alignax.compare.worker", str(self._config)]

@@ -10,6 +10,7 @@ import numpy as np
 from alignax.compare.cost import costs
 from alignax.config import Data
 from alignax.core.records import Preference, Text
+from alignax.data.convert import Pairing
 from alignax.data.sources import load_records
 from alignax.generate.rewards import Reward, Rewards
 from alignax.run import Run
@@ -57,10 +58,17 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
 
 
 def labels(data: Data, gold: Reward) -> dict[str, int]:
-    """Of the data set's pairs that the gold reward tells apart: how many, and how many of them
-    are labelled against it. The first `ROWS` rows are looked at."""
+    """Of the data set's pairs that the gold reward tells apart: how many, and how many of them are
+    labelled against it; of all pairs, and of those (`own_`) that methods of pairs learn from. The
+    first `ROWS` rows are looked at."""
+    return _labels(data, gold, "all") | {
+        f"own_{name}": x for name, x in _labels(data, gold, data.pairing).items()
+    }
+
+
+def _labels(data: Data, gold: Reward, pairing: Pairing) -> dict[str, int]:
     records, _ = load_records(
-        data.train, Preference, split=data.train_split, pairing="all", limit=ROWS
+        data.train, Preference, split=data.train_split, pairing=pairing, limit=ROWS
     )
     pairs = [cast(Preference, record) for record in records]
     both = [[_words(x.chosen), _words(x.rejected)] for x in pairs]

@@ -16,7 +16,7 @@ import numpy as np
 from alignax import catalogue
 from alignax.compare import cells as cells_lib
 from alignax.compare.cells import Cell
-from alignax.compare.settings import Comparison
+from alignax.compare.settings import OF_A_RUN, Comparison
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.records import Prompt
@@ -24,7 +24,6 @@ from alignax.data.sources import load_records
 from alignax.saved import to_json
 
 RESULTS, DESCRIPTION = "results.jsonl", "comparison.json"
-OF_A_RUN = ("flops", "seconds", "peak_mib", "grad_norm", "generated", "trained")
 
 
 def describe(comparison: Comparison) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignax import config
-from alignax.compare.claims import Claim
+from alignax.compare.claims import ARITY, Claim
 from alignax.config import Experiment, nearest
 from alignax.core import modules
 from alignax.core.errors import BadInput
@@ -19,6 +19,8 @@ from alignax.generate.rewards import Reward
 
 Family = Literal["offline", "iterated", "online", "baseline"]
 Settings = Mapping[str, Any]  # by dotted names, as on the command line
+MEASURES = ("gold", "proxy", "kl", "length", "ended")  # a number a prompt
+OF_A_RUN = ("flops", "seconds", "peak_mib", "grad_norm", "generated", "trained")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,7 @@ class Comparison:
             for name in claim.entries:
                 if name not in names:
                     _refuse(name, names, f"claim {claim.name}")
+            self._check_claim(claim)
         if self.compute_like not in names:
             _refuse(self.compute_like, names, "compute_like")
         for field in ("again", "shuffled"):
@@ -178,6 +181,33 @@ class Comparison:
         if self.seeds < 2:
             raise BadInput("at least 2 seeds", str(self.seeds), "One has no interval.",
                            where="seeds")  # fmt: skip
+
+    def _check_claim(self, claim: Claim) -> None:
+        where, count = f"claim {claim.name}", len(claim.entries)
+        least, most = ARITY[claim.kind]
+        if count < least or count > (most or count):
+            wanted = f"{least} entries" + ("" if most else " or more") + f" for {claim.kind!r}"
+            raise BadInput(wanted, str(count), "Name them in claim.entries.", where=where)
+        metrics = [*MEASURES, *OF_A_RUN, *self.measures]
+        if claim.metric not in metrics:
+            near = nearest(claim.metric, metrics)
+            remedy = f"Did you mean {near}?" if near else "Add it to measures."
+            raise BadInput(f"a metric: {', '.join(metrics)}", claim.metric, remedy, where=where)
+        for entry in map(self.entry, claim.entries):
+            if claim.kind == "spread" and not entry.trials:
+                raise BadInput("entries with trials of their own", entry.name,
+                               f"Name {entry.like}.", where=where)  # fmt: skip
+            loop = self.base.loop
+            last = entry.settings.get("loop.max_steps", loop.max_steps)
+            every = entry.settings.get("loop.eval_steps", loop.eval_steps)
+            measured = {0, last, *range(0, (last or 0) + 1, every or 1)}
+            if claim.at == "data" and loop.max_steps not in measured:
+                raise BadInput(
+                    f"entries that are measured at update {loop.max_steps}, the data budget",
+                    f"{entry.name}: {last} updates, measured every {every}",
+                    'Compare at the end (at="end"), or measure it there too.',
+                    where=where,
+                )
 
 
 def _refuse(name: str, names: list[str], where: str) -> None:

@@ -7,6 +7,7 @@ where another begins from it, its exported model.
 """
 
 import argparse
+import ctypes
 import dataclasses
 import gc
 import json
@@ -37,8 +38,9 @@ def main() -> None:
 
     import jax
 
-    from alignax.compare import settings
-    from alignax.compare.cells import Cell, result_path
+    from alignax import facts
+    from alignax.compare import cells, settings
+    from alignax.compare.cells import Cell
     from alignax.train import compilations
 
     compilations.keep_on_disk()
@@ -46,6 +48,7 @@ def main() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     part = settings.Part(**json.loads(options.part))
     comparison = settings.load(options.config, part)
+    commit = (facts.git() or {}).get("commit")
     for number, line in enumerate(sys.stdin):
         cell = Cell(**json.loads(line))
         began = time.perf_counter()
@@ -53,12 +56,9 @@ def main() -> None:
             found = run(comparison, cell, options.output)
         except Exception as error:  # of whatever a run may raise: the others go on
             found = {"failed": f"{type(error).__name__}: {error}"}
-        found |= {"cell": dataclasses.asdict(cell), "wall": time.perf_counter() - began}
-        path = result_path(options.output, cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.with_suffix(".new")
-        written.write_text(json.dumps(found), encoding="utf-8")
-        written.replace(path)
+        wall = time.perf_counter() - began
+        found |= {"cell": dataclasses.asdict(cell), "wall": wall, "commit": commit}
+        cells.write(cells.result_path(options.output, cell), found)
         print(json.dumps({"failed": found.get("failed")}), file=answers)
         if number == 0:  # all modules are there, and to look through them takes 0.3 s every time
             gc.collect()
@@ -182,15 +182,20 @@ def _clear(folder: Path, but: str | None = None) -> None:
 
 def _reset_peak() -> float | None:
     """Makes the peak of memory what is in use now, and returns that, in KiB; Linux alone can, and
-    of an accelerator's memory nobody."""
+    of an accelerator's memory nobody.
+
+    What earlier runs have freed goes back to the system first: else it would be taken again
+    unseen, and the peak would depend on what ran before.
+    """
     import jax
 
     gc.collect()
     if jax.default_backend() != "cpu":
         return None
     try:
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
+    except (OSError, AttributeError):  # another system, or another C library
         return None
     return _status("VmRSS")
 

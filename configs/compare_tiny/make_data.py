@@ -10,7 +10,8 @@ these judgements alone, and so does the proxy. Files, each with a line a prompt 
     train        the model's own answers
     others       answers of the three writers of world.py, by name, judged alike
     shuffled     train with its scores dealt out at random: nothing can be learnt from it
-    two, four    the first 2 or 4 answers of train; flat: all 8, of which only the best scores more
+    two, four    the best-scored answer of train and the first 1 or 3 others
+    flat         all 8, of which only the best scores more
     attributes   the answers of train, one a line, rated in parts from 0 to 4
     tune, test   prompts alone, to choose settings by and to report
 """
@@ -61,12 +62,19 @@ def main() -> None:
     dealt = scores.reshape(-1, ANSWERS).tolist()
     write("shuffled", [row | {"scores": own} for row, own in zip(rows, dealt, strict=True)])
     for name, count in (("two", 2), ("four", 4)):
-        write(name, [{"prompt": row["prompt"], "completions": row["completions"][:count],
-                      "scores": row["scores"][:count]} for row in rows])  # fmt: skip
+        write(name, [fewer(row, count) for row in rows])
     write("flat", [row | {"scores": [float(x == max(row["scores"])) for x in row["scores"]]}
                    for row in rows])  # fmt: skip
     each = [(row["prompt"], text) for row in rows for text in row["completions"]]
     write("attributes", [rated(prompt, text, generator) for prompt, text in each])
+
+
+def fewer(row: dict, count: int) -> dict:
+    """A row with its best-scored answer and the first of the others, in their order."""
+    best = row["scores"].index(max(row["scores"]))
+    others = [i for i in range(len(row["scores"])) if i != best]
+    kept = sorted([best, *others[: count - 1]])
+    return row | {name: [row[name][i] for i in kept] for name in ("completions", "scores")}
 
 
 def rated(prompt: str, completion: str, generator: np.random.Generator) -> dict:

@@ -63,6 +63,7 @@ def findings(count: int = 12, seeds: int = 5) -> dict[str, Any]:
             "proxy": "A reward model trained on 2048 pairs that the gold reward labelled.",
             "proxy_accuracy": estimate(0.78, 0.02),
             "label_noise": 0.1,
+            "pair_noise": 0.02,
             "budgets": {
                 "data": "All see the same 2048 prompts, and learn from two answers to each.",
                 "compute": "All stop at the same arithmetic, that of DPO for one epoch.",

@@ -68,7 +68,10 @@ def test_labels_against_the_gold_reward_are_counted_among_the_pairs_that_it_tell
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     gold = Function(function=longest)
     # cc > b is right, b > aa is wrong, cc and aa are equally long; bb > a is right.
-    assert measure.labels(Data(train=str(path)), gold) == {"told_apart": 3, "wrong": 1}
+    assert measure.labels(Data(train=str(path)), gold) == {
+        "told_apart": 3, "wrong": 1, "own_told_apart": 1, "own_wrong": 0,
+    }  # fmt: skip
+    # Of the best and the worst the first row's are equal to the gold reward, the second's right.
 
 
 def longest(completions, **_):

@@ -9,7 +9,14 @@ from alignax.compare.results import Results
 from alignax.core.errors import BadInput
 
 SEEDS, PROMPTS, STEPS = 8, 24, (0, 20, 40)
-MEANS = {"good": 2.0, "twin": 2.0, "fair": 1.0, "held": 1.0, "wild": 1.0}  # at the data budget
+MEANS = {
+    "good": 2.0,
+    "twin": 2.0,
+    "fair": 1.0,
+    "held": 1.0,
+    "wild": 1.0,
+    "lost": -1.0,
+}  # at the data budget
 
 
 def line(entry: str, seed: int, step: int, noise: np.ndarray, **about) -> dict:
@@ -77,6 +84,24 @@ def test_less_can_be_better():
     assert verdict("fair", "good", higher=False) == "holds"
 
 
+def test_the_best_is_compared_with_each_of_the_others():
+    assert verdict("good", "fair", "held", kind="best") == "holds"
+    assert verdict("good", "twin", "fair", kind="best") == "inconclusive"
+    assert verdict("fair", "held", "good", kind="best") == "does not hold here"
+
+
+def test_what_collapses_ends_below_where_it_began_and_not_only_below_the_other():
+    assert verdict("good", "lost", kind="collapses") == "holds"
+    assert verdict("good", "fair", kind="collapses") == "does not hold here"  # it has risen
+
+
+def test_the_command_of_one_claim_leaves_the_results_of_all_alone():
+    claim = Claim(name="c", says="s", source="p", entries=("good", "fair"))
+    results = made_up(claim)
+    (found,) = judging.claims(results, {n: results.runs(n) for n in MEANS}, "alignax compare x")
+    assert found["command"] == "alignax compare x --claim c --output runs/claim-c"
+
+
 def test_the_spread_over_trials_is_compared_within_seeds():
     assert verdict("held", "fair", kind="spread") == "holds"
     assert verdict("fair", "held", kind="spread") == "does not hold here"
@@ -85,6 +110,12 @@ def test_the_spread_over_trials_is_compared_within_seeds():
 def test_a_reward_model_is_hacked_where_its_reward_grows_and_the_gold_falls():
     assert verdict("wild", kind="hacked") == "holds"
     assert verdict("good", kind="hacked") == "does not hold here"
+    claim = Claim(name="c", says="s", source="p", entries=("wild",), kind="hacked")
+    results = made_up(claim)
+    (found,) = judging.claims(results, {"wild": results.runs("wild")}, "")
+    gold = found["evidence"][1]
+    assert gold["label"] == "gold falls to update 40, 40 nats away"  # the KL of `line` is the step
+    assert gold["value"]["mean"] == pytest.approx(1.0)  # 1 won, 2 lost, since update 0
 
 
 def test_a_claim_without_runs_was_not_run():
@@ -131,7 +162,7 @@ def test_pairs_are_told_apart_by_how_far_they_are(findings):
     assert verdicts["good", "twin"] == "inconclusive"
     assert verdicts["fair", "held"] == "inconclusive"
     assert verdicts["reference", "good"] == "worse"
-    assert len(verdicts) == 15
+    assert len(verdicts) == 21
 
 
 def test_the_compute_budget_is_what_its_entry_has_spent(findings):
@@ -152,10 +183,10 @@ def test_what_was_not_measured_is_null_and_never_nan(findings):
 
 
 def test_the_tables_count_whom_each_is_better_and_worse_than(findings):
-    assert markdown.against(findings, "data")["good"] == (4, 0)
-    assert markdown.against(findings, "data")["reference"] == (1, 4)
+    assert markdown.against(findings, "data")["good"] == (5, 0)
+    assert markdown.against(findings, "data")["reference"] == (2, 4)
     line = next(x for x in markdown.tables(findings).splitlines() if x.startswith("| good |"))
-    assert line.endswith("| 40 | 0 | 4 | 0 | beta 0.1 |")
+    assert line.endswith("| 40 | 0 | 5 | 0 | beta 0.1 |")
 
 
 def test_a_compute_budget_that_nobody_set_is_refused():

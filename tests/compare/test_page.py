@@ -145,7 +145,8 @@ def test_what_is_unknown_is_a_dash(made):
         entry["at"] = {budget: _without(at) for budget, at in entry["at"].items()}
         entry |= {"paper": None, "tried": [], "curve": []}
     bare["reference"] = dict.fromkeys(bare["reference"])
-    bare["world"] |= {"proxy_accuracy": None, "label_noise": None, "parameters": None}
+    bare["world"] |= {"proxy_accuracy": None, "label_noise": None, "pair_noise": None,
+                      "parameters": None}  # fmt: skip
     bare["made"] |= {"date": None, "seconds": None, "git": None, "hardware": None}
     for pair in bare["pairs"]["data"]:
         pair |= {"p": None, "p_holm": None, "detectable": None}

@@ -1,12 +1,14 @@
 """What a comparison refuses before it runs, and how its runs are made of its entries."""
 
 import dataclasses
+import importlib
 import pathlib
+import sys
 
 import pytest
 
 from alignax import DPO, IPO, BadInput, Function
-from alignax.compare import cells, fingerprints, manage, settings
+from alignax.compare import budgets, cells, fingerprints, settings
 from alignax.compare.cells import Cell
 from alignax.compare.claims import Claim
 from alignax.compare.settings import Comparison, Entry, Part
@@ -179,6 +181,64 @@ def test_what_a_cell_begins_from_and_is_judged_by_is_in_its_fingerprint_too(comp
     assert fingerprints.of(comparison, cell) != found[cell]
 
 
+def test_code_of_others_is_in_the_fingerprint_of_what_it_decides(comparison, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    code = "from alignax import DPO\nclass Mine(DPO):\n    scale = 1\n"
+    path = tmp_path / "somebodys_method.py"
+    path.write_text(code)
+    mine = importlib.import_module("somebodys_method").Mine()
+    entry = dataclasses.replace(comparison.entries[0], name="mine", method=mine)
+    comparison = dataclasses.replace(comparison, entries=(*comparison.entries, entry))
+    theirs, ours = (Cell(purpose="final", entry=name, seed=7, steps=6) for name in ("mine", "dpo"))
+    before = [fingerprints.of(comparison, cell) for cell in (theirs, ours)]
+    path.write_text(code.replace("1", "2"))
+    after = [fingerprints.of(comparison, cell) for cell in (theirs, ours)]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"entries": ("dpo",)}, "expected 2 entries or more for 'order'; got 1."),
+        ({"entries": ("dpo",), "kind": "spread"}, "expected 2 entries for 'spread'; got 1."),
+        ({"metric": "glod"}, "got glod.\n    Did you mean gold?"),
+        ({"kind": "spread"}, "expected entries with trials of their own; got dpo, strong.\n"
+                             "    Name dpo."),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_claim_that_could_not_be_judged_is_refused_before_anything_runs(about, said, comparison):
+    claim = Claim(**{"name": "c", "says": "s", "source": "p", "entries": ("dpo", "dpo, strong"),
+                     **about})  # fmt: skip
+    found = refused(comparison, claims=(claim,))
+    assert found.startswith("claim c: ")
+    assert said in found
+
+
+def test_a_claim_at_the_data_budget_asks_for_a_measurement_there(comparison):
+    longer = dataclasses.replace(
+        comparison.entries[1], name="longer", settings={"loop.max_steps": 6, "loop.eval_steps": 6}
+    )
+    entries = (*comparison.entries, longer)
+    claim = Claim(name="c", says="s", source="p", entries=("longer", "dpo"))
+    said = refused(comparison, entries=entries, claims=(claim,))
+    assert "expected entries that are measured at update 4, the data budget; got longer" in said
+    dataclasses.replace(
+        comparison, entries=entries, claims=(dataclasses.replace(claim, at="end"),)
+    ).check()
+
+
+def test_a_result_that_was_cut_off_is_run_again(tmp_path):
+    whole, cut = (Cell(purpose="final", entry=name) for name in ("whole", "cut"))
+    cells.write(cells.result_path(tmp_path, whole), {"rows": []})
+    path = cells.result_path(tmp_path, cut)
+    path.parent.mkdir(parents=True)
+    path.write_text('{"rows": [')
+    assert cells.read(tmp_path, [whole, cut]) == {whole: {"rows": []}}
+
+
 def test_only_the_baselines_depend_on_how_many_answers_they_draw(comparison):
     more = dataclasses.replace(comparison, answers=128)
     for purpose, same in (("baselines", False), ("proxy", True)):
@@ -201,10 +261,10 @@ def test_updates_follow_what_is_spent_before_the_first_and_with_each(comparison)
         }
         for name, pair in spent.items()
     }
-    found = manage.updates(made, {"a": 0, "b": 0, "c": 0}, tuned)
+    found = budgets.updates(made, {"a": 0, "b": 0, "c": 0}, tuned)
     assert found == {"a": 4, "b": 16, "c": 4, "d": 160}
     few = dataclasses.replace(made, most_updates=9)
-    assert manage.updates(few, {"a": 0, "b": 0, "c": 0}, tuned)["b"] == 9
+    assert budgets.updates(few, {"a": 0, "b": 0, "c": 0}, tuned)["b"] == 9
 
 
 def test_an_entry_of_another_package_comes_by_its_import_path(comparison, tmp_path, monkeypatch):

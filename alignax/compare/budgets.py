@@ -1,0 +1,61 @@
+"""Which of its trials an entry runs with, and for how many updates."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from alignax.compare.cells import Cell
+from alignax.compare.settings import Comparison
+
+
+def choose(comparison: Comparison, tuned: Mapping[Cell, Mapping[str, Any]]) -> dict[str, int]:
+    """For each tuned entry the trial with the highest gold reward on the tuning prompts.
+
+    At the data budget; of equals the first. An entry whose trials all failed is not there.
+    """
+    found: dict[str, tuple[float, int]] = {}
+    for cell, result in tuned.items():
+        if "failed" in result:
+            continue
+        gold = float(np.mean(result["rows"][-1]["prompts"]["gold"]))
+        best, _ = found.get(cell.entry, (-math.inf, 0))
+        if gold > best:
+            found[cell.entry] = (gold, cell.trial)
+    return {name: trial for name, (_, trial) in found.items()}
+
+
+def updates(
+    comparison: Comparison,
+    chosen: Mapping[str, int],
+    tuned: Mapping[Cell, Mapping[str, Any]],
+) -> dict[str, int]:
+    """Updates of every entry: the data budget, and in the league until the compute budget too.
+
+    What an entry spends before its first update and with each follows from its chosen trial. One
+    that orders its data by the length of the run ends with the data budget: a longer run would
+    have met other data by then.
+    """
+    data, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
+    assert data is not None
+    assert every is not None
+    spent = {
+        cell.entry: [(row["step"], row["cost"]["flops"]) for row in result["rows"] if row["cost"]]
+        for cell, result in tuned.items()
+        if chosen.get(cell.entry) == cell.trial
+    }
+    found = {}
+    for entry in comparison.entries:
+        found[entry.name] = data
+        bounded = not entry.league or entry.method.needs().schedule is not None
+        if bounded or not {entry.like or entry.name, comparison.compute_like} <= set(spent):
+            continue
+        wanted: float = comparison.most_updates
+        if entry.like is None:  # of another no trial tells what it spends
+            budget = spent[comparison.compute_like][-1][1]
+            (begin, before), (end, after) = spent[entry.name][0], spent[entry.name][-1]
+            wanted = end + (budget - after) * (end - begin) / (after - before)
+            wanted = every * math.ceil(wanted / every - 1e-9)
+        found[entry.name] = int(max(data, min(wanted, comparison.most_updates)))
+    return found
