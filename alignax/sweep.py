@@ -26,6 +26,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from alignax import facts, jobs
+from alignax import sweepable as can
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params, TrainState
@@ -68,9 +69,12 @@ def train(
     members = sweep.members(experiment)
     for member in members:
         check(member)
-    _check(experiment)
+    can.check(experiment)
     lead, output = Run(experiment, quiet), Path(experiment.output_dir)
-    _check_text(lead, sweep)
+    in_turn = jax.default_backend() == "cpu"
+    if not in_turn:
+        lead.decoder = can.for_all_at_once(lead.decoder)
+    can.check_text(lead, sweep)
     if lead.frozen is not None and lead.num_scores and sweep.seeds > 1:
         raise BadInput(
             "one seed where an adapter of a reward model is trained",
@@ -129,9 +133,7 @@ def train(
                 ]
             )
 
-        update = make_step_of_all(
-            lead, members, tuple(sweep.grid), num_steps, in_turn=jax.default_backend() == "cpu"
-        )
+        update = make_step_of_all(lead, members, tuple(sweep.grid), num_steps, in_turn=in_turn)
         base = None if lead.frozen is None else lead.frozen.base
         whole = sharding.replicated(lead.mesh)
         step = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
@@ -165,47 +167,6 @@ def train(
     lead.say(f"[bold]compiled[/] {compiled}")
     lead.say(members_table(_over_seeds(sweep, metrics, num_steps)))
     return _write(output / "members.jsonl", sweep, runs, last)
-
-
-# --- What is refused
-
-
-def _check(experiment: Experiment) -> None:
-    if experiment.rollout:
-        raise BadInput(
-            "a method that learns from a data set",
-            f"{type(experiment.method).__name__} on samples",
-            "Members would draw answers, text and number of them their own: train the seeds and "
-            "strengths one by one.",
-            where="--seeds, --grid",
-        )
-    if jax.process_count() > 1:
-        raise BadInput(
-            "a single process",
-            str(jax.process_count()),
-            "Train models that need several one by one, or give each process members of its own.",
-            where="--seeds, --grid",
-        )
-    if experiment.wandb is not None:
-        raise BadInput(
-            "no W&B project in a sweep",
-            repr(experiment.wandb),
-            "Leave wandb out: each member has its metrics.jsonl and its TensorBoard folder.",
-            where="wandb",
-        )
-
-
-def _check_text(lead: Run, sweep: Sweep) -> None:
-    """Refuses a number that the policy is told in words: no difference of training."""
-    fitted = dataclasses.replace(lead.experiment, method=lead.method)
-    if len({changed(fitted, point).method.ask("?") for point in sweep.points()}) > 1:
-        raise BadInput(
-            f"numbers that the loss of {type(lead.method).__name__} reads",
-            ", ".join(sweep.grid),
-            "It changes how the trained policy is asked, and nothing of its training: train once, "
-            "and give it to alignax evaluate.",
-            where="--grid",
-        )
 
 
 # --- Parameters, update, feed

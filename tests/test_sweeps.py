@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from alignax import jobs, sweep
+from alignax import jobs, sweep, sweepable
 from alignax.cli import main
 from alignax.config import load
 from alignax.core.errors import BadInput
@@ -20,7 +20,9 @@ from alignax.data.plan import alike
 from alignax.feeds import make_feed
 from alignax.members import Sweep, parsed
 from alignax.methods import DPO, GRPO, KTO, SFT, DecisionTransformer, RewardModel
+from alignax.models.config import DecoderConfig
 from alignax.models.lora import LoRA
+from alignax.models.transformer import Decoder
 from alignax.run import Run
 from alignax.train.loop import Loop
 from alignax.train.member_logs import joined, split
@@ -282,3 +284,14 @@ def test_what_members_cannot_share_is_refused(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="expected a single process; got 2"):
         sweep.train(made, Sweep(seeds=2), quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_members_at_once_have_attention_that_takes_their_masks_together(monkeypatch):
+    shape = {"vocab_size": 50, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8}
+    decoder = Decoder(config=DecoderConfig(**shape, layers=1, mlp_width=24), dtype="bfloat16")
+    for backend, attention in (("gpu", "xla"), ("tpu", "auto")):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert sweepable.for_all_at_once(decoder).attention == attention
+    named = dataclasses.replace(decoder, attention="cudnn")
+    with pytest.raises(BadInput, match="attention that serves all members at once; got cudnn"):
+        sweepable.for_all_at_once(named)

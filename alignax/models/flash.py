@@ -42,13 +42,15 @@ def choose(
     not), and XLA on all other devices.
 
     Raises:
-        BadInput: cuDNN is asked for by name and cannot serve.
+        BadInput: cuDNN is asked for by name and cannot serve, or no NVIDIA GPU is there.
     """
     device = _device_kind()
     if choice == "auto" and not device.startswith("NVIDIA"):
         return "splash" if device.startswith("TPU") else "xla"
     if choice in ("xla", "splash"):
         return choice
+    if not device.startswith("NVIDIA"):
+        raise BadInput("an NVIDIA GPU", device, 'Leave it at "auto".', where="model.attention")
     capability = float(getattr(jax.local_devices()[0], "compute_capability", CUDNN_CAPABILITY))
     limits = {
         f"dtype {dtype}": dtype == "bfloat16",

@@ -29,10 +29,12 @@ WARM_UP = 2  # updates before the trace: the first is compiled, and buffers find
 PARTS = ("embedding", "projections", "attention", "mlp", "head", "loss", "optimiser")
 PASSES = ("forward", "recomputed", "backward")
 OTHER = "other operations"
+BESIDE = "other programs"  # that run between updates: drawing, judging, references, measurements
 WAITING = "no operation runs"
 # They only call other operations, which are in the trace too.
 _CALLERS = {"while", "call", "conditional"}
 
+_MODULE = re.compile(r"^HloModule (?P<name>[\w.-]+)")
 # %name = shape opcode(operands), ..., metadata={op_name="scopes"}
 _INSTRUCTION = re.compile(
     r"^\s*(?:ROOT )?%(?P<name>[\w.-]+) = .*? (?P<opcode>[\w-]+)\("
@@ -68,6 +70,7 @@ class Profile:
             raise BadInput("at least 1 step", str(steps), "Trace some, or none.", where="--profile")
         self.directory, self.steps = directory, steps
         self._calls, self._programs = 0, {}
+        self._known: set[str] = set()  # shapes of the arguments of programs that are told apart
 
     def check(self, num_steps: int) -> None:
         """Refuses a run with too few updates to come."""
@@ -91,9 +94,12 @@ class Profile:
         def traced(*arguments: Any) -> Any:
             self._calls += 1
             number = self._calls - WARM_UP
-            if number == 1:
+            shapes = str(jax.tree.map(jax.typeof, arguments))
+            if 1 <= number <= self.steps and shapes not in self._known:
+                self._known.add(shapes)
                 lowered = step.lower(*arguments)  # found in memory, as is what it compiles to
                 self._programs |= programs_of(lowered.compile().as_text())
+            if number == 1:
                 jax.block_until_ready(arguments)
                 self._start()
             with jax.profiler.StepTraceAnnotation("train", step_num=self._calls):
@@ -138,17 +144,26 @@ class Profile:
         return _table(shared, end - begin, drawing, self.steps)
 
 
-def programs_of(text: str) -> dict[str, tuple[str, str]]:
+Programs = dict[tuple[str, str], tuple[str, str]]
+
+
+def programs_of(text: str) -> Programs:
     """Part and pass of every operation of a compiled program that does work itself.
 
     Args:
         text: the program as XLA prints it.
+
+    Returns:
+        By the names of the program and of the operation, for other programs have operations of
+        the same names.
     """
     found = {}
+    module = _MODULE.match(text)
+    assert module is not None
     for line in text.splitlines():
         match = _INSTRUCTION.match(line)
         if match and match["opcode"] not in _CALLERS:
-            found[match["name"]] = _place(match["scopes"] or "")
+            found[module["name"], match["name"]] = _place(match["scopes"] or "")
     return found
 
 
@@ -163,20 +178,27 @@ def _place(scopes: str) -> tuple[str, str]:
     return part, "backward" if "transpose" in words else "forward"
 
 
-def operations(data: Any, programs: dict[str, tuple[str, str]]) -> Iterator[Operation]:
-    """What ran, on all threads and devices.
+def operations(data: Any, programs: Programs) -> Iterator[Operation]:
+    """What ran, on all threads and devices; of other programs than the update too.
 
     Args:
         data: a `jax.profiler.ProfileData`.
-        programs: part and pass of the operations of the update, by name.
+        programs: part and pass of the operations of the update.
     """
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    own = {module for module, _ in programs}
     for plane in devices or planes:  # the host's events of work on a device are its launches
         for event in (event for line in plane.lines for event in line.events):
-            name = dict(event.stats).get("hlo_op")
-            if name in programs:
-                yield Operation(*programs[name], event.start_ns, event.end_ns)
+            told = dict(event.stats)
+            if "hlo_op" not in told:
+                continue
+            module = told.get("hlo_module")
+            place = programs.get((str(module), told["hlo_op"]))
+            if place is None and module not in own:
+                place = BESIDE, ""
+            if place is not None:  # or it only calls others
+                yield Operation(*place, event.start_ns, event.end_ns)
 
 
 def shares(ran: Iterable[Operation], begin: float, end: float) -> dict[tuple[str, str], float]:
@@ -225,7 +247,7 @@ def _table(shared: dict[tuple[str, str], float], span: float, drawing: float, st
     table = Table("part", *PASSES, "in all", "share", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
-    for part in (*PARTS, OTHER):
+    for part in (*PARTS, OTHER, BESIDE):
         each = [shared.get((part, direction), 0.0) for direction in PASSES]
         whole = sum(each) + shared.get((part, ""), 0.0)
         table.add_row(part, *map(seconds, each), seconds(whole), f"{whole / span:.1%}")

@@ -132,6 +132,7 @@ def gradient_of(decoder):
 
 
 def test_a_decoder_lowers_to_cudnn_forward_and_backward(monkeypatch):
+    monkeypatch.setattr(flash, "_device_kind", lambda: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91_000)  # there is none on a CPU
     text = gradient_of(model("cudnn")).lower(lowering_platforms=("cuda",)).as_text()
     calls = [line for line in text.splitlines() if "stablehlo.custom_call @__cudnn" in line]
@@ -198,3 +199,10 @@ def test_where_cudnn_cannot_serve_xla_does_and_the_log_says_so_once(
         "even number of tokens, no cap on scores, compute capability 8.0 or more; "
         f'got {named}.\n    Leave it at "auto".'
     )
+
+
+@pytest.mark.parametrize("device", ["cpu", "TPU v5 lite", "AMD Instinct MI300X"])
+def test_cudnn_by_name_asks_for_a_gpu_that_has_it(device, monkeypatch):
+    monkeypatch.setattr(flash, "_device_kind", lambda: device)
+    with pytest.raises(BadInput, match=f"model.attention: expected an NVIDIA GPU; got {device}"):
+        flash.choose("cudnn", **FITS)

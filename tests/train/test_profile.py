@@ -3,6 +3,8 @@
 import dataclasses
 import gzip
 import json
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -10,19 +12,23 @@ import pytest
 from alignax import cli, jobs
 from alignax.catalogue import configs_directory
 from alignax.core.errors import BadInput
+from alignax.methods import GRPO
 from alignax.train import compilations
 from alignax.train.loop import Loop
 from alignax.train.profile import (
+    BESIDE,
     OTHER,
     PARTS,
     Operation,
     Profile,
+    operations,
     programs_of,
     shares,
 )
+from tests.test_online_runs import setup as sampling
 from tests.tiny_model import experiment as tiny
 
-LINES = """
+LINES = """HloModule jit_update, is_scheduled=true
 %fused_computation (param_0: f32[8,8]) -> f32[8,8] {
   ROOT %dot.1 = f32[8,8]{1,0} dot(%param_0, %param_0), metadata={op_name="jit(update)/jvp()/while/body/projections/attention/dot_general" stack_frame_id=2}
 }
@@ -36,12 +42,29 @@ LINES = """
 
 def test_an_operation_is_of_the_innermost_part_that_it_was_traced_in():
     assert programs_of(LINES) == {
-        "dot.1": ("attention", "forward"),
-        "dot.2": ("head", "backward"),
-        "fusion.3": ("mlp", "recomputed"),
-        "mul.4": ("optimiser", ""),
-        "copy.5": (OTHER, ""),
+        ("jit_update", "dot.1"): ("attention", "forward"),
+        ("jit_update", "dot.2"): ("head", "backward"),
+        ("jit_update", "fusion.3"): ("mlp", "recomputed"),
+        ("jit_update", "mul.4"): ("optimiser", ""),
+        ("jit_update", "copy.5"): (OTHER, ""),
     }  # the loop itself does no work beside its operations
+
+
+class Event(NamedTuple):
+    """One of a trace, as `jax.profiler.ProfileData` has it."""
+
+    stats: list[tuple[str, str]]
+    start_ns: float = 1.0
+    end_ns: float = 2.0
+
+
+def test_operations_of_other_programs_are_not_the_updates_though_they_are_called_alike():
+    told = [("jit_update", "dot.1"), ("jit_draw", "dot.1"), ("jit_update", "while.6")]
+    events = [Event([("hlo_module", module), ("hlo_op", name)]) for module, name in told]
+    line = SimpleNamespace(events=[*events, Event([("core", "1")])])
+    data = SimpleNamespace(planes=[SimpleNamespace(name="/host:CPU", lines=[line])])
+    found = [x.part for x in operations(data, programs_of(LINES))]
+    assert found == ["attention", BESIDE]
 
 
 def test_an_instant_is_shared_by_what_runs_in_it():
@@ -103,6 +126,20 @@ def test_every_part_of_a_step_is_found_in_what_ran(folder):
         # Forward, computed again (but for the head), backward, in all: seconds; then the share.
         assert len(numbers) == (4 if part == "head" else 5)
         assert numbers[-1] > 0.0
+
+
+def test_a_run_that_samples_shows_its_drawing_beside_the_parts_of_its_updates(tmp_path):
+    made = sampling(tmp_path, GRPO(num_samples=4, beta=0.0), loop={"max_steps": 4})
+    compilations.keep_apart_by_names()
+    try:
+        jobs.train(made, quiet=True, profile=2)
+    finally:
+        jax.config.update("jax_compilation_cache_include_metadata_in_key", False)
+    page = (tmp_path / "run" / "profile" / "steps.html").read_text()
+    (row,) = [line for line in page.splitlines() if f" {BESIDE} " in line]
+    assert float(row.replace("│", " ").split()[-1].rstrip("%")) > 0.0
+    (row,) = [line for line in page.splitlines() if " mlp " in line]
+    assert float(row.replace("│", " ").split()[-1].rstrip("%")) > 0.0
 
 
 def test_a_run_too_short_to_be_warm_is_refused_before_it_begins(tmp_path):
