@@ -46,7 +46,9 @@ def make_compiled_step(
             experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
             sharding.replicated(run.mesh),
         )  # fmt: skip
-        return functools.partial(step, numbers, optim.learning_rate, num_steps)
+        # Sent to the devices once, and not with every update; weakly typed, as numbers are.
+        given = (numbers, optim.learning_rate, num_steps)
+        return functools.partial(step, *jax.device_put(given, sharding.replicated(run.mesh)))
     join = None if frozen is None else run.join
     step = jax.jit(
         make_step(
