@@ -129,6 +129,7 @@ class Rounds:
             "prompts_drawn": float(sum(len(x.numbers) for x in drawings)),
             "groups_kept": float(len(fresh.examples)),
             "groups_dropped": float(fresh.dropped.total),
+            "padding": self._plan.padding,
         }
         samples = [row for x in drawings for row in x.samples][: self._settings.kept]
         return Drawn(metrics, samples)

@@ -133,6 +133,14 @@ def test_prompts_that_teach_nothing_are_made_up_for_by_the_next_of_the_stream(tm
     assert counts.items() <= metrics.items()
 
 
+def test_what_a_rounds_rows_hold_beside_its_tokens_is_said(tmp_path):
+    feed = made(tmp_path, DAPO(num_samples=2, refresh=1), Script(one_of_them_teaches),
+                batch_size=2, prompts=4)  # fmt: skip
+    (_, layout), drawn = feed.draw(None)
+    # Two groups, each a prompt and two responses of a token.
+    assert drawn.metrics["padding"] == pytest.approx(1 - 6 / layout.tokens.size)
+
+
 def test_a_round_of_too_few_groups_has_fewer_updates_none_of_them_empty_and_says_so(
     tmp_path, caplog
 ):
