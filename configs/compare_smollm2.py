@@ -25,7 +25,14 @@ from alignax.config import load_as
 
 MODEL = "weights/SmolLM2-135M-Instruct"
 RATES = 1 / 30  # of the tiny model's
-PROXY_STEPS = 50  # updates of the reward model, 64 pairs each; the tiny model takes 150
+# Sized for two CPU cores; a GPU has room for the tiny comparison's, which follow each.
+GROUPS, UPDATES = 8, 16  # 16, 32: the budget of equal data
+MOST_UPDATES = 32  # 112: where an entry ends that has not spent the budget of equal arithmetic
+TRIALS = 2  # 4: of each entry, the first ones
+ANSWERS = 16  # 128: of the reference to each prompt, for best of n
+PROXY_UPDATES = (
+    50  # 150: of the reward model, 64 pairs each; the tiny model knows less to begin with
+)
 TINY = Path(__file__).with_name("compare_tiny.py")
 START = "runs/compare_smollm2_start"
 RATE = "optim.learning_rate"
@@ -50,23 +57,34 @@ def comparison() -> Comparison:
         trials = tuple(x | {RATE: x[RATE] * RATES} if RATE in x else x for x in entry.trials)
         own = dict(entry.settings)
         own |= {RATE: own[RATE] * RATES} if RATE in own else {}
-        return dataclasses.replace(entry, trials=trials, settings=own)
+        return dataclasses.replace(entry, trials=trials[:TRIALS], settings=own)
 
     model = Model(model_name_or_path=f"{START}/export", remat="attention")
-    rate = tiny.proxy.optim.learning_rate * RATES
+    loop = dataclasses.replace(
+        tiny.base.loop, batch_size=GROUPS, max_steps=UPDATES, eval_steps=UPDATES
+    )
     proxy = dataclasses.replace(
         tiny.proxy,
         model=model,
-        optim=dataclasses.replace(tiny.proxy.optim, learning_rate=rate),
-        loop=dataclasses.replace(tiny.proxy.loop, max_steps=PROXY_STEPS),
+        optim=dataclasses.replace(
+            tiny.proxy.optim, learning_rate=tiny.proxy.optim.learning_rate * RATES
+        ),
+        loop=dataclasses.replace(tiny.proxy.loop, max_steps=PROXY_UPDATES),
     )
     return dataclasses.replace(
         tiny,
         title="Notes about animals, by SmolLM2-135M",
-        base=dataclasses.replace(tiny.base, model=model),
+        base=dataclasses.replace(tiny.base, model=model, loop=loop),
         proxy=proxy,
         entries=tuple(rated(entry) for entry in tiny.entries),
+        most_updates=MOST_UPDATES,
+        answers=ANSWERS,
         proxy_says=tiny.proxy_says.replace("of the same size", "on the same model"),
-        limits=("One made-up world, one model of 135M parameters, 32 to 112 updates.",
-                *tiny.limits[1:]),
-    )  # fmt: skip
+        limits=(
+            f"One made-up world, one model of 135M parameters, {UPDATES} to {MOST_UPDATES} updates "
+            f"of {GROUPS} groups.",
+            "The data set's answers are the tiny model's, and so others' for this one.",
+            f"{TRIALS} trials a method: another range of settings can change the order.",
+            *tiny.limits[2:],
+        ),
+    )
