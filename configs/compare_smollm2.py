@@ -30,9 +30,7 @@ GROUPS, UPDATES = 8, 16  # 16, 32: the budget of equal data
 MOST_UPDATES = 32  # 112: where an entry ends that has not spent the budget of equal arithmetic
 TRIALS = 2  # 4: of each entry, the first ones
 ANSWERS = 16  # 128: of the reference to each prompt, for best of n
-PROXY_UPDATES = (
-    50  # 150: of the reward model, 64 pairs each; the tiny model knows less to begin with
-)
+PROXY_UPDATES = 50  # 150: of the reward model, 64 pairs each
 TINY = Path(__file__).with_name("compare_tiny.py")
 START = "runs/compare_smollm2_start"
 RATE = "optim.learning_rate"
