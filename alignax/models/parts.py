@@ -52,6 +52,9 @@ def _product_backward(axes, saved, gradient):
     back = tuple(range(len(rows), gradient.ndim))
     x_gradient = jnp.tensordot(gradient, kernel.astype(gradient.dtype), axes=(back, out))
     narrow_first = math.prod(kernel.shape[:axes]) <= math.prod(kernel.shape[axes:])
+    # XLA folds the transpose of the result into the product, and on CPUs has none of that order
+    # that takes bfloat16 to float32 (jaxlib 0.10).
+    narrow_first |= x.dtype == jnp.bfloat16
     pair = (x, gradient) if narrow_first else (gradient, x)
     summed = jnp.tensordot(*pair, axes=(rows, rows), preferred_element_type=jnp.float32)
     if not narrow_first:
