@@ -33,6 +33,7 @@ from alignax import (
     methods,
 )
 from alignax import Model as ModelSettings
+from alignax.core.logprobs import CHUNK_BYTES
 from alignax.core.types import BLOCK, Params
 from alignax.data.pipeline import build_step
 from alignax.models import pretrained
@@ -151,7 +152,9 @@ def from_data(job: dict[str, Any]) -> dict[str, Any]:
             seconds.append(time.perf_counter() - begin)
 
     shape = plan.shape
-    work = flops.in_rows(shape.rows, shape.row_length, shape.scored, shape.reach, BLOCK)
+    chunks = flops.vocabulary_chunks(shape.scored, network.config.vocab_size, CHUNK_BYTES)
+    scored = shape.shards * shape.scored
+    work = flops.in_rows(shape.rows, shape.row_length, scored, shape.reach, BLOCK, chunks)
     return {
         "seconds": seconds,
         "losses": losses,

@@ -3,9 +3,11 @@
     PEER/bin/python -P benchmarks/peer_easydel.py JOB.json
 
 The step is called as the trainer compiles it, without the trainer's data and logging, which can
-only favour it: reference and policy, loss, gradients and update in one program. Option `chunk`, how
-many tokens meet the vocabulary together (`lmhead_chunksize`). One box for the whole run: prompts
-padded on the left, responses on the right.
+only favour it: reference and policy, loss, gradients and update in one program. Options of a job:
+`chunk`, how many tokens meet the vocabulary together (`lmhead_chunksize`), and `stored`, the
+reference's log-probabilities are computed before by the same forward pass and given to the step in
+its batch, where it looks for them. One box for the whole run: prompts padded on the left, responses
+on the right.
 """
 
 import functools
@@ -108,11 +110,20 @@ def main(path):
             gradient_accumulation_steps=1,
         )  # fmt: skip
 
+    def batch_at(first):
+        return {name: jnp.asarray(x[first : first + size]) for name, x in arrays.items()}
+
     seconds, losses = [], []
     with state.model.mesh:
+        if job["options"].get("stored"):
+            refer = jax.jit(lambda state, batch: forward(state.model, batch))
+            found = [refer(reference, batch_at(first)) for first in range(0, len(rows), size)]
+            for name in ("chosen_logps", "rejected_logps"):
+                arrays[f"ref_{name}"] = np.concatenate([np.asarray(x[name]) for x in found])
+            reference = None
         for first in range(0, len(rows), size):
             begin = time.perf_counter()
-            batch = {name: jnp.asarray(x[first : first + size]) for name, x in arrays.items()}
+            batch = batch_at(first)
             state, metrics = update(state, batch, reference)
             losses.append(float(metrics.loss))
             seconds.append(time.perf_counter() - begin)

@@ -3,11 +3,13 @@
     PEER/bin/python -P benchmarks/peer_raw.py JOB.json
 
 Options of a job: `stored`, the reference's log-probabilities are computed before and not in the
-step, and `tail`, only the positions that predict a response meet the vocabulary. Without them it
-is what most write; with both, about the best that one can do without packing or shared prompts.
+step; `tail`, only the positions that predict a response meet the vocabulary; `fused`, model and
+log-probabilities by `torch.compile`, cross_entropy in place of gather and logsumexp, and the fused
+AdamW. Without them it is what most write. To compile takes a C++ compiler, and is not timed.
 """
 
 import copy
+import functools
 import json
 import os
 import sys
@@ -38,13 +40,19 @@ def padded(rows, options):
     return ids, None if seen.all() else seen, scored[:, -tail:], tail
 
 
-def logprobs(model, ids, seen, scored, tail):
+def logprobs(model, ids, seen, scored, tail, fused=False):
     """Of each token of the tail, 0 where it is not scored: [texts, tail]."""
     logits = model(
         input_ids=ids, attention_mask=seen, use_cache=False, logits_to_keep=tail + 1
     ).logits[:, :-1]
     target = ids[:, -tail:]
-    found = logits.gather(-1, target[..., None])[..., 0] - logits.logsumexp(-1)
+    if fused:
+        lost = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), reduction="none"
+        )
+        found = -lost.view(target.shape)
+    else:
+        found = logits.gather(-1, target[..., None])[..., 0] - logits.logsumexp(-1)
     return found * scored
 
 
@@ -72,13 +80,19 @@ def main(path):
     rows = json.loads(Path(job["rows"]).read_text())
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=job["learning_rate"], weight_decay=0.0)
+    fused = options.get("fused", False)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=job["learning_rate"], weight_decay=0.0, fused=fused or None
+    )
+    score = functools.partial(logprobs, fused=fused)
+    if fused:
+        score = torch.compile(score, dynamic=False)
     steps = [padded(rows[i : i + size], options) for i in range(0, len(rows), size)]
     stored, frozen = [None] * len(steps), None
     if task == "dpo":
         if options.get("stored"):
             with torch.no_grad():
-                stored = [logprobs(model, *step).sum(-1) for step in steps]
+                stored = [score(model, *step).sum(-1) for step in steps]
         else:
             frozen = copy.deepcopy(model).requires_grad_(False)
     seconds, losses = [], []
@@ -86,8 +100,8 @@ def main(path):
         begin = time.perf_counter()
         if frozen is not None:
             with torch.no_grad():
-                reference = logprobs(frozen, *step).sum(-1)
-        found, scored = logprobs(model, *step), step[2]
+                reference = score(frozen, *step).sum(-1)
+        found, scored = score(model, *step), step[2]
         extra = {"responses": job["responses"]} if task == "rrhf" else {}
         loss = {"dpo": dpo, "sft": sft, "rrhf": rrhf}[task](found, scored, reference, **extra)
         loss.backward()

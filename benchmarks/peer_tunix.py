@@ -3,8 +3,10 @@
     PEER/bin/python -P benchmarks/peer_tunix.py JOB.json
 
 A step is what the trainer does with a batch: `_prepare_inputs`, which concatenates and asks the
-reference, and the compiled update. Shapes are one box for the whole run, as Tunix's trainer needs
-them: prompts padded on the left, responses on the right, to the longest of each.
+reference, and the compiled update. With the option `stored` of a job, `_prepare_inputs` is done for
+all steps before the clock starts, and a step is the update alone. Shapes are one box for the whole
+run, as Tunix's trainer needs them: prompts padded on the left, responses on the right, to the
+longest of each.
 """
 
 import json
@@ -76,11 +78,10 @@ def main(path):
         ),
     )
     update, _ = trainer.jit_train_and_eval_step()
-    seconds, losses = [], []
-    for step in range(steps):
+
+    def example(step):
         part = slice(step * size, (step + 1) * size)
-        begin = time.perf_counter()
-        example = trainer._prepare_inputs(
+        return trainer._prepare_inputs(
             dpo_trainer.TrainingInput(
                 prompt_ids=prompts[part],
                 prompt_mask=prompt_mask[part],
@@ -90,7 +91,15 @@ def main(path):
                 rejected_mask=rejected_mask[part],
             )
         )
-        loss = update(example)[0]
+
+    ready = None
+    if job["options"].get("stored"):
+        ready = jax.block_until_ready([example(step) for step in range(steps)])
+        trainer.ref_model = None  # nobody asks it again
+    seconds, losses = [], []
+    for step in range(steps):
+        begin = time.perf_counter()
+        loss = update(example(step) if ready is None else ready[step])[0]
         losses.append(float(loss))
         seconds.append(time.perf_counter() - begin)
     versions = {"tunix": importlib.metadata.version("google-tunix"), "jax": jax.__version__}

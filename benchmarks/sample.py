@@ -65,10 +65,7 @@ def sample(options: argparse.Namespace, arguments: list[str]) -> None:
         runs = [found for found in record.runs if found.shape == lengths]
         parts += [f"Lengths: {lengths}. A step is a drawing of all {PROMPTS * SAMPLES} samples."]
         parts += [tables.comparison([x for x in runs if x.program != "bound"]), bounds(runs)]
-    section = "\n\n".join(parts)
-    print(section)
-    if not options.dry:
-        tables.append(section)
+    tables.finish(options, *parts)
 
 
 def bounds(runs: list[Run]) -> str:

@@ -64,10 +64,21 @@ class Shape:
     model: Model = Model()
 
     def lengths(self, count: int) -> np.ndarray:
-        """Tokens of the prompt and of each response, [count, 1 + responses]."""
+        """Tokens of the prompt and of each response, [count, 1 + responses].
+
+        Real ones begin again where they end; a single response is the chosen one.
+
+        Raises:
+            ValueError: more responses than the real prompts have.
+        """
         if self.prompt is None or self.response is None:
-            real = np.array(json.loads(REAL.read_text()))[:, : 1 + self.responses]
-            return np.resize(real, (count, 1 + self.responses))
+            real = np.array(json.loads(REAL.read_text()))
+            if self.responses >= real.shape[1]:
+                raise ValueError(
+                    f"expected at most {real.shape[1] - 1} responses of real lengths to a prompt; "
+                    f"got {self.responses}; give the shape a prompt and a response length"
+                )
+            return np.resize(real[:, : 1 + self.responses], (count, 1 + self.responses))
         return np.tile([self.prompt] + [self.response] * self.responses, (count, 1))
 
     def rows(self, count: int, seed: int = 0) -> list[dict]:
@@ -102,10 +113,15 @@ SHAPES: dict[str, Shape] = {
     "dpo 4:1": Shape(task="dpo", groups=4, responses=2, prompt=128, response=32),
     "dpo real lengths": Shape(task="dpo", groups=4, responses=2, prompt=None, response=None),
     "dpo 1:1 lora": Shape(task="dpo", groups=4, responses=2, adapter=True),
+    "dpo real lengths lora": Shape(
+        task="dpo", groups=4, responses=2, prompt=None, response=None, adapter=True
+    ),
     "rrhf k=6 4:1": Shape(task="rrhf", groups=2, responses=6, prompt=256, response=64),
     "pro k=6 1:1": Shape(task="pro", groups=2, responses=6, prompt=64, response=64),
     "sft 1:1": Shape(task="sft", groups=8, responses=1),
+    "sft real lengths": Shape(task="sft", groups=8, responses=1, prompt=None, response=None),
     "reward 1:1": Shape(task="reward", groups=4, responses=2),
+    "reward real lengths": Shape(task="reward", groups=4, responses=2, prompt=None, response=None),
     "grpo k=4": Shape(task="grpo", groups=4, responses=4, prompt=64, response=64),
     "remax": Shape(task="remax", groups=8, responses=2, prompt=64, response=64),
 }

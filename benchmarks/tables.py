@@ -1,7 +1,9 @@
 """Medians, ratios and arithmetic of a record, as sections of RESULTS.md."""
 
+import argparse
+import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import flops
@@ -9,7 +11,9 @@ from benchmarks.shapes import Model, Shape
 from benchmarks.timing import Record, Run
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-AGREE = 1e-4  # losses of one step, as a share: float32, and another order of sums
+# How far losses may differ, as a share. The first ones in the order of sums alone; what Adam makes
+# of that difference grows from update to update, and later ones may differ by more.
+AGREE, AGREE_LATER = 1e-4, 1e-3
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -27,10 +31,11 @@ def heading(record: Record, title: str) -> str:
             said = ", ".join(f"{name} {version}" for name, version in run.versions.items())
             versions.setdefault(said, run.program)
     programs = "; ".join(f"{program}: {said}" for said, program in versions.items())
+    programs = programs and f" {programs}."
     return (
         f"## {title}\n\n`{record.command}`, {record.when[:10]}; {machine['cores']} cores of "
         f"{machine['processor']}, {machine['memory_gib']} GiB, Python {machine['python']}, "
-        f"float32; load {machine['load']} before it began. {programs}."
+        f"float32; load {machine['load']} before it began.{programs}"
     )
 
 
@@ -38,7 +43,8 @@ def comparison(runs: Sequence[Run]) -> str:
     """One shape's programs beside the first of them.
 
     Seconds are the median over rounds of each run's median step, `x` the median over rounds of the
-    ratio within a round, with the least and the greatest; memory is the largest of all rounds.
+    ratio within a round, with the least and the greatest; memory is the largest of all rounds. The
+    last column is rounds x timed steps of a run.
     """
     programs = list(dict.fromkeys(run.program for run in runs))
     by = {name: [run for run in runs if run.program == name] for name in programs}
@@ -63,34 +69,66 @@ def comparison(runs: Sequence[Run]) -> str:
                 f"{statistics.median(ratios):.2f}{spread}" if ratios else "",
                 f"{peak:,.0f}",
                 f"{peak / base:.2f}",
-                _losses(good[0], first),
-                str(len(good)),
+                _losses(good, first),
+                f"{len(good)} x {len(good[0].seconds)}",
             ]
         )
-    return table(("program", "s a step", "x", "peak MiB", "x", "losses", "rounds"), rows)
+    header = ("program", "s a step", "x", "peak MiB", "x", "losses", "rounds x steps")
+    return table(header, rows)
 
 
 def _step(run: Run) -> float:
     return statistics.median(run.seconds)
 
 
-def _losses(run: Run, first: dict[int, Run]) -> str:
-    """The first and the last loss; marked where the first one is not the first program's."""
-    if not run.losses:
+def _losses(runs: Sequence[Run], first: Mapping[int, Run]) -> str:
+    """The first and the last loss; marked where a step's is not the first program's.
+
+    Every step of every round is compared. The first loss of DPO is ln 2 whatever the weights are,
+    so it alone would say nothing. Programs that draw their own samples learn from other tokens: the
+    first program then has no losses, and nothing is compared.
+    """
+    losses = runs[0].losses
+    if not losses:
         return ""
-    said = f"{run.losses[0]:.5f}, {run.losses[-1]:.5f}"
-    ours = next(iter(first.values())).losses if first else []
-    if ours and abs(run.losses[0] - ours[0]) > AGREE * abs(ours[0]):
-        return f"{said} (another loss: do not compare)"
-    return said
+    said = f"{losses[0]:.5f}, {losses[-1]:.5f}"
+    steps = [
+        step
+        for run in runs
+        if run.round in first and (step := differs(run.losses, first[run.round].losses))
+    ]
+    return f"{said} (differs from step {min(steps)} on: do not compare)" if steps else said
 
 
-def arithmetic(shapes: dict[str, Shape], runs: Sequence[Run], rate: float) -> str:
+def differs(losses: Sequence[float], expected: Sequence[float]) -> int:
+    """The first step, from 1, whose loss is another or is missing; 0 where none is.
+
+    Warm-up steps count. Nothing is expected where `expected` is empty.
+    """
+    if expected and len(losses) != len(expected):
+        return min(len(losses), len(expected)) + 1
+    for step, (found, ours) in enumerate(zip(losses, expected, strict=False), 1):
+        within = (AGREE if step == 1 else AGREE_LATER) * abs(ours)
+        if not abs(found - ours) <= within:  # so that NaN differs
+            return step
+    return 0
+
+
+def arithmetic(
+    shapes: Mapping[str, Shape], runs: Sequence[Run], rates: Mapping[int, float], steps: int
+) -> str:
     """What a step of this library computes, by hand and by XLA, and how fast.
+
+    "Of the machine" is the median over rounds of a run's operations a second over the rate of a
+    large product in the same round; "useful" the same without what is computed again.
 
     The last columns are the products of the same step as others take it: each response behind a
     copy of its prompt, padded to the longest, all positions meeting the vocabulary, and for DPO
-    with a reference in the step; nothing computed again.
+    with a reference in the step; nothing computed again; the mean over all steps of the run.
+
+    Args:
+        rates: operations a second of a large product of matrices, by round.
+        steps: of each run, those that warm up too.
     """
     rows = []
     for name, shape in shapes.items():
@@ -98,13 +136,22 @@ def arithmetic(shapes: dict[str, Shape], runs: Sequence[Run], rate: float) -> st
         if not mine:
             continue
         counted = count(shape, shape.model, mine[0].also["work"])
-        # XLA counts one turn of the loop over layers.
-        one = Model(**{**vars(shape.model), "layers": 1})
-        share = count(shape, one, mine[0].also["work"]).total / mine[0].also["xla_flops"]
+        # XLA counts one turn of a loop: over layers, and over chunks of tokens.
+        one = dataclasses.replace(shape.model, layers=1)
+        work = flops.Work(**mine[0].also["work"])
+        work = work._replace(scored=work.scored / work.chunks)
+        share = count(shape, one, work._asdict()).total / mine[0].also["xla_flops"]
         speed = counted.total / statistics.median(_step(run) for run in mine)
+        taken = [_step(run) * rates[run.round] for run in mine if run.round in rates]
+        of_machine, useful = (
+            f"{statistics.median(done / each for each in taken):.0%}" if taken else ""
+            for done in (counted.total, counted.total - counted.again)
+        )
         others = flops.operations(
             shape.model,
-            flops.concatenated(shape, scored="none" if shape.task == "reward" else "all"),
+            flops.concatenated(
+                shape, scored="none" if shape.task == "reward" else "all", steps=steps
+            ),
             recomputed=False,
             reference=shape.task == "dpo",
             adapter=shape.adapter,
@@ -116,24 +163,33 @@ def arithmetic(shapes: dict[str, Shape], runs: Sequence[Run], rate: float) -> st
                 *(f"{part / 1e9:.1f}" for part in (*parts, counted.total)),
                 f"{share:.3f}",
                 f"{speed / 1e9:.0f}",
-                f"{speed / rate:.0%}",
+                of_machine,
+                useful,
                 f"{others.total / 1e9:.1f}",
                 f"{others.total / counted.total:.2f}",
             ]
         )
     header = (
         "GFLOP a step", "blocks", "attention", "head", "backward", "again", "in all",
-        "by hand / XLA", "GFLOP/s", "of the machine", "concatenated", "x",
+        "by hand / XLA", "GFLOP/s", "of the machine", "useful", "concatenated", "x",
     )  # fmt: skip
     return table(header, rows)
 
 
-def count(shape: Shape, model: Model, work: dict[str, int]) -> flops.Operations:
+def count(shape: Shape, model: Model, work: Mapping[str, float]) -> flops.Operations:
     """This library's step: blocks computed again, no reference, and a score costs nothing."""
     done = flops.Work(**work)
     if shape.task == "reward":
         done = done._replace(scored=0)
     return flops.operations(model, done, recomputed=True, reference=False, adapter=shape.adapter)
+
+
+def finish(options: argparse.Namespace, *parts: str) -> None:
+    """Prints a section, and keeps it unless `options.dry`."""
+    section = "\n\n".join(parts)
+    print(section)
+    if not options.dry:
+        append(section)
 
 
 def append(section: str) -> None:

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import os
-import statistics
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,27 +39,31 @@ def train(options: argparse.Namespace, arguments: list[str]) -> None:
             record.add(rate(Path(folder), number))
             for name, shape in shapes.items():
                 for program in programs:
-                    again = (name in MAIN and program.only is None) or options.shapes
+                    again = (name in MAIN and not program.once) or options.shapes
                     if not program.fits(name, shape) or (number and not again):
                         continue
                     record.add(one(program, name, jobs[name], number, missing, options, folder))
-    finish(options, *report(record, shapes))
+    tables.finish(options, *report(record, shapes, options.warmup + options.steps))
 
 
-def report(record: Record, shapes: Mapping[str, Shape]) -> list[str]:
-    """The section's parts: heading, one table a shape, arithmetic."""
+def report(record: Record, shapes: Mapping[str, Shape], steps: int) -> list[str]:
+    """The section's parts: heading, one table a shape, arithmetic.
+
+    Args:
+        steps: of each run, those that warm up too.
+    """
     parts = [tables.heading(record, f"The same update beside others, {record.when[:10]}")]
     for name, shape in shapes.items():
         runs = [run for run in record.runs if run.shape == name]
         if runs:
             parts += [f"{describe(name, shape)}:", tables.comparison(runs)]
-    speeds = [run.also["rate"] for run in record.runs if "rate" in run.also]
-    if speeds:
-        middle = statistics.median(speeds)
+    rates = {run.round: run.also["rate"] for run in record.runs if "rate" in run.also}
+    if rates:
+        said = ", ".join(f"{rate / 1e9:.0f}" for rate in rates.values())
         parts += [
-            "Arithmetic of alignax's step; a large product of matrices runs at "
-            f"{middle / 1e9:.0f} GFLOP/s here:",
-            tables.arithmetic(dict(shapes), record.runs, middle),
+            f"Arithmetic of alignax's step; a large product of matrices ran at {said} GFLOP/s in "
+            "each round:",
+            tables.arithmetic(shapes, record.runs, rates, steps),
         ]
     return parts
 
@@ -89,13 +92,13 @@ def scale(options: argparse.Namespace, arguments: list[str]) -> None:
                 record.add(
                     one(name, "devices", jobs[first], number, missing, options, folder, env=flag)
                 )
-    parts = report(record, shapes)
+    parts = report(record, shapes, options.warmup + options.steps)
     parts[0] = tables.heading(record, f"Over widths and devices, {record.when[:10]}")
     devices = [run for run in record.runs if run.shape == "devices"]
     if devices:
         said = f"`{first}` on virtual devices, which share the same cores:"
         parts += [said, tables.comparison(devices)]
-    finish(options, *parts)
+    tables.finish(options, *parts)
 
 
 def one(
@@ -175,11 +178,3 @@ def describe(name: str, shape: Shape) -> str:
         f"{', LoRA of rank 16' if shape.adapter else ''}; {model.layers} layers, d {model.width}, "
         f"vocabulary {model.vocab:,}"
     )
-
-
-def finish(options: argparse.Namespace, *parts: str) -> None:
-    """Prints the section, and keeps it where that is wanted."""
-    section = "\n\n".join(parts)
-    print(section)
-    if not options.dry:
-        tables.append(section)
