@@ -5,6 +5,7 @@
     python -m benchmarks scale --devices 1 2 4 8
     python -m benchmarks sweep --seeds 8
     python -m benchmarks start_up --times 5
+    python -m benchmarks decode_step --batch 64
     python -m benchmarks kills --times 100
     python -m benchmarks fuzz --inputs 100000
     python -m benchmarks plans
@@ -19,7 +20,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.peers import ENVIRONMENTS, PEERS, REQUIREMENTS, make
+from benchmarks import devices
+from benchmarks.peers import PEERS, REQUIREMENTS, make
 from benchmarks.plans import SLICES
 from benchmarks.shapes import SHAPES
 
@@ -33,11 +35,17 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--environments", type=Path, default=ENVIRONMENTS, metavar="DIR")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
+    numbers = argparse.ArgumentParser(add_help=False)
+    numbers.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic"
+    )
+    shared = argparse.ArgumentParser(add_help=False, parents=[where])
+    shared.add_argument("--environments", type=Path, metavar="DIR", help="of the other libraries")
     dry = argparse.ArgumentParser(add_help=False)
     dry.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")
-    timed = argparse.ArgumentParser(add_help=False, parents=[shared, dry])
+    timed = argparse.ArgumentParser(add_help=False, parents=[shared, numbers, dry])
     timed.add_argument("--rounds", type=int, default=3)
     timed.add_argument("--steps", type=int, default=5, help="timed, in each run; or drawings")
     timed.add_argument("--warmup", type=int, default=2, help="first steps, which are not counted")
@@ -47,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", parents=[beside], help="the same update by every program")
     train.add_argument("--shapes", nargs="*", choices=SHAPES, help="those alone, in every round")
     scale = commands.add_parser("scale", parents=[beside], help="over widths and devices")
-    scale.add_argument("--devices", nargs="*", type=int, default=[1, 2, 4, 8])
+    scale.add_argument(
+        "--devices", nargs="*", type=int, default=[1, 2, 4, 8], help="virtual ones, of a CPU"
+    )
     sample = commands.add_parser("sample", parents=[timed], help="samples of many prompts")
     sample.set_defaults(steps=1)
     sample.add_argument(
@@ -76,6 +86,12 @@ def parser() -> argparse.ArgumentParser:
     )
     start_up.add_argument("--times", type=int, default=5, help="warm starts, after one cold")
     start_up.add_argument("--config", default="configs/quickstart.py")
+    decode = commands.add_parser(
+        "decode_step", parents=[where, numbers], help="what a token of every response costs"
+    )
+    decode.add_argument("--rounds", type=int, default=5)
+    decode.add_argument("--tokens", type=int, default=5, help="of every response, at a time")
+    decode.add_argument("--batch", type=int, help="responses at once; without it several numbers")
     return top
 
 
@@ -84,10 +100,13 @@ def main() -> None:
     # Large pages for the processes of all programs alike, as the command `alignax` has them.
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     options = parser().parse_args(arguments)
+    devices.settle(options)
     if options.command == "environments":
         for name in REQUIREMENTS:
-            print(make(name, options.environments))
+            print(make(name, options.environments, options.platform))
         return
+    if options.command == "decode_step":  # in this process, which has imported no JAX yet
+        os.environ.update(devices.surroundings(options.platform, options.dtype))
     module = MODULES.get(options.command, options.command)
     getattr(importlib.import_module(f"benchmarks.{module}"), options.command)(options, arguments)
 

@@ -7,12 +7,14 @@ of a loop once, and the layers are a loop: so it is asked of the same step with 
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from benchmarks.shapes import Model, Shape
 
 RANK = 16  # of an adapter
+SIZES = {"cpu": 2048, "gpu": 8192}  # of a square matrix that a device multiplies at its best
+COPIED = {"cpu": 2**29, "gpu": 2**32}  # bytes, many times what caches hold
 
 
 class Work(NamedTuple):
@@ -129,16 +131,32 @@ def concatenated(shape: Shape, *, scored: str, steps: int) -> Work:
     return Work(tokens, texts * float((longest**2).mean()), counts[scored])
 
 
-def machine_rate(size: int = 2048, times: int = 7) -> float:
-    """Operations a second of one large product of float32 matrices; the fastest of a few."""
+def machine_rate(platform: str = "cpu", dtype: str = "float32") -> float:
+    """Operations a second of one large product of matrices; the fastest of a few."""
     import jax
     import jax.numpy as jnp
 
-    square, product = jnp.ones((size, size)), jax.jit(jnp.matmul)
-    product(square, square).block_until_ready()
+    size = SIZES[platform]
+    square = jnp.ones((size, size), dtype)
+    return 2 * size**3 / fastest(jax.jit(jnp.matmul), square, square)
+
+
+def copy_bandwidth(platform: str = "cpu") -> float:
+    """Bytes a second, read and written together, of copying a large array; the fastest of a few."""
+    import jax
+    import jax.numpy as jnp
+
+    # What is added keeps XLA from handing back the array itself.
+    table = jnp.ones((COPIED[platform] // 4,))
+    return 2 * table.nbytes / fastest(jax.jit(lambda x: x + 1), table)
+
+
+def fastest(run: Callable[..., Any], *arguments: Any, times: int = 7) -> float:
+    """The least seconds of a few calls, after one that compiles."""
+    run(*arguments).block_until_ready()
     taken = []
     for _ in range(times):
         begin = time.perf_counter()
-        product(square, square).block_until_ready()
+        run(*arguments).block_until_ready()
         taken.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(taken)
+    return min(taken)

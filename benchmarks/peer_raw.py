@@ -5,7 +5,8 @@
 Options of a job: `stored`, the reference's log-probabilities are computed before and not in the
 step; `tail`, only the positions that predict a response meet the vocabulary; `fused`, model and
 log-probabilities by `torch.compile`, cross_entropy in place of gather and logsumexp, and the fused
-AdamW. Without them it is what most write. To compile takes a C++ compiler, and is not timed.
+AdamW. Without them it is what most write. To compile takes a C++ compiler, and is not timed. With
+the dtype bfloat16, autocast; parameters are float32 in any case.
 """
 
 import copy
@@ -22,7 +23,7 @@ import torch
 import transformers
 
 
-def padded(rows, options):
+def padded(rows, options, device):
     """Texts, chosen ones of all prompts first, padded on the right; mask of response tokens."""
     texts = [
         (row["prompt"], response)
@@ -37,14 +38,24 @@ def padded(rows, options):
         ids[i, :end] = torch.tensor(prompt + response)
         seen[i, :end], scored[i, len(prompt) : end] = 1, True
     tail = longest - min(len(p) for p, _ in texts) if options.get("tail") else longest - 1
-    return ids, None if seen.all() else seen, scored[:, -tail:], tail
+    seen = None if seen.all() else seen.to(device)
+    return ids.to(device), seen, scored[:, -tail:].to(device), tail
+
+
+def now(device):
+    """The time, when the device has done all that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def logprobs(model, ids, seen, scored, tail, fused=False):
     """Of each token of the tail, 0 where it is not scored: [texts, tail]."""
-    logits = model(
-        input_ids=ids, attention_mask=seen, use_cache=False, logits_to_keep=tail + 1
-    ).logits[:, :-1]
+    logits = (
+        model(input_ids=ids, attention_mask=seen, use_cache=False, logits_to_keep=tail + 1)
+        .logits[:, :-1]
+        .float()
+    )
     target = ids[:, -tail:]
     if fused:
         lost = torch.nn.functional.cross_entropy(
@@ -69,7 +80,7 @@ def rrhf(found, scored, reference, responses):
     summed = found.sum(-1).view(responses, -1)  # best first
     mean = (found.sum(-1) / scored.sum(-1)).view(responses, -1)
     wrong = torch.relu(mean[None] - mean[:, None])  # [better, worse, prompt]
-    above = torch.ones(responses, responses).triu(1)[..., None]
+    above = torch.ones(responses, responses, device=found.device).triu(1)[..., None]
     return ((wrong * above).sum((0, 1)) - summed[0]).mean()
 
 
@@ -77,9 +88,11 @@ def main(path):
     job = json.loads(Path(path).read_text())
     torch.set_num_threads(job["threads"])
     options, task, size = job["options"], job["task"], job["groups"]
+    device = "cuda" if job["platform"] == "gpu" else "cpu"
+    numbers = torch.autocast(device, torch.bfloat16, enabled=job["dtype"] == "bfloat16")
     rows = json.loads(Path(job["rows"]).read_text())
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
-    model.train()
+    model.to(device).train()
     fused = options.get("fused", False)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=job["learning_rate"], weight_decay=0.0, fused=fused or None
@@ -87,21 +100,22 @@ def main(path):
     score = functools.partial(logprobs, fused=fused)
     if fused:
         score = torch.compile(score, dynamic=False)
-    steps = [padded(rows[i : i + size], options) for i in range(0, len(rows), size)]
+    steps = [padded(rows[i : i + size], options, device) for i in range(0, len(rows), size)]
     stored, frozen = [None] * len(steps), None
     if task == "dpo":
         if options.get("stored"):
-            with torch.no_grad():
+            with torch.no_grad(), numbers:
                 stored = [score(model, *step).sum(-1) for step in steps]
         else:
             frozen = copy.deepcopy(model).requires_grad_(False)
     seconds, losses = [], []
     for step, reference in zip(steps, stored, strict=True):
-        begin = time.perf_counter()
+        begin = now(device)
         if frozen is not None:
-            with torch.no_grad():
+            with torch.no_grad(), numbers:
                 reference = score(frozen, *step).sum(-1)
-        found, scored = score(model, *step), step[2]
+        with numbers:
+            found, scored = score(model, *step), step[2]
         extra = {"responses": job["responses"]} if task == "rrhf" else {}
         loss = {"dpo": dpo, "sft": sft, "rrhf": rrhf}[task](found, scored, reference, **extra)
         loss.backward()
@@ -109,9 +123,12 @@ def main(path):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(now(device) - begin)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps({"seconds": seconds, "losses": losses, "versions": versions}))
+    found = {"seconds": seconds, "losses": losses, "versions": versions}
+    if device == "cuda":
+        found["device_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The programs that are timed, and an environment of its own for each other library.
 
     python -m benchmarks environments           # makes those that are missing, in .cache/peers
+    python -m benchmarks environments --platform gpu                         # in .cache/peers-gpu
 
 Versions are pinned to those that the scripts were written against. An environment is complete when
 it holds the list of what is in it, `installed.txt`, which is written last. Its first line says what
@@ -8,23 +9,34 @@ was asked for: where that is something else now, the environment is made anew.
 """
 
 import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.shapes import Shape
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = Path(".cache/peers")
+Platform = Literal["cpu", "gpu"]
+ENVIRONMENTS: dict[Platform, Path] = {"cpu": Path(".cache/peers"), "gpu": Path(".cache/peers-gpu")}
 ASKED = "# asked for: "  # begins the first line of installed.txt
-TORCH = "torch==2.13.0"  # first, so that what follows takes this one
-REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
+# First, so that what follows takes this one. For CPUs or GPUs, as the index has it that pip is set
+# to: PyPI's is for NVIDIA's GPUs.
+TORCH = "torch==2.13.0"
+Requirements = dict[str, tuple[tuple[str, ...], ...]]
+REQUIREMENTS: Requirements = {
     "trl": ((TORCH,), ("trl==1.16.0", "transformers==5.23.0", "peft==0.21.2")),
     "tunix": (("google-tunix==0.1.7", "jax==0.10.2"),),
     # Importing one of its models needs PyTorch and Pillow, which it does not ask for.
     "easydel": ((TORCH,), ("easydel==0.3.0", "pillow==13.0.0")),
+}
+# FlashAttention is compiled where it is installed, and is left to who wants it.
+ON_GPUS: Requirements = {
+    "trl": (*REQUIREMENTS["trl"], ("liger-kernel==0.8.5",)),
+    "tunix": (("google-tunix==0.1.7", "jax[cuda12]==0.10.2"),),
+    "easydel": (*REQUIREMENTS["easydel"], ("jax[cuda12]",)),  # of the version that it has taken
 }
 
 
@@ -42,6 +54,7 @@ class Program:
         adapter: whether it trains adapters too.
         only: the shapes that it is timed on; none for all of its tasks.
         once: in the first round alone.
+        platform: that it is for; None for both.
     """
 
     name: str
@@ -53,10 +66,12 @@ class Program:
     adapter: bool = False
     only: tuple[str, ...] = ()
     once: bool = False
+    platform: Platform | None = None
 
-    def fits(self, shape_name: str, shape: Shape) -> bool:
+    def fits(self, shape_name: str, shape: Shape, platform: Platform = "cpu") -> bool:
         """Whether it is timed on a shape."""
         wanted = not self.only or shape_name in self.only
+        wanted = wanted and self.platform in (None, platform)
         return shape.task in self.tasks and (self.adapter or not shape.adapter) and wanted
 
     def command(self, job: Path, environments: Path) -> list[str]:
@@ -125,6 +140,18 @@ PROGRAMS = (
         only=("dpo 1:1",),
         once=True,
     ),
+    _trl(
+        "TRL, best settings",
+        ("dpo", "sft"),
+        options={"stored": True, "best": True},
+        platform="gpu",
+    ),
+    _trl(
+        "TRL, best settings, blocks computed again",
+        ("dpo",),
+        options={"stored": True, "best": True, "checkpointing": True},
+        platform="gpu",
+    ),
     _raw("bare PyTorch loop", ("dpo", "sft", "rrhf")),
     _raw("the same, reference stored, responses alone meet the vocabulary", ("dpo",), stored=True,
          tail=True),
@@ -139,7 +166,7 @@ PROGRAMS = (
 PEERS = tuple(dict.fromkeys(p.peer for p in PROGRAMS if p.peer))
 
 
-def make(name: str, environments: Path) -> Path:
+def make(name: str, environments: Path, platform: Platform = "cpu") -> Path:
     """An environment's folder, made now where it is not complete or has other versions.
 
     Raises:
@@ -147,14 +174,13 @@ def make(name: str, environments: Path) -> Path:
     """
     folder = environments / name
     stamp = folder / "installed.txt"
-    pins = [pin for together in REQUIREMENTS[name] for pin in together]
+    wanted = (ON_GPUS if platform == "gpu" else REQUIREMENTS)[name]
+    pins = [pin for together in wanted for pin in together]
     if stamp.exists() and complete(stamp.read_text(), pins):
         return folder
     python = folder / "bin" / "python"
     commands = [[sys.executable, "-m", "venv", "--clear", str(folder)]]
-    commands += [
-        [str(python), "-m", "pip", "install", "-q", *wanted] for wanted in REQUIREMENTS[name]
-    ]
+    commands += [[str(python), "-m", "pip", "install", "-q", *together] for together in wanted]
     for command in commands:
         print(" ".join(command), file=sys.stderr, flush=True)
         done = subprocess.run(command, capture_output=True, text=True)
@@ -178,4 +204,5 @@ def complete(installed: str, pins: Sequence[str]) -> bool:
     if first.startswith(ASKED):
         return first == ASKED + " ".join(pins)
     has = {line.partition("+")[0].lower().replace("_", "-") for line in lines}
-    return all(pin.lower() in has for pin in pins)
+    has |= {line.partition("==")[0] for line in has}  # for what is asked for in any version
+    return all(re.sub(r"\[.*\]", "", pin.lower()) in has for pin in pins)

@@ -1,5 +1,6 @@
 """What the benchmarks count and say; nothing is timed here."""
 
+import argparse
 import dataclasses
 import functools
 import subprocess
@@ -11,11 +12,12 @@ import pytest
 from alignax.core.types import BLOCK
 from alignax.data.pipeline import TokenArrays, build_step
 from alignax.methods import DPO, RRHF
+from alignax.models import pretrained
 from alignax.models.lora import Adapter
 from alignax.models.outputs import outputs
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import evaluate, init_state, make_step
-from benchmarks import flops, peers, plans, tables
+from benchmarks import decode_step, devices, flops, peers, plans, tables, workload
 from benchmarks.ours import ADAPTER, decoder
 from benchmarks.rows import Rows, in_order, masked_outputs, prepared
 from benchmarks.shapes import SHAPES, TINY, Model, Shape
@@ -222,6 +224,54 @@ def test_a_changed_pin_makes_the_environment_anew(tmp_path, monkeypatch):
         peers.make("lib", tmp_path)
         assert len(asked) == commands
     assert (tmp_path / "lib" / "installed.txt").read_text() == "# asked for: some==2\nsome==1\n"
+
+
+def test_a_table_of_gpus_has_tokens_and_the_memory_of_the_device():
+    # 4096 tokens a step of half a second. What a process has on the host says nothing.
+    how = {"shape": "dpo", "round": 0, "seconds": [0.5], "peak_mib": 9999.0}
+    runs = [
+        Run(program="alignax", also={"device_peak_mib": 1000.0}, **how),
+        Run(program="other", also={"device_peak_mib": 1500.0}, **how),
+        Run(shape="dpo", program="large", round=0, failed="out of memory"),
+    ]
+    header, _, *rows = tables.comparison(runs, dtype="bfloat16", tokens=4096.0).splitlines()
+    assert header == (
+        "| program | s a step | x | device peak MiB | x | tokens/s | losses | rounds x steps |"
+    )
+    assert rows == [
+        "| alignax | 0.500 | 1.00 | 1,000 | 1.00 | 8,192 |  | 1 x 1 |",
+        "| other | 0.500 | 1.00 | 1,500 | 1.50 | 8,192 |  | 1 x 1 |",
+        "| large | failed: out of memory |  |  |  |  |  |  |",
+    ]
+
+
+def test_no_gpu_is_an_end_in_words(monkeypatch):
+    said = subprocess.CompletedProcess([], 1, stdout="", stderr="Error\nUnknown backend cuda\n")
+    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: said)
+    options = argparse.Namespace(command="train", platform="gpu", environments=None)
+    with pytest.raises(SystemExit, match="no GPU is here.*Unknown backend cuda"):
+        devices.settle(options)
+
+
+def test_shapes_of_gpus_have_the_models_of_llama():
+    # Parameters of Llama 3.2 1B, without norms: 128,256 * 2,048, and 16 blocks of
+    # 2 * 2,048 * (2,048 + 512) + 3 * 2,048 * 8,192.
+    model = SHAPES["dpo 1k 1b"].model
+    assert model.vocab * model.width + model.layers * model.block_params == 1_235_746_816
+    assert {name for name, shape in SHAPES.items() if shape.by_name} == {"dpo 1k 1b", "dpo 1k 3b"}
+
+
+def test_a_tied_model_is_written_without_its_output_matrix_and_read(tmp_path):
+    model = dataclasses.replace(TINY, tied=True)
+    workload.write_model(tmp_path / "model", model, dtype="bfloat16")
+    found = pretrained.load(tmp_path / "model")
+    assert (found.config.tied, found.dtype) == (True, "bfloat16")
+
+
+def test_bytes_of_a_step_of_decoding_by_hand():
+    # 134,515,008 parameters; a token of the cache is 2 * 30 * 3 * 64 = 11,520 numbers. Two slots,
+    # each a prompt of 128 tokens and 4 responses of 10 so far: 336 tokens. 2 bytes a number.
+    assert decode_step.bytes_read(2, 4, 10.0, 2) == 2 * (134_515_008 + 11_520 * 336)
 
 
 def test_of_the_meshes_of_a_slice_the_one_that_fits_and_takes_least_is_kept():
