@@ -8,8 +8,8 @@ tokens of each response. A slot holds a prompt and `width` responses to it (`ali
 Beside the steps, products of the MLP's shape with as many rows, each with a matrix of its own as in
 a step, against a large square one: what is left of the machine's rate before anything else is done.
 
-The bound of a step is the bytes that it must read over the rate of copying a large array: weights,
-and of the cache each prompt's tokens once a slot and what there is of each response.
+The bound of a step is the bytes that it must read over the rate of memory (`flops.bandwidth`):
+weights, and of the cache each prompt's tokens once a slot and what there is of each response.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import numpy as np
 from alignax.generate.sampler import Sampler, advance, start
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
-from benchmarks.flops import copy_bandwidth, machine_rate
+from benchmarks.flops import bandwidth, machine_rate
 
 CONFIG = DecoderConfig(vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
                        mlp_width=1_536, tied=True)  # fmt: skip
@@ -48,9 +48,9 @@ def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         if options.batch % 4:
             sys.exit(f"expected a --batch that 4 divides; got {options.batch}")
         shapes = ((options.batch // 4, 4), (options.batch, 1))
-    rate, bandwidth = machine_rate(platform, dtype), copy_bandwidth(platform)
+    rate, memory = machine_rate(platform, dtype), bandwidth(platform)
     print(f"{jax.devices()[0].device_kind}, {dtype}; a large square product: {rate / 1e9:.0f} "
-          f"GFLOP/s; copying: {bandwidth / 1e9:.1f} GB/s\n\n"
+          f"GFLOP/s; memory: {memory / 1e9:.1f} GB/s\n\n"
           "| rows | GFLOP/s | of the large product |\n| --- | ---: | ---: |")  # fmt: skip
     for rows, seconds in in_turn({n: products(n, dtype) for n in ROWS}, options.rounds).items():
         found = 2 * rows * CONFIG.width * CONFIG.mlp_width * CONFIG.layers / seconds
@@ -65,7 +65,7 @@ def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     drawn = options.tokens * (options.rounds + 2) / 2
     for (slots, width), seconds in in_turn(steps, options.rounds).items():
         step = seconds / options.tokens
-        least = bytes_read(slots, width, drawn, jnp.dtype(dtype).itemsize) / bandwidth
+        least = bytes_read(slots, width, drawn, jnp.dtype(dtype).itemsize) / memory
         print(f"| {slots} x {width} | {step * 1e3:.2f} | {least * 1e3:.2f} | {least / step:.0%} |")
 
 

@@ -141,14 +141,23 @@ def machine_rate(platform: str = "cpu", dtype: str = "float32") -> float:
     return 2 * size**3 / fastest(jax.jit(jnp.matmul), square, square)
 
 
-def copy_bandwidth(platform: str = "cpu") -> float:
-    """Bytes a second, read and written together, of copying a large array; the fastest of a few."""
+def bandwidth(platform: str = "cpu") -> float:
+    """Bytes a second of a device's memory; the fastest of a few.
+
+    The faster of two: a large array copied onto itself, with one added, so read and written, and
+    its sum, read alone. A copy to a new place would time the system's making of new pages as well.
+    """
     import jax
     import jax.numpy as jnp
 
-    # What is added keeps XLA from handing back the array itself.
-    table = jnp.ones((COPIED[platform] // 4,))
-    return 2 * table.nbytes / fastest(jax.jit(lambda x: x + 1), table)
+    held = [jnp.ones((COPIED[platform] // 4,))]
+    size, add = held[0].nbytes, jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def copy() -> Any:
+        held[0] = add(held[0])
+        return held[0]
+
+    return max(2 * size / fastest(copy), size / fastest(jax.jit(jnp.sum), held[0]))
 
 
 def fastest(run: Callable[..., Any], *arguments: Any, times: int = 7) -> float:

@@ -44,7 +44,13 @@ def heading(record: Record, title: str) -> str:
     )
 
 
-def comparison(runs: Sequence[Run], *, dtype: str = "float32", tokens: float | None = None) -> str:
+def comparison(
+    runs: Sequence[Run],
+    *,
+    dtype: str = "float32",
+    tokens: float | None = None,
+    compared: int | None = None,
+) -> str:
     """One shape's programs beside the first of them.
 
     Seconds are the median over rounds of each run's median step, `x` the median over rounds of the
@@ -57,6 +63,9 @@ def comparison(runs: Sequence[Run], *, dtype: str = "float32", tokens: float | N
         dtype: of the arithmetic, by which losses may differ more or less.
         tokens: of a step, for a column of tokens a second: the same number for all programs, of
             prompts and responses as concatenated texts have them.
+        compared: the steps from the first on whose losses are compared; None for all. An adapter
+            is drawn by each program for itself and does nothing at first, so only that first loss
+            is the same.
     """
     on_device = any("device_peak_mib" in run.also for run in runs)
     programs = list(dict.fromkeys(run.program for run in runs))
@@ -84,7 +93,7 @@ def comparison(runs: Sequence[Run], *, dtype: str = "float32", tokens: float | N
                 f"{peak:,.0f}",
                 f"{peak / base:.2f}",
                 *([] if tokens is None else [f"{tokens / step:,.0f}"]),
-                _losses(good, first, dtype),
+                _losses(good, first, dtype, compared),
                 f"{len(good)} x {len(good[0].seconds)}",
             ]
         )
@@ -102,10 +111,10 @@ def _step(run: Run) -> float:
     return statistics.median(run.seconds)
 
 
-def _losses(runs: Sequence[Run], first: Mapping[int, Run], dtype: str) -> str:
+def _losses(runs: Sequence[Run], first: Mapping[int, Run], dtype: str, compared: int | None) -> str:
     """The first and the last loss; marked where a step's is not the first program's.
 
-    Every step of every round is compared. The first loss of DPO is ln 2 whatever the weights are,
+    These steps of every round are compared. The first loss of DPO is ln 2 whatever the weights are,
     so it alone would say nothing. Programs that draw their own samples learn from other tokens: the
     first program then has no losses, and nothing is compared.
     """
@@ -113,11 +122,12 @@ def _losses(runs: Sequence[Run], first: Mapping[int, Run], dtype: str) -> str:
     if not losses:
         return ""
     said = f"{losses[0]:.5f}, {losses[-1]:.5f}"
-    steps = [
-        step
+    pairs = [
+        (run.losses[:compared], first[run.round].losses[:compared])
         for run in runs
-        if run.round in first and (step := differs(run.losses, first[run.round].losses, dtype))
+        if run.round in first
     ]
+    steps = [step for found, ours in pairs if (step := differs(found, ours, dtype))]
     return f"{said} (differs from step {min(steps)} on: do not compare)" if steps else said
 
 

@@ -59,7 +59,9 @@ def report(record: Record, shapes: Mapping[str, Shape], options: argparse.Namesp
         if runs:
             tokens = shape.tokens(steps)["concatenated"] / steps
             tokens = tokens if options.platform == "gpu" else None
-            table = tables.comparison(runs, dtype=options.dtype, tokens=tokens)
+            table = tables.comparison(
+                runs, dtype=options.dtype, tokens=tokens, compared=1 if shape.adapter else None
+            )
             parts += [f"{describe(name, shape)}:", table]
     rates = {run.round: run.also["rate"] for run in record.runs if "rate" in run.also}
     if rates:

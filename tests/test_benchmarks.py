@@ -169,6 +169,9 @@ def test_a_loss_that_departs_after_the_first_step_is_named_in_the_table():
     ]
     told = tables.comparison(runs).splitlines()[-1]
     assert "| 0.69315, 0.69315 (differs from step 2 on: do not compare) |" in told
+    # Of adapters, which each program draws for itself, the first loss is compared alone.
+    told = tables.comparison(runs, compared=1).splitlines()[-1]
+    assert "| 0.69315, 0.69315 |" in told
 
 
 def test_the_share_of_the_machine_is_the_median_of_shares_within_rounds():
@@ -249,7 +252,7 @@ def test_no_gpu_is_an_end_in_words(monkeypatch):
     said = subprocess.CompletedProcess([], 1, stdout="", stderr="Error\nUnknown backend cuda\n")
     monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: said)
     options = argparse.Namespace(command="train", platform="gpu", environments=None)
-    with pytest.raises(SystemExit, match="no GPU is here.*Unknown backend cuda"):
+    with pytest.raises(SystemExit, match=r"no GPU is here.*Unknown backend cuda"):
         devices.settle(options)
 
 
