@@ -9,6 +9,7 @@ steps' medians, compilation left out, are of the runs' own timings.jsonl.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import shutil
@@ -85,6 +86,7 @@ def run(config: Path, output: Path, *options: str) -> Run:
         round=0,
         seconds=[seconds],
         peak_mib=usage.ru_maxrss / 1024,
+        versions={"jax": importlib.metadata.version("jax")},
         also={
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "step": statistics.median(json.loads(line)["seconds"] for line in lines[2:]),
