@@ -1,18 +1,24 @@
 """What a token of every response costs on this machine, by how many there are and how they lie.
 
-    python -m benchmarks.decode_step --rounds 5
+    python -m benchmarks decode_step --rounds 5
+    python -m benchmarks decode_step --platform gpu --dtype bfloat16 --batch 64
 
-A decoder of SmolLM2-135M's shape with random weights, float32; prompts of 128 tokens, room for 128
+A decoder of SmolLM2-135M's shape with random weights; prompts of 128 tokens, room for 128
 tokens of each response. A slot holds a prompt and `width` responses to it (`alignax.generate`).
 Beside the steps, products of the MLP's shape with as many rows, each with a matrix of its own as in
 a step, against a large square one: what is left of the machine's rate before anything else is done.
+
+The bound of a step is the bytes that it must read over the rate of memory (`flops.bandwidth`):
+weights, and of the cache each prompt's tokens once a slot and what there is of each response.
 """
 
 import argparse
 import functools
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -22,7 +28,7 @@ import numpy as np
 from alignax.generate.sampler import Sampler, advance, start
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
-from benchmarks.flops import machine_rate
+from benchmarks.flops import bandwidth, machine_rate
 
 CONFIG = DecoderConfig(vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
                        mlp_width=1_536, tied=True)  # fmt: skip
@@ -32,27 +38,47 @@ ROWS = (64, 32, 16)
 K = TypeVar("K", bound=Hashable)
 
 
-def main() -> None:
+def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Prints two tables: products, and steps; medians, all measured in turn."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_step")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=5, help="of every response, at a time")
-    options = parser.parse_args()
+    del arguments
     if options.tokens * (options.rounds + 1) > PLACES:
-        parser.error(f"expected at most {PLACES} tokens in all rounds and one more")
-    rate = machine_rate()
-    print(f"a large square product: {rate / 1e9:.0f} GFLOP/s\n\n"
+        sys.exit(f"expected at most {PLACES} tokens in all rounds and one more")
+    shapes, dtype, platform = SHAPES, options.dtype, options.platform
+    if options.batch:
+        if options.batch % 4:
+            sys.exit(f"expected a --batch that 4 divides; got {options.batch}")
+        shapes = ((options.batch // 4, 4), (options.batch, 1))
+    rate, memory = machine_rate(platform, dtype), bandwidth(platform)
+    print(f"{jax.devices()[0].device_kind}, {dtype}; a large square product: {rate / 1e9:.0f} "
+          f"GFLOP/s; memory: {memory / 1e9:.1f} GB/s\n\n"
           "| rows | GFLOP/s | of the large product |\n| --- | ---: | ---: |")  # fmt: skip
-    for rows, seconds in in_turn({n: products(n) for n in ROWS}, options.rounds).items():
+    for rows, seconds in in_turn({n: products(n, dtype) for n in ROWS}, options.rounds).items():
         found = 2 * rows * CONFIG.width * CONFIG.mlp_width * CONFIG.layers / seconds
         print(f"| {rows} | {found / 1e9:.0f} | {found / rate:.0%} |")
-    model = Decoder(config=CONFIG)
+    model = Decoder(config=CONFIG, dtype=dtype)
     params = model.init(jax.random.key(0))
     weights = jax.jit(model.unstack)(params)
-    steps = {x: steps_of(model, params, weights, *x, options.tokens) for x in SHAPES}
-    print("\n| slots x responses | ms a step |\n| --- | ---: |")
+    steps = {x: steps_of(model, params, weights, *x, options.tokens) for x in shapes}
+    print("\n| slots x responses | ms a step | bound | of the bound |\n"
+          "| --- | ---: | ---: | ---: |")  # fmt: skip
+    # The first call of `in_turn`, which is not timed, has drawn some already.
+    drawn = options.tokens * (options.rounds + 2) / 2
     for (slots, width), seconds in in_turn(steps, options.rounds).items():
-        print(f"| {slots} x {width} | {seconds / options.tokens * 1e3:.0f} |")
+        step = seconds / options.tokens
+        least = bytes_read(slots, width, drawn, jnp.dtype(dtype).itemsize) / memory
+        print(f"| {slots} x {width} | {step * 1e3:.2f} | {least * 1e3:.2f} | {least / step:.0%} |")
+
+
+def bytes_read(slots: int, width: int, drawn: float, each: int) -> float:
+    """Of a step: weights once, and keys and values of all tokens that are seen.
+
+    Args:
+        drawn: tokens of every response so far, the mean over the steps.
+        each: bytes of a number.
+    """
+    weights = Decoder(config=CONFIG).num_params  # the embedding is the output matrix: read whole
+    token = 2 * CONFIG.layers * CONFIG.kv_heads * CONFIG.head_dim
+    return each * (weights + token * slots * (PROMPT + width * drawn))
 
 
 def in_turn(runs: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]:
@@ -67,19 +93,19 @@ def in_turn(runs: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def products(rows: int) -> Callable[[], Any]:
+def products(rows: int, dtype: str) -> Callable[[], Any]:
     """A product of so many rows with each of 30 matrices, one after the other."""
     keys = jax.random.split(jax.random.key(0), CONFIG.layers)
-    matrices = [jax.random.normal(key, (CONFIG.width, CONFIG.mlp_width)) for key in keys]
+    matrices = [jax.random.normal(key, (CONFIG.width, CONFIG.mlp_width), dtype) for key in keys]
 
     @jax.jit
     def run(x: jax.Array, matrices: list[jax.Array]) -> jax.Array:
-        last = jnp.zeros((rows, 1))
+        last = jnp.zeros((rows, 1), dtype)
         for matrix in matrices:
             last = ((x + 1e-9 * last) @ matrix)[:, :1]
         return last
 
-    return functools.partial(run, jnp.ones((rows, CONFIG.width)), matrices)
+    return functools.partial(run, jnp.ones((rows, CONFIG.width), dtype), matrices)
 
 
 def steps_of(
@@ -101,4 +127,5 @@ def steps_of(
 
 
 if __name__ == "__main__":
-    main()
+    # Anew, since the platform must be known before JAX is imported.
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", "decode_step", *sys.argv[1:]])

@@ -7,12 +7,14 @@ of a loop once, and the layers are a loop: so it is asked of the same step with 
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from benchmarks.shapes import Model, Shape
 
 RANK = 16  # of an adapter
+SIZES = {"cpu": 2048, "gpu": 8192}  # of a square matrix that a device multiplies at its best
+COPIED = {"cpu": 2**29, "gpu": 2**32}  # bytes, many times what caches hold
 
 
 class Work(NamedTuple):
@@ -21,11 +23,16 @@ class Work(NamedTuple):
     Fields:
         tokens: through the blocks. pairs: of a query and a key whose product is taken.
         scored: tokens that meet the vocabulary.
+        chunks: in which they meet it. With more than one no logits are kept, and the backward pass
+            computes them again.
+
+    Means over several steps are no whole numbers.
     """
 
-    tokens: int
-    pairs: int
-    scored: int
+    tokens: float
+    pairs: float
+    scored: float
+    chunks: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,7 @@ def operations(
 
     Args:
         recomputed: the backward pass computes each block again, but for the last matrix of its
-            MLP, whose result no gradient needs.
+            MLP, whose result no gradient needs. Logits in chunks are computed again in any case.
         reference: a reference model makes a forward pass in the step.
         adapter: low-rank matrices are trained in place of the blocks' own, which need no gradients
             of theirs.
@@ -77,45 +84,88 @@ def operations(
         attention=attention,
         head=head,
         backward=(2 - adapter) * (whole + head) + 2 * (low_rank + attention),
-        again=(whole + low_rank + attention - last) * recomputed,
+        again=(whole + low_rank + attention - last) * recomputed + head * (work.chunks > 1),
         reference=(whole + attention + head) * reference,
     )
 
 
-def in_rows(rows: int, row_length: int, scored: int, reach: Sequence[int], block: int) -> Work:
-    """Of packed rows, padding included: a block of queries meets all keys that it may reach."""
+def in_rows(
+    rows: int, row_length: int, scored: int, reach: Sequence[int], block: int, chunks: int = 1
+) -> Work:
+    """Of packed rows, padding included: a block of queries meets all keys that it may reach.
+
+    All steps of a plan have one shape, so this is every step, and their mean.
+    """
     pairs = 0
     for index, start in enumerate(range(0, row_length, block)):
         end = min(start + block, row_length)
         pairs += (end - start) * (end - max(0, start - reach[index]))
-    return Work(rows * row_length, rows * pairs, scored)
+    return Work(rows * row_length, rows * pairs, scored, chunks)
 
 
-def concatenated(shape: Shape, *, scored: str) -> Work:
-    """Of every response behind a copy of its prompt, in a full box of the longest of the step.
+def vocabulary_chunks(scored: int, vocab: int, kept_bytes: int) -> int:
+    """Chunks in which the tokens of a device meet the vocabulary, as `core.logprobs` makes them.
 
-    Attention meets the whole square, as kernels for CPUs do under a mask.
+    Args:
+        kept_bytes: the float32 logits that may exist at once.
+    """
+    return -(-scored // max(1, kept_bytes // (4 * vocab)))
+
+
+def concatenated(shape: Shape, *, scored: str, steps: int) -> Work:
+    """Of every response behind a copy of its prompt, in a full box of the longest of its step.
+
+    The mean over this many steps from the first on: all that the run has, which are those that the
+    rows of this library are planned for. Attention meets the whole square, as kernels for CPUs do
+    under a mask.
 
     Args:
         scored: "all" positions meet the vocabulary, those of the "responses", or "none".
     """
-    lengths = shape.lengths(shape.groups)
-    longest = int((lengths[:, :1] + lengths[:, 1:]).max())
+    lengths = shape.lengths(steps * shape.groups).reshape(steps, shape.groups, -1)
+    longest = (lengths[..., :1] + lengths[..., 1:]).max((1, 2))
     texts = shape.groups * shape.responses
-    counts = {"all": texts * longest, "responses": int(lengths[:, 1:].sum()), "none": 0}
-    return Work(texts * longest, texts * longest**2, counts[scored])
+    tokens = texts * float(longest.mean())
+    responses = float(lengths[..., 1:].sum()) / steps
+    counts = {"all": tokens, "responses": responses, "none": 0.0}
+    return Work(tokens, texts * float((longest**2).mean()), counts[scored])
 
 
-def machine_rate(size: int = 2048, times: int = 7) -> float:
-    """Operations a second of one large product of float32 matrices; the fastest of a few."""
+def machine_rate(platform: str = "cpu", dtype: str = "float32") -> float:
+    """Operations a second of one large product of matrices; the fastest of a few."""
     import jax
     import jax.numpy as jnp
 
-    square, product = jnp.ones((size, size)), jax.jit(jnp.matmul)
-    product(square, square).block_until_ready()
+    size = SIZES[platform]
+    square = jnp.ones((size, size), dtype)
+    return 2 * size**3 / fastest(jax.jit(jnp.matmul), square, square)
+
+
+def bandwidth(platform: str = "cpu") -> float:
+    """Bytes a second of a device's memory; the fastest of a few.
+
+    The faster of two: a large array copied onto itself, with one added, so read and written, and
+    its sum, read alone. A copy to a new place would time the system's making of new pages as well.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    held = [jnp.ones((COPIED[platform] // 4,))]
+    size, add = held[0].nbytes, jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def copy() -> Any:
+        held[0] = add(held[0])
+        return held[0]
+
+    return max(2 * size / fastest(copy), size / fastest(jax.jit(jnp.sum), held[0]))
+
+
+def fastest(run: Callable[..., Any], *arguments: Any, times: int = 7) -> float:
+    """The least seconds of a few calls, after one that compiles."""
+    run(*arguments).block_until_ready()
     taken = []
     for _ in range(times):
         begin = time.perf_counter()
-        product(square, square).block_until_ready()
+        run(*arguments).block_until_ready()
         taken.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(taken)
+    return min(taken)

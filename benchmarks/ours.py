@@ -33,6 +33,7 @@ from alignax import (
     methods,
 )
 from alignax import Model as ModelSettings
+from alignax.core.logprobs import CHUNK_BYTES
 from alignax.core.types import BLOCK, Params
 from alignax.data.pipeline import build_step
 from alignax.models import pretrained
@@ -69,6 +70,7 @@ def decoder(model: Model) -> Decoder:
         kv_heads=model.kv_heads,
         head_dim=model.width // model.heads,
         mlp_width=model.mlp_width,
+        tied=model.tied,
     )
     return Decoder(config=config, remat="block")
 
@@ -109,7 +111,8 @@ def from_data(job: dict[str, Any]) -> dict[str, Any]:
     method, form = METHODS[job["task"]], job["options"].get("form", "shared")
     mesh = sharding.make_mesh(sharding.Mesh())
     num_scores = int(job["task"] == "reward")
-    network = Decoder(config=pretrained.read_config(job["model"], num_scores), remat="block")
+    config = pretrained.read_config(job["model"], num_scores)
+    network = Decoder(config=config, dtype=job["dtype"], remat="block")
     rows, plan, arrange = prepared(raw, job["groups"], form, sharding.shards(mesh))
     model_fn = functools.partial(outputs, network, reach=plan.shape.reach)
     put = lambda arrays: jax.device_put(arrays, sharding.rows(mesh, leading=1))  # noqa: E731
@@ -151,7 +154,9 @@ def from_data(job: dict[str, Any]) -> dict[str, Any]:
             seconds.append(time.perf_counter() - begin)
 
     shape = plan.shape
-    work = flops.in_rows(shape.rows, shape.row_length, shape.scored, shape.reach, BLOCK)
+    chunks = flops.vocabulary_chunks(shape.scored, config.vocab_size, CHUNK_BYTES)
+    scored = shape.shards * shape.scored
+    work = flops.in_rows(shape.rows, shape.row_length, scored, shape.reach, BLOCK, chunks)
     return {
         "seconds": seconds,
         "losses": losses,
@@ -183,7 +188,7 @@ def with_sampling(job: dict[str, Any]) -> dict[str, Any]:
     (folder / "prompts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     experiment = Experiment(
         method=METHODS[job["task"]],
-        model=ModelSettings(model_name_or_path=job["model"], remat="block"),
+        model=ModelSettings(model_name_or_path=job["model"], dtype=job["dtype"], remat="block"),
         data=Data(
             train=str(folder / "prompts.jsonl"),
             template="none",
@@ -213,10 +218,14 @@ def with_sampling(job: dict[str, Any]) -> dict[str, Any]:
 def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     if job["task"] == "rate":
-        found = {"rate": flops.machine_rate()}
+        found = {"rate": flops.machine_rate(job["platform"], job["dtype"])}
         print(json.dumps(found))
         return
     found = (with_sampling if job["task"] in ("grpo", "remax") else from_data)(job)
+    if job["platform"] == "gpu":
+        found["device_peak_mib"] = (
+            jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+        )
     print(json.dumps(found | {"versions": {"jax": jax.__version__}}))
 
 

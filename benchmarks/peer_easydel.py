@@ -3,9 +3,11 @@
     PEER/bin/python -P benchmarks/peer_easydel.py JOB.json
 
 The step is called as the trainer compiles it, without the trainer's data and logging, which can
-only favour it: reference and policy, loss, gradients and update in one program. Option `chunk`, how
-many tokens meet the vocabulary together (`lmhead_chunksize`). One box for the whole run: prompts
-padded on the left, responses on the right.
+only favour it: reference and policy, loss, gradients and update in one program. Options of a job:
+`chunk`, how many tokens meet the vocabulary together (`lmhead_chunksize`), and `stored`, the
+reference's log-probabilities are computed before by the same forward pass and given to the step in
+its batch, where it looks for them. One box for the whole run: prompts padded on the left, responses
+on the right. With the dtype bfloat16 its parameters stay float32.
 """
 
 import functools
@@ -15,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -38,7 +40,7 @@ def box(lists, left, width):
     return ids, mask
 
 
-def read(directory, chunk, longest):
+def read(directory, chunk, longest, dtype):
     """The model with the job's weights, as a training state."""
     raw = json.loads(Path(f"{directory}/config.json").read_text())
     config = easydel.LlamaConfig(
@@ -57,7 +59,7 @@ def read(directory, chunk, longest):
     if chunk:
         config.lmhead_chunksize = chunk
     model = easydel.LlamaForCausalLM(
-        config=config, dtype=jnp.float32, param_dtype=jnp.float32, precision=None,
+        config=config, dtype=jnp.dtype(dtype), param_dtype=jnp.float32, precision=None,
         rngs=flax.nnx.Rngs(0),
     )  # fmt: skip
     stored = load_file(f"{directory}/model.safetensors")
@@ -66,7 +68,7 @@ def read(directory, chunk, longest):
         names = [str(name) for name in path]
         kind = names.pop()
         tensor = stored.pop(".".join(names) + ".weight")
-        leaf.value = jnp.asarray(tensor.T if kind == "kernel" else tensor)
+        leaf.value = jnp.asarray(tensor.T if kind == "kernel" else tensor, jnp.float32)
     assert not stored, sorted(stored)
     flax.nnx.update(model, state)
     return model.to_state()
@@ -91,8 +93,8 @@ def main(path):
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(job["learning_rate"], weight_decay=0.0)
     )
-    state = read(job["model"], chunk, longest).init_tx(optimizer)
-    reference = read(job["model"], chunk, longest)
+    state = read(job["model"], chunk, longest, job["dtype"]).init_tx(optimizer)
+    reference = read(job["model"], chunk, longest, job["dtype"])
     forward = functools.partial(
         _fn.concatenated_forward, is_encoder_decoder=False, label_pad_token_id=-100,
         padding_value=0, max_length=None, truncation_mode="keep_end", aux_loss_enabled=False,
@@ -108,16 +110,30 @@ def main(path):
             gradient_accumulation_steps=1,
         )  # fmt: skip
 
+    def batch_at(first):
+        return {name: jnp.asarray(x[first : first + size]) for name, x in arrays.items()}
+
     seconds, losses = [], []
     with state.model.mesh:
+        if job["options"].get("stored"):
+            refer = jax.jit(lambda state, batch: forward(state.model, batch))
+            found = [refer(reference, batch_at(first)) for first in range(0, len(rows), size)]
+            for name in ("chosen_logps", "rejected_logps"):
+                arrays[f"ref_{name}"] = np.concatenate([np.asarray(x[name]) for x in found])
+            reference = None
         for first in range(0, len(rows), size):
             begin = time.perf_counter()
-            batch = {name: jnp.asarray(x[first : first + size]) for name, x in arrays.items()}
+            batch = batch_at(first)
             state, metrics = update(state, batch, reference)
             losses.append(float(metrics.loss))
             seconds.append(time.perf_counter() - begin)
     versions = {"easydel": easydel.__version__, "jax": jax.__version__}
-    print(json.dumps({"seconds": seconds, "losses": losses, "versions": versions}))
+    found = {"seconds": seconds, "losses": losses, "versions": versions}
+    if job["platform"] == "gpu":
+        found["device_peak_mib"] = (
+            jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+        )
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

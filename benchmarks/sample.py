@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks import tables, workload
+from benchmarks import devices, tables, workload
 from benchmarks.peers import HERE, make
 from benchmarks.shapes import REAL, SPECIAL, TINY, Model
 from benchmarks.timing import Record, Run, run
@@ -36,18 +37,21 @@ def sample(options: argparse.Namespace, arguments: list[str]) -> None:
     record = Record.begin(arguments, vars(options))
     programs = {"alignax": [sys.executable, "-m", "benchmarks.sample"]}
     if "trl" in options.against:  # in whose environment transformers is
-        python = make("trl", options.environments).absolute() / "bin" / "python"
+        python = make("trl", options.environments, options.platform).absolute() / "bin" / "python"
         programs["transformers"] = [str(python), "-P", str(HERE / "peer_transformers.py")]
     with tempfile.TemporaryDirectory(prefix="alignax-") as name:
         folder = Path(name)
         model = TINY if options.tiny else SMOLLM2
-        workload.write_model(folder / "model", model)
-        env = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
+        workload.write_model(folder / "model", model, dtype=options.dtype)
+        env = devices.surroundings(options.platform, options.dtype)
+        env["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
         for number in range(options.rounds):
             for lengths in options.lengths:
                 prompts, limits = drawn(model, lengths)
                 job = {
                     "model": str(folder / "model"),
+                    "platform": options.platform,
+                    "dtype": options.dtype,
                     "prompts": prompts,
                     "limits": limits.tolist(),
                     "repeats": options.steps,
@@ -64,11 +68,9 @@ def sample(options: argparse.Namespace, arguments: list[str]) -> None:
     for lengths in options.lengths:
         runs = [found for found in record.runs if found.shape == lengths]
         parts += [f"Lengths: {lengths}. A step is a drawing of all {PROMPTS * SAMPLES} samples."]
-        parts += [tables.comparison([x for x in runs if x.program != "bound"]), bounds(runs)]
-    section = "\n\n".join(parts)
-    print(section)
-    if not options.dry:
-        tables.append(section)
+        drawings = [found for found in runs if found.program != "bound"]
+        parts += [tables.comparison(drawings, dtype=options.dtype), bounds(runs)]
+    tables.finish(options, *parts)
 
 
 def bounds(runs: list[Run]) -> str:
@@ -112,7 +114,7 @@ def ours(path: str) -> None:
     limits = np.array(job["limits"])
     model = pretrained.load(job["model"])
     engine = Engine(
-        model=Decoder(config=model.config),
+        model=Decoder(config=model.config, dtype=job["dtype"]),
         sampler=Sampler(num_samples=SAMPLES, max_new_tokens=int(limits.max())),
         end_ids=(-1,),
         slots=PROMPTS * SAMPLES,
@@ -127,7 +129,10 @@ def ours(path: str) -> None:
 
     draw(0)  # compiles
     seconds = [draw(seed) for seed in range(1, job["repeats"] + 1)]
-    print(json.dumps({"seconds": seconds, "versions": {"jax": jax.__version__}}))
+    said: dict[str, Any] = {"seconds": seconds, "versions": {"jax": jax.__version__}}
+    if job["platform"] == "gpu":
+        said["device_peak_mib"] = jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+    print(json.dumps(said))
 
 
 def bound(path: str) -> None:
@@ -137,30 +142,26 @@ def bound(path: str) -> None:
 
     from alignax.models import pretrained
     from alignax.models.transformer import Decoder
-    from benchmarks.flops import machine_rate
+    from benchmarks.flops import fastest, machine_rate
 
     job = json.loads(Path(path).read_text())
     config, limits = pretrained.read_config(job["model"]), np.array(job["limits"])
     sizes = np.array([len(prompt) for prompt in job["prompts"]])
-    table, read = jnp.ones((2**27,)), jax.jit(jnp.sum)
-    read(table).block_until_ready()
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        read(table).block_until_ready()
-        times.append(time.perf_counter() - begin)
-    rate, bandwidth = machine_rate(), table.nbytes / min(times)
+    table = jnp.ones((2**27,))
+    rate = machine_rate(job["platform"], job["dtype"])
+    bandwidth = table.nbytes / fastest(jax.jit(jnp.sum), table, times=5)
+    each = jnp.dtype(job["dtype"]).itemsize
     head = config.vocab_size * config.width
     trunk = Decoder(config=config).num_params - 2 * head  # the embedding is only looked up
-    kv = 2 * config.layers * config.kv_heads * config.head_dim * 4  # bytes a token
+    kv = 2 * config.layers * config.kv_heads * config.head_dim * each  # bytes a token
     pair = 4 * config.layers * config.heads * config.head_dim  # operations for each token seen
     work = 2 * trunk * sizes.sum() + pair * (sizes * (sizes + 1) / 2).sum()
-    total = max(work / rate, 4 * trunk / bandwidth)
+    total = max(work / rate, each * trunk / bandwidth)
     for step in range(int(limits.max())):
         active = limits > step
         work = active.sum() * 2 * (trunk + head) + pair * (active * (sizes[:, None] + step)).sum()
         tokens = sizes[active.any(axis=1)].sum() + active.sum() * step
-        total += max(work / rate, (4 * (trunk + head) + kv * tokens) / bandwidth)
+        total += max(work / rate, (each * (trunk + head) + kv * tokens) / bandwidth)
     print(json.dumps({"bound": float(total), "rate": rate, "bandwidth": bandwidth}))
 
 

@@ -21,7 +21,11 @@ REAL = Path(__file__).with_name("hh_helpful_lengths.json")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A Llama, its output matrix its own."""
+    """A Llama.
+
+    Fields:
+        tied: the output matrix is the embedding, and not its own.
+    """
 
     layers: int = 4
     width: int = 256
@@ -29,6 +33,7 @@ class Model:
     kv_heads: int = 4
     mlp_width: int = 688
     vocab: int = 32_000
+    tied: bool = False
 
     @property
     def block_params(self) -> int:
@@ -53,6 +58,7 @@ class Shape:
         prompt, response: tokens of each, END included; for `grpo` and `remax` the response is
             drawn. Those of real pairs where None.
         adapter: train a LoRA of rank 16 on all matrices of the blocks, and not the model.
+        by_name: it is run only when it is asked for by its name.
     """
 
     task: Task
@@ -62,12 +68,24 @@ class Shape:
     response: int | None = 128
     adapter: bool = False
     model: Model = Model()
+    by_name: bool = False
 
     def lengths(self, count: int) -> np.ndarray:
-        """Tokens of the prompt and of each response, [count, 1 + responses]."""
+        """Tokens of the prompt and of each response, [count, 1 + responses].
+
+        Real ones begin again where they end; a single response is the chosen one.
+
+        Raises:
+            ValueError: more responses than the real prompts have.
+        """
         if self.prompt is None or self.response is None:
-            real = np.array(json.loads(REAL.read_text()))[:, : 1 + self.responses]
-            return np.resize(real, (count, 1 + self.responses))
+            real = np.array(json.loads(REAL.read_text()))
+            if self.responses >= real.shape[1]:
+                raise ValueError(
+                    f"expected at most {real.shape[1] - 1} responses of real lengths to a prompt; "
+                    f"got {self.responses}; give the shape a prompt and a response length"
+                )
+            return np.resize(real[:, : 1 + self.responses], (count, 1 + self.responses))
         return np.tile([self.prompt] + [self.response] * self.responses, (count, 1))
 
     def rows(self, count: int, seed: int = 0) -> list[dict]:
@@ -97,16 +115,31 @@ class Shape:
         }
 
 
+# As Llama 3.2 has them.
+LLAMA_1B = Model(layers=16, width=2048, heads=32, kv_heads=8, mlp_width=8192, vocab=128_256,
+                 tied=True)  # fmt: skip
+LLAMA_3B = Model(layers=28, width=3072, heads=24, kv_heads=8, mlp_width=8192, vocab=128_256,
+                 tied=True)  # fmt: skip
 SHAPES: dict[str, Shape] = {
     "dpo 1:1": Shape(task="dpo", groups=4, responses=2),
     "dpo 4:1": Shape(task="dpo", groups=4, responses=2, prompt=128, response=32),
     "dpo real lengths": Shape(task="dpo", groups=4, responses=2, prompt=None, response=None),
     "dpo 1:1 lora": Shape(task="dpo", groups=4, responses=2, adapter=True),
+    "dpo real lengths lora": Shape(
+        task="dpo", groups=4, responses=2, prompt=None, response=None, adapter=True
+    ),
     "rrhf k=6 4:1": Shape(task="rrhf", groups=2, responses=6, prompt=256, response=64),
     "pro k=6 1:1": Shape(task="pro", groups=2, responses=6, prompt=64, response=64),
     "sft 1:1": Shape(task="sft", groups=8, responses=1),
+    "sft real lengths": Shape(task="sft", groups=8, responses=1, prompt=None, response=None),
     "reward 1:1": Shape(task="reward", groups=4, responses=2),
+    "reward real lengths": Shape(task="reward", groups=4, responses=2, prompt=None, response=None),
     "grpo k=4": Shape(task="grpo", groups=4, responses=4, prompt=64, response=64),
     "remax": Shape(task="remax", groups=8, responses=2, prompt=64, response=64),
-}
+    # For one GPU: parameters, gradients and AdamW's two averages of the second are 51 GB.
+    "dpo 1k 1b": Shape(task="dpo", groups=4, responses=2, prompt=1024, response=1024,
+                       model=LLAMA_1B, by_name=True),
+    "dpo 1k 3b": Shape(task="dpo", groups=2, responses=2, prompt=1024, response=1024,
+                       model=LLAMA_3B, by_name=True),
+}  # fmt: skip
 TINY = Model(layers=2, width=32, heads=2, kv_heads=2, mlp_width=64, vocab=256)

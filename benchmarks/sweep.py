@@ -1,16 +1,15 @@
-"""What do eight seeds cost? A sweep of a tiny model against as many runs, one after another.
-
-    python benchmarks/sweep.py --seeds 8 --rounds 3
+"""`sweep`: what do eight seeds cost? One program of a tiny model against as many runs.
 
 DPO on the model and the data of `learns.py` (stories260k, 260,032 parameters; 8 pairs of up to 64 +
 80 tokens a step), each run a process of its own with start-up, compilation, evaluation before and
 after, checkpoint and export; nothing is compiled before. In turn: a run alone, a sweep, a run
-alone, ... and "eight runs" is eight times the median run. Processor seconds are given too, since
-wall time on a machine with other work says little. Prints one JSON object; the steps' medians,
-compilation left out, are of the runs' own timings.jsonl.
+alone, ... and "eight runs" is eight times the run alone of the same round: they are not run.
+Processor seconds are given too, since wall time on a machine with other work says little. The
+steps' medians, compilation left out, are of the runs' own timings.jsonl.
 """
 
-import dataclasses
+import argparse
+import importlib.metadata
 import json
 import os
 import shutil
@@ -19,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tyro
+from benchmarks import tables
+from benchmarks.timing import ROOT, Record, Run
 
 CONFIG = """
 import dataclasses, sys
@@ -34,18 +35,36 @@ def experiment():
     mesh = dataclasses.replace(made.mesh, data=1)
     return dataclasses.replace(made, output_dir={output!r}, mesh=mesh)
 """
+ALONE = "a run alone"
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How many and how long."""
+def sweep(options: argparse.Namespace, arguments: list[str]) -> None:
+    """A run alone and a sweep in turn, `options.rounds` times, into RESULTS.md."""
+    together = f"{options.seeds} seeds in one program"
+    record = Record.begin(arguments, vars(options))
+    with tempfile.TemporaryDirectory(prefix="alignax-") as name:
+        config, output = Path(name) / "config.py", Path(name) / "run"
+        here = str(Path(__file__).parent)
+        config.write_text(CONFIG.format(folder=here, steps=options.steps, output=str(output)))
+        seeds = ("--seeds", str(options.seeds))
+        run(config, output, *seeds)  # prepares the data and the reference's log-probabilities
+        for number in range(options.rounds):
+            for program, how in ((ALONE, ()), (together, seeds)):
+                found = run(config, output, *how)
+                found.program, found.round = program, number
+                record.add(found)
+    parts = [
+        tables.heading(record, f"{options.seeds} seeds in one program, {record.when[:10]}"),
+        f"DPO on stories260k, {options.steps} updates, from the start of the process to the "
+        f"export; medians of {options.rounds}. \"One after another\" is {options.seeds} times the "
+        "run alone of the same round; `ratio` is the program with all seeds over that, with the "
+        "least and the greatest.",
+        table(record.runs, options.seeds),
+    ]  # fmt: skip
+    tables.finish(options, *parts)
 
-    seeds: int = 8
-    steps: int = 40
-    rounds: int = 3
 
-
-def run(config: Path, output: Path, *options: str) -> dict[str, float]:
+def run(config: Path, output: Path, *options: str) -> Run:
     """Wall and processor seconds of one process from start to export, and its median step."""
     shutil.rmtree(output, ignore_errors=True)
     hidden = ("JAX_COMPILATION_CACHE_DIR",)
@@ -54,44 +73,52 @@ def run(config: Path, output: Path, *options: str) -> dict[str, float]:
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     command = [sys.executable, "-m", "alignax.cli", "train", str(config), *options]
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"expected exit status 0; got {status} from {' '.join(command)}")
+        code = os.waitstatus_to_exitcode(status)
+        sys.exit(f"expected exit status 0; got {code} from {' '.join(command)}")
+    seconds = time.perf_counter() - began
     lines = (output / "timings.jsonl").read_text().splitlines()
-    return {
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "step": statistics.median(json.loads(line)["seconds"] for line in lines[2:]),
+    return Run(
+        shape="sweep",
+        program="",
+        round=0,
+        seconds=[seconds],
+        peak_mib=usage.ru_maxrss / 1024,
+        versions={"jax": importlib.metadata.version("jax")},
+        also={
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "step": statistics.median(json.loads(line)["seconds"] for line in lines[2:]),
+        },
+    )
+
+
+def table(runs: Sequence[Run], seeds: int) -> str:
+    """One run, all seeds in one program, as many runs one after another, and their ratio."""
+    alone = [found for found in runs if found.program == ALONE]
+    together = [found for found in runs if found.program != ALONE]
+    asked: dict[str, Callable[[Run], float]] = {
+        "wall, s": lambda found: found.seconds[0],
+        "processor, s": lambda found: found.also["cpu_seconds"],
+        "a step, s": lambda found: found.also["step"],
     }
-
-
-def main(settings: Settings) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        config, output = Path(folder) / "config.py", Path(folder) / "run"
-        config.write_text(
-            CONFIG.format(
-                folder=str(Path(__file__).parent), steps=settings.steps, output=str(output)
-            )
+    rows = []
+    for name, of in asked.items():
+        one = statistics.median(map(of, alone))
+        ratios = sorted(
+            of(all_) / of(each) / seeds for each, all_ in zip(alone, together, strict=True)
         )
-        seeds = ("--seeds", str(settings.seeds))
-        run(config, output, *seeds)  # prepares the data and the reference's log-probabilities
-        alone, together = [], []
-        for _ in range(settings.rounds):
-            alone.append(run(config, output))
-            together.append(run(config, output, *seeds))
-    found = {"seeds": settings.seeds, "steps": settings.steps, "rounds": settings.rounds}
-    for name in ("seconds", "cpu_seconds", "step"):
-        one, all_ = (statistics.median(x[name] for x in side) for side in (alone, together))
-        found |= {
-            f"{name}_of_a_run": round(one, 3),
-            f"{name}_of_the_sweep": round(all_, 3),
-            f"{name}_of_the_sweep_over_{settings.seeds}_runs": round(
-                all_ / one / settings.seeds, 3
-            ),
-        }
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Settings))
+        rows.append(
+            [
+                name,
+                f"{one:.3f}",
+                f"{statistics.median(map(of, together)):.3f}",
+                f"{seeds * one:.3f}",
+                f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})",
+            ]
+        )
+    header = (
+        "", "one run", f"{seeds} seeds in one program", f"{seeds} runs one after another", "ratio",
+    )  # fmt: skip
+    return tables.table(header, rows)

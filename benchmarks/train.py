@@ -4,12 +4,11 @@ import argparse
 import dataclasses
 import json
 import os
-import statistics
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import tables, workload
+from benchmarks import devices, tables, workload
 from benchmarks.peers import OURS, PROGRAMS, Program, make
 from benchmarks.shapes import SHAPES, TINY, Model, Shape
 from benchmarks.timing import Record, Run, run
@@ -27,75 +26,86 @@ LEARNING_RATE = 1e-4
 
 def train(options: argparse.Namespace, arguments: list[str]) -> None:
     """Every shape by every program that can, `options.rounds` times, into RESULTS.md."""
-    chosen = options.shapes or list(SHAPES)
+    chosen = options.shapes or [name for name, shape in SHAPES.items() if not shape.by_name]
     shapes = {name: SHAPES[name] for name in chosen}
     if options.tiny:
-        shapes = {n: dataclasses.replace(shape, model=TINY) for n, shape in shapes.items()}
+        shapes = {
+            name: dataclasses.replace(shape, model=dataclasses.replace(TINY, tied=shape.model.tied))
+            for name, shape in shapes.items()
+        }
     programs = [p for p in PROGRAMS if p.peer is None or p.peer in options.against]
     record = Record.begin(arguments, vars(options))
-    missing = environments(programs, options.environments)
+    missing = environments(programs, options)
     with tempfile.TemporaryDirectory(prefix="alignax-") as folder:
         jobs = write_jobs(Path(folder), shapes, options)
         for number in range(options.rounds):
-            record.add(rate(Path(folder), number))
+            record.add(rate(Path(folder), number, options))
             for name, shape in shapes.items():
                 for program in programs:
-                    again = (name in MAIN and program.only is None) or options.shapes
-                    if not program.fits(name, shape) or (number and not again):
+                    again = (name in MAIN and not program.once) or options.shapes
+                    fits = program.fits(name, shape, options.platform)
+                    if not fits or (number and not again):
                         continue
                     record.add(one(program, name, jobs[name], number, missing, options, folder))
-    finish(options, *report(record, shapes))
+    tables.finish(options, *report(record, shapes, options))
 
 
-def report(record: Record, shapes: Mapping[str, Shape]) -> list[str]:
+def report(record: Record, shapes: Mapping[str, Shape], options: argparse.Namespace) -> list[str]:
     """The section's parts: heading, one table a shape, arithmetic."""
+    steps = options.warmup + options.steps
     parts = [tables.heading(record, f"The same update beside others, {record.when[:10]}")]
     for name, shape in shapes.items():
         runs = [run for run in record.runs if run.shape == name]
         if runs:
-            parts += [f"{describe(name, shape)}:", tables.comparison(runs)]
-    speeds = [run.also["rate"] for run in record.runs if "rate" in run.also]
-    if speeds:
-        middle = statistics.median(speeds)
+            tokens = shape.tokens(steps)["concatenated"] / steps
+            tokens = tokens if options.platform == "gpu" else None
+            table = tables.comparison(
+                runs, dtype=options.dtype, tokens=tokens, compared=1 if shape.adapter else None
+            )
+            parts += [f"{describe(name, shape)}:", table]
+    rates = {run.round: run.also["rate"] for run in record.runs if "rate" in run.also}
+    if rates:
+        said = ", ".join(f"{rate / 1e9:.0f}" for rate in rates.values())
         parts += [
-            "Arithmetic of alignax's step; a large product of matrices runs at "
-            f"{middle / 1e9:.0f} GFLOP/s here:",
-            tables.arithmetic(dict(shapes), record.runs, middle),
+            f"Arithmetic of alignax's step; a large product of matrices ran at {said} GFLOP/s in "
+            "each round:",
+            tables.arithmetic(shapes, record.runs, rates, steps),
         ]
     return parts
 
 
 def scale(options: argparse.Namespace, arguments: list[str]) -> None:
-    """The step of `dpo 1:1` over widths of the model, and over virtual devices."""
+    """The step of `dpo 1:1` over widths of the model, and over virtual devices of a CPU."""
     shapes = {
         name: dataclasses.replace(SHAPES["dpo 1:1"], model=TINY if options.tiny else model)
         for name, model in WIDTHS.items()
     }
     record = Record.begin(arguments, vars(options))
     programs = [p for p in PROGRAMS if p is OURS or (p.peer in options.against and not p.only)]
-    missing = environments(programs, options.environments)
+    missing = environments(programs, options)
+    counts = options.devices if options.platform == "cpu" else []
     with tempfile.TemporaryDirectory(prefix="alignax-") as folder:
         jobs = write_jobs(Path(folder), shapes, options)
         first = next(iter(shapes))
         for number in range(options.rounds):
-            record.add(rate(Path(folder), number))
+            record.add(rate(Path(folder), number, options))
             for name, shape in shapes.items():
                 for program in programs:
-                    if program.fits(name, shape):
+                    if program.fits(name, shape, options.platform):
                         record.add(one(program, name, jobs[name], number, missing, options, folder))
-            for count in options.devices:
+            for count in counts:
                 flag = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
                 name = dataclasses.replace(OURS, name=f"{count} devices")
                 record.add(
                     one(name, "devices", jobs[first], number, missing, options, folder, env=flag)
                 )
-    parts = report(record, shapes)
+    parts = report(record, shapes, options)
     parts[0] = tables.heading(record, f"Over widths and devices, {record.when[:10]}")
     devices = [run for run in record.runs if run.shape == "devices"]
     if devices:
         said = f"`{first}` on virtual devices, which share the same cores:"
-        parts += [said, tables.comparison(devices)]
-    finish(options, *parts)
+        parts += [said, tables.comparison(devices, dtype=options.dtype)]
+    tables.finish(options, *parts)
 
 
 def one(
@@ -116,26 +126,31 @@ def one(
     path = Path(job["rows"]).with_name("job.json")
     path.write_text(json.dumps(job | {"options": dict(program.options)}))
     # One cache of compiled programs for all, empty when the command begins.
-    env = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled", **(env or {})}
+    env = {
+        **devices.surroundings(options.platform, options.dtype),
+        "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled",
+        **(env or {}),
+    }
     command = program.command(path, options.environments.absolute())
     return run(command, found, warmup=options.warmup, timeout=TIMEOUT, env=env)
 
 
-def rate(folder: Path, number: int) -> Run:
+def rate(folder: Path, number: int, options: argparse.Namespace) -> Run:
     """How fast the machine multiplies matrices, measured in a process of its own."""
     path = folder / "rate.json"
-    path.write_text(json.dumps({"task": "rate"}))
+    job = {"task": "rate", "platform": options.platform, "dtype": options.dtype}
+    path.write_text(json.dumps(job))
     found = Run(shape="a large product", program="rate", round=number)
-    return run(OURS.command(path, folder), found, warmup=0, timeout=TIMEOUT,
-               env={"JAX_PLATFORMS": "cpu"})  # fmt: skip
+    env = devices.surroundings(options.platform, options.dtype)
+    return run(OURS.command(path, folder), found, warmup=0, timeout=TIMEOUT, env=env)
 
 
-def environments(programs: list[Program], folder: Path) -> dict[str, str]:
+def environments(programs: list[Program], options: argparse.Namespace) -> dict[str, str]:
     """Makes what is missing; the reasons of those that cannot be made."""
     failed = {}
     for name in dict.fromkeys(p.environment for p in programs if p.environment):
         try:
-            make(name, folder)
+            make(name, options.environments, options.platform)
         except RuntimeError as error:
             failed[name] = str(error)
     return failed
@@ -148,9 +163,12 @@ def write_jobs(
     jobs = {}
     for number, (name, shape) in enumerate(shapes.items()):
         where = folder / str(number)
-        workload.write(where, shape, (options.warmup + options.steps) * shape.groups)
+        rows = (options.warmup + options.steps) * shape.groups
+        workload.write(where, shape, rows, dtype=options.dtype)
         jobs[name] = {
             "task": shape.task,
+            "platform": options.platform,
+            "dtype": options.dtype,
             "model": str(where / "model"),
             "rows": str(where / "rows.json"),
             "groups": shape.groups,
@@ -175,11 +193,3 @@ def describe(name: str, shape: Shape) -> str:
         f"{', LoRA of rank 16' if shape.adapter else ''}; {model.layers} layers, d {model.width}, "
         f"vocabulary {model.vocab:,}"
     )
-
-
-def finish(options: argparse.Namespace, *parts: str) -> None:
-    """Prints the section, and keeps it where that is wanted."""
-    section = "\n\n".join(parts)
-    print(section)
-    if not options.dry:
-        tables.append(section)

@@ -7,32 +7,45 @@ tokenizer knows the words `w4`, `w5`, ... of its ids, for libraries that will be
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
 from benchmarks.shapes import END, SPECIAL, Model, Shape
 
 SCALE = 0.02  # deviation of the weights
+NUMBERS = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
-def write(folder: Path, shape: Shape, count: int, seed: int = 0) -> None:
+def write(folder: Path, shape: Shape, count: int, seed: int = 0, dtype: str = "float32") -> None:
     """Writes `model/` and `rows.json`, with this many rows."""
-    write_model(folder / "model", shape.model, head=shape.task == "reward", seed=seed)
+    head = shape.task == "reward"
+    write_model(folder / "model", shape.model, head=head, seed=seed, dtype=dtype)
     (folder / "rows.json").write_text(json.dumps(shape.rows(count, seed)))
 
 
-def write_model(directory: Path, model: Model, *, head: bool = False, seed: int = 0) -> None:
+def write_model(
+    directory: Path, model: Model, *, head: bool = False, seed: int = 0, dtype: str = "float32"
+) -> None:
     """Writes a random Llama in Hugging Face's layout, with its tokenizer.
 
     Args:
         head: one score a response in place of the vocabulary's logits.
+        dtype: of the weights in the file, float32 or bfloat16; drawn as float32 for the second,
+            which is faster, as models in it are large.
     """
     directory.mkdir(parents=True)
     generator = np.random.default_rng(seed)
     size = model.width // model.heads
 
     def draw(*shape: int) -> np.ndarray:
-        return generator.normal(0.0, SCALE, shape).astype(np.float32)
+        if dtype == "float32":
+            return generator.normal(0.0, SCALE, shape).astype(np.float32)
+        drawn = generator.standard_normal(shape, np.float32)
+        return np.multiply(drawn, np.float32(SCALE), out=drawn).astype(NUMBERS[dtype])
+
+    def ones() -> np.ndarray:
+        return np.ones(model.width, NUMBERS[dtype])
 
     tensors = {"model.embed_tokens.weight": draw(model.vocab, model.width)}
     for layer in range(model.layers):
@@ -48,11 +61,11 @@ def write_model(directory: Path, model: Model, *, head: bool = False, seed: int 
         at = f"model.layers.{layer}."
         tensors |= {f"{at}{name}.weight": draw(*shape) for name, shape in shapes.items()}
         for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{at}{name}.weight"] = np.ones(model.width, np.float32)
-    tensors["model.norm.weight"] = np.ones(model.width, np.float32)
+            tensors[f"{at}{name}.weight"] = ones()
+    tensors["model.norm.weight"] = ones()
     if head:
         tensors["score.weight"] = draw(1, model.width)
-    else:
+    elif not model.tied:
         tensors["lm_head.weight"] = draw(model.vocab, model.width)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     config = {
@@ -71,12 +84,12 @@ def write_model(directory: Path, model: Model, *, head: bool = False, seed: int 
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": model.tied,
         "initializer_range": SCALE,
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": END,
-        "torch_dtype": "float32",
+        "torch_dtype": dtype,
     }
     if head:
         config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
