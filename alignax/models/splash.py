@@ -14,6 +14,10 @@ from jaxtyping import Array, Bool, Float
 
 LANES = 128  # a block's sides are multiples of it
 LONGEST_BLOCK = 512  # tokens; longer ones waste more at the borders of what is seen
+# Bytes of the masks of rows that are served at once, 4 for each pair of tokens as the kernel wants
+# them: so few that they stay within the chip, and that the tables of blocks to visit fit its scalar
+# memory of 1 MiB. More rows go one by one: a few at a time cost more copies than either.
+ROOM = 32 * 2**20
 KEPT = "splash"  # the name of what the backward pass needs of the forward pass
 
 
@@ -63,16 +67,58 @@ def attend(
     *,
     scale: float,
 ) -> Float[Array, "n t h e"]:
-    """The attended values of rows, by the kernels that `prepare` made for them."""
-    tokens = query.shape[1]
-    beyond = _blocks(tokens)[1] - tokens
+    """The attended values of rows, by the kernels that `prepare` made for them.
 
-    def heads_first(x: Array) -> Array:
-        return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, beyond), (0, 0)))
+    A kernel that is mapped over what it is to visit becomes a loop, which copies every array's part
+    for each turn. So rows whose masks have `ROOM` lie end to end, as one long row.
+    """
+    rows, tokens = query.shape[:2]
+    length = _blocks(tokens)[1]
+    joined = rows if 4 * rows * length**2 <= ROOM else 1
 
-    arrays = heads_first(query * scale), heads_first(key), heads_first(value)
-    out = jax.vmap(lambda kernel, *arrays: kernel(*arrays))(kernels, *arrays)
-    return out.swapaxes(1, 2)[:, :tokens]
+    def end_to_end(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0)))
+        return x.reshape(-1, joined * length, *x.shape[2:]).swapaxes(1, 2)
+
+    arrays = end_to_end(query * scale), end_to_end(key), end_to_end(value)
+    turns = jax.tree.map(lambda x: x.reshape(-1, joined, *x.shape[1:]), kernels)
+    out = jax.vmap(lambda kernels, *arrays: _as_one(kernels)(*arrays))(turns, *arrays)
+    return out.swapaxes(1, 2).reshape(rows, length, *query.shape[2:])[:, :tokens]
+
+
+def _as_one(kernels: Any) -> Any:
+    """The kernel of rows that lie end to end: each block of one meets those of its own row.
+
+    The kernels walk along one side of a table of blocks and look up where to find the other, so
+    the table is as long as all rows, but no wider than one of them.
+
+    Args:
+        kernels: of `prepare`, of these rows.
+    """
+
+    def join(info: Any, *, keys: bool) -> Any:
+        rows, _, queries_of_row, keys_of_row = info.block_mask.shape
+        first = jnp.arange(rows, dtype=jnp.int32)[:, None, None]
+
+        def table(x: Array, step: int) -> Array:
+            x = x[:, 0] + first * step
+            if keys:
+                return x.swapaxes(0, 1).reshape(1, queries_of_row, -1)
+            return x.reshape(1, -1, keys_of_row)
+
+        return info._replace(
+            data_next=table(info.data_next, queries_of_row if keys else keys_of_row),
+            mask_next=table(info.mask_next, queries_of_row * keys_of_row),
+            block_mask=table(info.block_mask, 0).astype(info.block_mask.dtype),
+            is_dynamic_mask=None,
+        )
+
+    return type(kernels)(
+        join(kernels.fwd_mask_info, keys=False),
+        join(kernels.dq_mask_info, keys=False),
+        join(kernels.dkv_mask_info, keys=True),
+        **kernels.kwargs,
+    )
 
 
 def _blocks(tokens: int) -> tuple[int, int]:
