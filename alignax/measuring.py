@@ -11,6 +11,7 @@ import numpy as np
 from alignax.core import processes
 from alignax.core.method import Method
 from alignax.core.types import Params
+from alignax.data import json_lines
 from alignax.evaluate.evaluators import Answers, HeldOut, Sampled
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
 from alignax.generate.drawing import judge
@@ -168,7 +169,7 @@ class Evaluator:
         shown = range(min(run.experiment.evaluation.shown, len(self._sampled.prompts)))
         columns = []
         for step in ends:
-            rows = [json.loads(line) for line in self._samples(step).read_text().splitlines()]
+            rows = json_lines.read(self._samples(step))
             columns.append([rows[i]["completions"][0].strip() for i in shown])
         prompts = [run.last_turn(self._sampled.prompts[i]) for i in shown]
         run.say(answers_table(prompts, *columns))

@@ -13,6 +13,7 @@ import shutil
 
 from alignax.compare.report import MADE
 from alignax.compare.results import DESCRIPTION, RESULTS
+from alignax.data import json_lines
 
 TEXTS = ("texts", "text_gold", "text_proxy")
 
@@ -20,8 +21,8 @@ TEXTS = ("texts", "text_gold", "text_proxy")
 def publish(run: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes the three files."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = (run / RESULTS).read_text(encoding="utf-8").splitlines()
-    kept = [{k: x for k, x in json.loads(line).items() if k not in TEXTS} for line in lines]
+    lines = json_lines.read(run / RESULTS)
+    kept = [{k: x for k, x in line.items() if k not in TEXTS} for line in lines]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
     # No time in the file: the same results are the same bytes.
     (folder / f"{RESULTS}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))

@@ -71,15 +71,15 @@ def test_every_run_of_a_comparison_passes_its_check(path, tmp_path):
     assert names == {entry.name for entry in comparison.entries}
 
 
-def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_and_rates():
+def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_rates_and_length():
     tiny, larger = map(settings.load, COMPARISONS)
     assert [entry.name for entry in larger.entries] == [entry.name for entry in tiny.entries]
     rate = "optim.learning_rate"
-    rates = [[x[rate] for e in c.entries for x in e.trials] for c in (tiny, larger)]
+    rates = [[x[rate] for e in c.entries for x in e.trials[:2]] for c in (tiny, larger)]
     assert rates[1] == pytest.approx([x / 30 for x in rates[0]])
     apart = {f.name for f in dataclasses.fields(tiny.base)
              if getattr(tiny.base, f.name) != getattr(larger.base, f.name)}  # fmt: skip
-    assert apart == {"model"}
+    assert apart == {"model", "loop"}
 
 
 def test_the_tiny_comparison_has_every_method_that_trains_a_policy():

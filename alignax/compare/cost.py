@@ -6,7 +6,6 @@ backward pass twice as much. Attention's own products are left out: they are sma
 short. What is not counted is held-out answers: they are the measurement's, not the method's.
 """
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alignax.data import json_lines
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.scoring import classifier
 from alignax.models.config import DecoderConfig
@@ -132,4 +132,4 @@ def elapsed(timings: Sequence[Mapping[str, Any]], drawing: Collection[int]) -> d
 
 
 def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return json_lines.read(path) if path.is_file() else []

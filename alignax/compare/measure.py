@@ -1,6 +1,5 @@
 """What a finished run's held-out answers are worth, one number a prompt."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +9,7 @@ import numpy as np
 from alignax.compare.cost import costs
 from alignax.config import Data
 from alignax.core.records import Preference, Text
+from alignax.data import json_lines
 from alignax.data.convert import Pairing
 from alignax.data.sources import load_records
 from alignax.generate.rewards import Reward, Rewards
@@ -34,7 +34,7 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
     asked = run.prompts("answered").texts
     found = []
     for path in sorted(output.glob("samples-*.jsonl"), key=_step):
-        answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        answers = json_lines.read(path)
         texts = [row["completions"] for row in answers]
         each = {name: scored(reward, asked, texts) for name, reward in rewards.items()}
         columns = {name: x.mean(axis=1) for name, x in each.items()}

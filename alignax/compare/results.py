@@ -20,6 +20,7 @@ from alignax.compare.settings import OF_A_RUN, Comparison
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.records import Prompt
+from alignax.data import json_lines
 from alignax.data.sources import load_records
 from alignax.saved import to_json
 
@@ -175,5 +176,5 @@ def read(output: Path) -> Results:
                            where=str(output))  # fmt: skip
     opened = gzip.open if place.suffix == ".gz" else open
     with opened(place, "rt", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
+        lines = json_lines.parsed(file.read())
     return Results(json.loads((output / DESCRIPTION).read_text("utf-8")), lines)

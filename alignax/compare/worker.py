@@ -69,6 +69,7 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     """A cell's result: the rows of its measurements, what identifies it, and its peak of memory."""
     from alignax import jobs
     from alignax.compare import cells, fingerprints, measure
+    from alignax.data import json_lines
     from alignax.run import Run
 
     if cell.purpose == "baselines":
@@ -83,7 +84,7 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     found["peak_mib"] = None if resident is None else (_status("VmHWM") - resident) / 1024
     finished = Run(experiment, quiet=True)
     if cell.purpose == "proxy":
-        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = json_lines.read(folder / "metrics.jsonl")
         last = {name: x for row in lines for name, x in row.items() if "accuracies" in name}
         return found | {"accuracy": last}
     proxy = cells.learnt_reward(comparison, output)

@@ -15,6 +15,22 @@ from typing import IO, Any, NamedTuple
 from alignax.core.errors import BadInput
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of this project's own, UTF-8; `sources` reads those of others."""
+    return parsed(path.read_text(encoding="utf-8"))
+
+
+def parsed(text: str) -> list[dict[str, Any]]:
+    """The rows of a text. A line ends with a line feed and nothing else: a model's answers have
+    other ends of lines in them, such as U+2028, which JSON leaves as they are.
+
+    Example:
+        >>> parsed('{"a": "one\\u2028line"}\\n{"a": "another"}\\n')[1]
+        {'a': 'another'}
+    """
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
 class Lines(NamedTuple):
     """A file of rows that is being written.
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from alignax import BadInput
-from alignax.data.json_lines import check_json, written
+from alignax.data.json_lines import check_json, read, written
 
 ROWS = [{"text": "one"}, {"text": "zwölf"}]
 
@@ -96,3 +96,14 @@ def test_what_is_left_of_a_longer_name_is_left_alone(tmp_path):
 def test_a_number_that_json_does_not_have_is_refused(number):
     with pytest.raises(BadInput, match="value, a float"):
         check_json({"value": number}, "rows.parquet:3")
+
+
+ENDS = "\u2028\u2029\x85\x1c\x0b\x0c"  # where Python ends lines, and JSON does not
+
+
+def test_ends_of_lines_within_a_text_are_not_the_ends_of_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with written(path) as lines:
+        lines.write({"text": f"a{ENDS}b"})
+        lines.write({"text": "c"})
+    assert read(path) == [{"text": f"a{ENDS}b"}, {"text": "c"}]
