@@ -2,18 +2,20 @@
 
     python configs/quickstart/fetch_weights.py --output weights/SmolLM2-135M-Instruct
     alignax train configs/compare_smollm2.py
-    alignax compare configs/compare_smollm2.py --only dpo grpo --seeds 2
+    alignax compare configs/compare_smollm2.py --only dpo grpo --seeds 4
 
 World, data, entries, claims and gold reward are the tiny comparison's. By the second line the model
 learns to speak of that world, as the tiny one did (supervised, on the answers of the data set),
-and the comparison begins from what that leaves. Rates are a thirtieth of the tiny model's; the rest
-of each trial is the same. For a model of 1B parameters on a GPU give MODEL another directory and
-take rates down by 3 again (RATES).
+and the comparison begins from what that leaves. Rates are a thirtieth of the tiny model's; the
+sizes below are for two CPU cores. For a model of 1B parameters on a GPU give MODEL another
+directory, take the tiny comparison's sizes, and take rates down by 3 again (RATES).
 
-Cost:    on 2 CPU cores a slice only, and hours of it: an update of 16 pairs takes some seconds, the
-         reward model 150 updates of 64. A trial of grpo had 4.9 GiB at its peak.
-Expect:  not known yet. Its parts were run with two updates each (2026-11-26): the reward model, the
-         reference's answers, a trial of grpo.
+Cost:    on 2 CPU cores a slice only. The second line 2 min; the reward model 20 to 40 min and
+         8.2 GiB; a run of dpo 5 min and 4.6 GiB, of grpo 11 min and 6.4 GiB, two at a time. No
+         GPU has run it.
+Expect:  with two seeds nothing that can be told apart (benchmarks/RESULTS.md, "The same comparison
+         with SmolLM2-135M"). 32 updates do not teach this model the world: a longer start, by
+         --loop.max-steps, comes first.
 """
 
 import dataclasses
