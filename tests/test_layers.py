@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"networks", "overrides"},
     {"catalogue", "members", "run", "saved"},
-    {"feeds", "measuring", "facts", "programs"},
+    {"feeds", "measuring", "facts", "programs", "sweepable"},
     {"card"},
     {"jobs", "sample", "score", "show"},
     {"rerun", "sweep", "forecast"},
