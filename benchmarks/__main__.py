@@ -47,11 +47,11 @@ def parser() -> argparse.ArgumentParser:
     dry.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")
     timed = argparse.ArgumentParser(add_help=False, parents=[shared, numbers, dry])
     timed.add_argument("--rounds", type=int, default=3)
-    timed.add_argument("--steps", type=int, default=5, help="timed, in each run; or drawings")
     timed.add_argument("--warmup", type=int, default=2, help="first steps, which are not counted")
     timed.add_argument("--tiny", action="store_true", help="a tiny model: does everything run?")
     beside = argparse.ArgumentParser(add_help=False, parents=[timed])
     beside.add_argument("--against", nargs="*", default=[], choices=PEERS)
+    beside.add_argument("--steps", type=int, default=5, help="timed, in each run")
     train = commands.add_parser("train", parents=[beside], help="the same update by every program")
     train.add_argument("--shapes", nargs="*", choices=SHAPES, help="those alone, in every round")
     scale = commands.add_parser("scale", parents=[beside], help="over widths and devices")
@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
         "--devices", nargs="*", type=int, default=[1, 2, 4, 8], help="virtual ones, of a CPU"
     )
     sample = commands.add_parser("sample", parents=[timed], help="samples of many prompts")
-    sample.set_defaults(steps=1)
+    # Not by `set_defaults`, which would change the default of all that share the argument.
+    sample.add_argument("--steps", type=int, default=1, help="drawings, in each run")
     sample.add_argument(
         "--against", nargs="*", default=[], choices=("trl",),
         help="transformers, which is in the environment of trl; the others' samplers are not timed",

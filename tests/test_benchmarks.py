@@ -18,6 +18,7 @@ from alignax.models.outputs import outputs
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import evaluate, init_state, make_step
 from benchmarks import decode_step, devices, flops, peers, plans, tables, workload
+from benchmarks.__main__ import parser as benchmarks_parser
 from benchmarks.ours import ADAPTER, decoder
 from benchmarks.rows import Rows, in_order, masked_outputs, prepared
 from benchmarks.shapes import SHAPES, TINY, Model, Shape
@@ -289,3 +290,9 @@ def test_of_the_meshes_of_a_slice_the_one_that_fits_and_takes_least_is_kept():
     assert plans.markdown(kept).splitlines()[2:] == [
         "| 64 | 4x4x4 | 2 x 32 | 2.0 | 3 | 1.0 | 0.625 | 1.000 | 50% to 80% |"
     ]
+
+
+def test_each_command_has_its_own_number_of_steps():
+    read = benchmarks_parser().parse_args
+    found = {name: read([name]).steps for name in ("train", "scale", "sample")}
+    assert found == {"train": 5, "scale": 5, "sample": 1}
