@@ -46,9 +46,12 @@ def make_compiled_step(
             experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
             sharding.replicated(run.mesh),
         )  # fmt: skip
-        # Sent to the devices once, and not with every update; weakly typed, as numbers are.
+        # Sent to the devices once, and not with every update; weakly typed, as numbers are. Several
+        # processes are refused: JAX finds 0.01 in float32 another number than 0.01.
         given = (numbers, optim.learning_rate, num_steps)
-        return functools.partial(step, *jax.device_put(given, sharding.replicated(run.mesh)))
+        if jax.process_count() == 1:
+            given = jax.device_put(given, sharding.replicated(run.mesh))
+        return functools.partial(step, *given)
     join = None if frozen is None else run.join
     step = jax.jit(
         make_step(
