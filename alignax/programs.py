@@ -46,8 +46,8 @@ def make_compiled_step(
             experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
             sharding.replicated(run.mesh),
         )  # fmt: skip
-        # Sent to the devices once, and not with every update; weakly typed, as numbers are. Several
-        # processes are refused: JAX finds 0.01 in float32 another number than 0.01.
+        # Sent to the devices once, and not with every update; weakly typed, as numbers are. With
+        # several processes `device_put` refuses: it finds 0.01 in float32 another number than 0.01.
         given = (numbers, optim.learning_rate, num_steps)
         if jax.process_count() == 1:
             given = jax.device_put(given, sharding.replicated(run.mesh))

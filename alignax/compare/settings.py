@@ -178,6 +178,13 @@ class Comparison:
                 "Make it a multiple.",
                 where="base.loop",
             )
+        if self.base.loop.logging_steps != 1:
+            raise BadInput(
+                "a line in the log for every update, from which costs are counted",
+                f"logging_steps {self.base.loop.logging_steps}",
+                "Leave it at 1.",
+                where="base.loop",
+            )
         if self.seeds < 2:
             raise BadInput("at least 2 seeds", str(self.seeds), "One has no interval.",
                            where="seeds")  # fmt: skip

@@ -230,6 +230,15 @@ def test_a_claim_at_the_data_budget_asks_for_a_measurement_there(comparison):
     ).check()
 
 
+def test_a_log_from_which_costs_could_not_be_counted_is_refused(comparison):
+    loop = dataclasses.replace(comparison.base.loop, logging_steps=5)
+    said = refused(comparison, base=dataclasses.replace(comparison.base, loop=loop))
+    assert said == (
+        "base.loop: expected a line in the log for every update, from which costs are counted; "
+        "got logging_steps 5.\n    Leave it at 1."
+    )
+
+
 def test_a_result_that_was_cut_off_is_run_again(tmp_path):
     whole, cut = (Cell(purpose="final", entry=name) for name in ("whole", "cut"))
     cells.write(cells.result_path(tmp_path, whole), {"rows": []})
