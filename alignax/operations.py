@@ -1,6 +1,6 @@
 """The arithmetic of an update, counted by hand: products of matrices, two operations a term."""
 
-from alignax.core.logprobs import CHUNK_BYTES
+from alignax.core.logprobs import room
 from alignax.data.plan import Plan
 from alignax.models.config import DecoderConfig
 
@@ -39,7 +39,7 @@ def operations(config: DecoderConfig, plan: Plan, *, recomputed: bool, parts: in
         heads = 3 * 2.0 * tokens * config.width * config.num_scores
     else:
         scored = times * shape.shards * shape.scored
-        chunked = shape.scored // parts > CHUNK_BYTES // (4 * config.vocab_size)
+        chunked = shape.scored // parts > room() // (4 * config.vocab_size)
         heads = (4 if chunked else 3) * 2.0 * scored * config.width * config.vocab_size
     return 3 * blocks + heads + (blocks - matrices * unneeded if recomputed else 0.0)
 

@@ -18,6 +18,7 @@ from alignax.data.plan import Plan
 from alignax.run import Run
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
+from alignax.train.compilations import repeatable
 from alignax.train.profile import Profile
 from alignax.train.step import ModelFn, init_state, make_step
 
@@ -64,6 +65,7 @@ def make_compiled_step(
         ),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
+        compiler_options=repeatable(traced=profile is not None),
     )
     step = step if profile is None else profile.of(step)
     if frozen is None:
@@ -94,7 +96,12 @@ def _compiled_step(
         step = make_step(with_scalars(method, numbers), model, optimizer, largest_norm=largest_norm)
         return step(state, batch, layout)
 
-    return jax.jit(update, donate_argnums=3, out_shardings=(shardings.tree, whole))
+    return jax.jit(
+        update,
+        donate_argnums=3,
+        out_shardings=(shardings.tree, whole),
+        compiler_options=repeatable(),
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -41,7 +41,7 @@ from alignax.saved import to_json
 from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.compilations import Compilations
+from alignax.train.compilations import Compilations, repeatable
 from alignax.train.loop import train as train_loop
 from alignax.train.member_logs import MemberLogs, by_member, joined, split
 from alignax.train.metrics import MetricLog, as_line
@@ -136,7 +136,12 @@ def train(
         update = make_step_of_all(lead, members, tuple(sweep.grid), num_steps, in_turn=in_turn)
         base = None if lead.frozen is None else lead.frozen.base
         whole = sharding.replicated(lead.mesh)
-        step = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
+        step = jax.jit(
+            update,
+            donate_argnums=0,
+            out_shardings=(shardings, whole),
+            compiler_options=repeatable(),
+        )
         state = train_loop(
             state,
             lambda *arrays: step(*arrays, base),

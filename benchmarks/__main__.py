@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import devices
-from benchmarks.peers import PEERS, REQUIREMENTS, make
+from benchmarks.peers import PEERS, PROGRAMS, REQUIREMENTS, make
 from benchmarks.plans import SLICES
 from benchmarks.shapes import SHAPES
 
@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("--steps", type=int, default=5, help="timed, in each run")
     train = commands.add_parser("train", parents=[beside], help="the same update by every program")
     train.add_argument("--shapes", nargs="*", choices=SHAPES, help="those alone, in every round")
+    names = [program.name for program in PROGRAMS]
+    train.add_argument("--programs", nargs="*", choices=names, help="those alone, beside ours")
     scale = commands.add_parser("scale", parents=[beside], help="over widths and devices")
     scale.add_argument(
         "--devices", nargs="*", type=int, default=[1, 2, 4, 8], help="virtual ones, of a CPU"

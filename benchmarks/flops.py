@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from alignax.data.plan import Lengths
 from benchmarks.shapes import Model, Shape
 
 RANK = 16  # of an adapter
@@ -101,6 +102,13 @@ def in_rows(
         end = min(start + block, row_length)
         pairs += (end - start) * (end - max(0, start - reach[index]))
     return Work(rows * row_length, rows * pairs, scored, chunks)
+
+
+def seen(lengths: Lengths) -> float:
+    """Pairs of a query and a key that it sees, of all groups: of a prompt, and of each response."""
+    prompt, response = lengths.prompt.astype(float), lengths.response.astype(float)
+    own = (prompt**2).sum() / 2 + (response**2).sum() / 2
+    return float(own + (prompt[:, None] * response).sum())
 
 
 def vocabulary_chunks(scored: int, vocab: int, kept_bytes: int) -> int:

@@ -166,12 +166,13 @@ def arithmetic(
         mine = [r for r in runs if r.shape == name and r.program == "alignax" and "work" in r.also]
         if not mine:
             continue
-        counted = count(shape, shape.model, mine[0].also["work"])
+        again = mine[0].also.get("recomputed", True)
+        counted = count(shape, shape.model, mine[0].also["work"], again)
         # XLA counts one turn of a loop: over layers, and over chunks of tokens.
         one = dataclasses.replace(shape.model, layers=1)
         work = flops.Work(**mine[0].also["work"])
         work = work._replace(scored=work.scored / work.chunks)
-        share = count(shape, one, work._asdict()).total / mine[0].also["xla_flops"]
+        share = count(shape, one, work._asdict(), again).total / mine[0].also["xla_flops"]
         speed = counted.total / statistics.median(_step(run) for run in mine)
         taken = [_step(run) * rates[run.round] for run in mine if run.round in rates]
         of_machine, useful = (
@@ -207,12 +208,19 @@ def arithmetic(
     return table(header, rows)
 
 
-def count(shape: Shape, model: Model, work: Mapping[str, float]) -> flops.Operations:
-    """This library's step: blocks computed again, no reference, and a score costs nothing."""
+def count(
+    shape: Shape, model: Model, work: Mapping[str, float], recomputed: bool = True
+) -> flops.Operations:
+    """This library's step: no reference, and a score costs nothing.
+
+    Args:
+        recomputed: the backward pass computes blocks again.
+    """
     done = flops.Work(**work)
     if shape.task == "reward":
         done = done._replace(scored=0)
-    return flops.operations(model, done, recomputed=True, reference=False, adapter=shape.adapter)
+    how = {"recomputed": recomputed, "reference": False, "adapter": shape.adapter}
+    return flops.operations(model, done, **how)
 
 
 def finish(options: argparse.Namespace, *parts: str) -> None:

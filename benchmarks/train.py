@@ -34,6 +34,8 @@ def train(options: argparse.Namespace, arguments: list[str]) -> None:
             for name, shape in shapes.items()
         }
     programs = [p for p in PROGRAMS if p.peer is None or p.peer in options.against]
+    if options.programs:
+        programs = [p for p in programs if p is OURS or p.name in options.programs]
     record = Record.begin(arguments, vars(options))
     missing = environments(programs, options)
     with tempfile.TemporaryDirectory(prefix="alignax-") as folder:

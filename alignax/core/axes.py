@@ -129,3 +129,9 @@ def whole(x: T) -> T:
     if not jax.sharding.get_abstract_mesh().axis_names:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def device_kind() -> str:
+    """What JAX calls the devices of the mesh in use, or else the first device."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (device or jax.devices()[0]).device_kind

@@ -12,9 +12,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import gathered_vocabulary, split_all, token_shards
+from alignax.core.axes import device_kind, gathered_vocabulary, split_all, token_shards
 
 CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
+# On GPUs: each chunk reads and writes the gradient of the whole matrix, which is memory's time.
+GPU_CHUNK_BYTES = 2**30
+
+
+def room() -> int:
+    """How many bytes of float32 logits are held at once on each device in use."""
+    return GPU_CHUNK_BYTES if device_kind().startswith("NVIDIA") else CHUNK_BYTES
 
 
 @jax.named_scope("head")
@@ -24,7 +31,7 @@ def token_logprobs(
     target: Int[Array, "n m"],
     *,
     softcap: float | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> Float[Array, "n m"]:
     """log softmax(hidden @ head.T)[target], in nats and float32, whatever dtype comes in.
 
@@ -34,7 +41,7 @@ def token_logprobs(
         target: token ids in [0, v).
         softcap: c, where the logits are c * tanh(hidden @ head.T / c), as Gemma 2's are.
         chunk_bytes: how many bytes of logits may exist at once on one device: over all of axis n,
-            or over the part of it that a device of the mesh in use has.
+            or over the part of it that a device of the mesh in use has. `room()` where None.
 
     Returns:
         One log-probability a token, at most 0.
@@ -49,7 +56,7 @@ def token_logprobs_and_entropy(
     target: Int[Array, "n m"],
     *,
     softcap: float | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
     """`token_logprobs`, and the entropy -sum p log p of the distributions that they are of.
 
@@ -68,6 +75,7 @@ def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     rows, tokens = target.shape
     shards = token_shards()
     here = rows if rows % shards else rows // shards
+    chunk_bytes = chunk_bytes or room()
     chunk = max(1, min(tokens, chunk_bytes // (4 * here * head.shape[0])))
     chunks = -(-tokens // chunk)
     chunk = -(-tokens // chunks)  # even chunks pad the least

@@ -48,9 +48,11 @@ def actor_critic_outputs(
         entropy: give the policy's too, as `outputs` does.
     """
     found = outputs(model.policy, params["policy"], batch, layout, reach=reach, entropy=entropy)
-    hidden = model.critic.packed(params["critic"], layout, reach=reach)
+    prompts, responses = batch.valid.shape
+    segments = prompts * (1 + responses)
+    hidden = model.critic.packed(params["critic"], layout, reach=reach, segments=segments)
     # All tokens are valued, which costs little; states stay where their rows are.
     values = model.critic.scores(params["critic"], hidden)[..., 0]
     values = values.reshape(layout.source.shape[0], -1)
-    values = jnp.take_along_axis(values, layout.source, axis=1)
+    values = jax.vmap(take_rows)(values[..., None], layout.source)[..., 0]
     return found._replace(values=by_response(values, batch, layout))

@@ -1,9 +1,10 @@
 """Attention over packed rows by the kernel that suits the device: the one place that chooses.
 
-Flash kernels never hold the scores of a row, forward or backward. Those of TPUs (splash) and of
-GPUs (cuDNN) both take what a token sees as a mask, so one call does what packed rows ask: own
-response so far, and all of the group's prompt. A row has one mask for all its heads, a byte or two
-for a pair of its tokens, made once for all layers that share a window.
+Flash kernels never hold the scores of a row, forward or backward. cuDNN's take ragged segments from
+Hopper on, and serve without a mask what packed rows ask (`cudnn`): own response so far, and all of
+the group's prompt. Those of TPUs (splash), and cuDNN's where layers have windows or the GPU is
+older, take what a token sees as a mask. A row has one for all its heads, of two bytes (cuDNN) or
+four (splash) for a pair of its tokens, made once for all layers that share a window.
 """
 
 import functools
@@ -16,9 +17,9 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import ROW_AXES, head_axes, row_shards, split_if_even
+from alignax.core.axes import ROW_AXES, device_kind, head_axes, row_shards, split_if_even
 from alignax.core.errors import BadInput
-from alignax.models import splash
+from alignax.models import cudnn, splash
 from alignax.models.attention import packed_attention, visible_tokens
 
 log = logging.getLogger("alignax")
@@ -29,7 +30,7 @@ Window = int | Int[Array, ""] | None
 # (query, key, value, window) -> attended values
 AttendRows = Callable[[Array, Array, Array, Window], Array]
 
-CUDNN_HEAD_DIM = 128  # the largest that every supported GPU takes
+CUDNN_HEAD_DIM = 128  # the largest that every supported GPU takes; Hopper takes twice that
 CUDNN_CAPABILITY = 8.0  # Ampere
 
 
@@ -44,7 +45,7 @@ def choose(
     Raises:
         BadInput: cuDNN is asked for by name and cannot serve, or no NVIDIA GPU is there.
     """
-    device = _device_kind()
+    device = device_kind()
     if choice == "auto" and not device.startswith("NVIDIA"):
         return "splash" if device.startswith("TPU") else "xla"
     if choice in ("xla", "splash"):
@@ -52,9 +53,10 @@ def choose(
     if not device.startswith("NVIDIA"):
         raise BadInput("an NVIDIA GPU", device, 'Leave it at "auto".', where="model.attention")
     capability = float(getattr(jax.local_devices()[0], "compute_capability", CUDNN_CAPABILITY))
+    largest = CUDNN_HEAD_DIM * (2 if capability >= cudnn.CAPABILITY else 1)
     limits = {
         f"dtype {dtype}": dtype == "bfloat16",
-        f"a head size of {head_dim}": head_dim % 8 == 0 and head_dim <= CUDNN_HEAD_DIM,
+        f"a head size of {head_dim}": head_dim % 8 == 0 and head_dim <= largest,
         f"rows of {tokens} tokens": tokens % 2 == 0,
         "capped scores": softcap is None,
         f"compute capability {capability}": capability >= CUDNN_CAPABILITY,
@@ -64,7 +66,7 @@ def choose(
         return "cudnn"
     if choice == "cudnn":
         raise BadInput(
-            f"bfloat16, a head size of 8 to {CUDNN_HEAD_DIM} in steps of 8, rows of an even number "
+            f"bfloat16, a head size of 8 to {largest} in steps of 8, rows of an even number "
             f"of tokens, no cap on scores, compute capability {CUDNN_CAPABILITY} or more",
             beyond,
             'Leave it at "auto".',
@@ -82,6 +84,7 @@ def over_rows(
     *,
     windows: Collection[int | None],
     reach: tuple[int, ...] | None = None,
+    segments: int | None = None,
     scale: float | None = None,
     softcap: float | None = None,
 ) -> AttendRows:
@@ -94,6 +97,8 @@ def over_rows(
             layer for itself, and again in the backward pass, rather than kept for every layer.
         reach: how far back each block of a row looks, where the plan knows it. Of use to XLA only:
             kernels see from the mask which blocks of a row they may leave out.
+        segments: prompts and responses in all rows, at most, where that is known. Of use to cuDNN
+            only, which then needs no mask.
     """
     if kernel == "xla":
         where = group, response, position
@@ -102,11 +107,21 @@ def over_rows(
             query, key, value, *where, window=window, **how
         )
 
+    if kernel == "cudnn" and segments and set(windows) == {None} and cudnn.served():
+        segments = -(-segments // _row_parts(group.shape[0]))
+        pieces = _by_rows(functools.partial(cudnn.prepare, segments=segments), group, response)
+
+        def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
+            run = functools.partial(cudnn.attend, scale=scale or query.shape[-1] ** -0.5)
+            return _by_device(run, query, key, value, pieces)
+
+        return ragged
+
     def prepare(window: Window) -> Any:
         seen = split_if_even(visible_tokens(group, response, position, window))
         if kernel == "cudnn":
             return seen[:, None]
-        interpret = not _device_kind().startswith("TPU")
+        interpret = not device_kind().startswith("TPU")
         return splash.prepare(seen, softcap=softcap, interpret=interpret)
 
     def attend(query: Array, key: Array, value: Array, prepared: Any) -> Array:
@@ -142,8 +157,7 @@ def _by_device(
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.axis_names:
         return run(query, key, value, prepared)
-    rows = tuple(name for name in ROW_AXES if name in mesh.axis_names)
-    rows = rows if query.shape[0] % row_shards() == 0 else None
+    rows = _row_axes(query.shape[0])
     heads = head_axes()
     heads = heads if key.shape[2] % math.prod(mesh.shape[name] for name in heads) == 0 else None
     leaves, tree = jax.tree.flatten(prepared)
@@ -156,9 +170,23 @@ def _by_device(
     )(query, key, value, leaves)
 
 
-def _device_kind() -> str:
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return (device or jax.devices()[0]).device_kind
+def _by_rows(run: Callable[..., Any], *arrays: Array) -> Any:
+    """Runs on the rows of each device of the mesh in use, on all where none is set."""
+    if not jax.sharding.get_abstract_mesh().axis_names:
+        return run(*arrays)
+    spec = PartitionSpec(_row_axes(arrays[0].shape[0]))
+    return jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
+
+
+def _row_axes(rows: int) -> tuple[str, ...] | None:
+    """Axes of the mesh in use over which so many rows are split; None where it is not even."""
+    names = jax.sharding.get_abstract_mesh().axis_names
+    return tuple(x for x in ROW_AXES if x in names) if rows % row_shards() == 0 else None
+
+
+def _row_parts(rows: int) -> int:
+    """Into how many parts so many rows are split."""
+    return row_shards() if rows % row_shards() == 0 else 1
 
 
 @functools.cache

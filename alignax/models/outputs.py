@@ -7,11 +7,13 @@ gives its rewards for whole responses, read where each one ends.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from alignax.core.axes import sequence_shards, split_all
-from alignax.core.logprobs import CHUNK_BYTES, token_logprobs, token_logprobs_and_entropy
+from alignax.core.gathers import take_rows
+from alignax.core.logprobs import token_logprobs, token_logprobs_and_entropy
 from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.models.transformer import Decoder
 
@@ -24,7 +26,7 @@ def outputs(
     *,
     reach: tuple[int, ...] | None = None,
     entropy: bool = False,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> Outputs:
     """Log-probabilities of the scored response tokens of a batch, through its packed rows.
 
@@ -35,15 +37,16 @@ def outputs(
     Args:
         reach: how far back each block of a row looks, where the plan knows it.
         entropy: give that of the distributions too which the scored tokens are drawn from.
-        chunk_bytes: how many bytes of logits may exist at once.
+        chunk_bytes: how many bytes of logits may exist at once; as `core.logprobs` has it.
     """
-    hidden = model.packed(params, layout, reach=reach)
+    prompts, responses = batch.valid.shape
+    hidden = model.packed(params, layout, reach=reach, segments=prompts * (1 + responses))
     if model.config.num_scores:
         attributes = _at_ends(model.scores(params, hidden), batch, layout)
         nothing = jnp.zeros(batch.mask.shape, jnp.float32)
         return Outputs(logprobs=nothing, rewards=attributes[..., 0], attributes=attributes)
     hidden = hidden.reshape(layout.source.shape[0], -1, hidden.shape[-1])
-    hidden = jnp.take_along_axis(hidden, layout.source[..., None], axis=1)
+    hidden = jax.vmap(take_rows)(hidden, layout.source)
     parts = layout.target.shape[0] * sequence_shards()
     parts = parts if layout.target.size % parts == 0 else layout.target.shape[0]
     arrays = (
@@ -66,10 +69,15 @@ def outputs(
 def by_response(x: Float[Array, "n m"], batch: Batch, layout: Layout) -> Float[Array, "b k r"]:
     """Numbers of scored tokens, in the order of `layout.slot`, at their places; 0 elsewhere."""
     size = batch.mask.size
-    slot = jnp.where(layout.slot < 0, size, layout.slot)  # beyond the end: dropped
-    x = x.reshape(slot.shape)
-    flat = jnp.zeros(size, jnp.float32).at[slot].set(x, mode="drop", unique_indices=False)
+    slot = _placed(layout.slot, layout.slot >= 0, size)
+    flat = jnp.zeros(size, jnp.float32).at[slot].set(x.ravel(), mode="drop", unique_indices=True)
     return flat.reshape(batch.mask.shape)
+
+
+def _placed(place: Int[Array, "*m"], there: Bool[Array, "*m"], size: int) -> Int[Array, " n"]:
+    """Places of their own for all: those that are not there lie beyond the end, to be dropped."""
+    place, there = place.ravel(), there.ravel()
+    return jnp.where(there, place, size + jnp.arange(place.size, dtype=place.dtype))
 
 
 def _at_ends(scores: Float[Array, "n t c"], batch: Batch, layout: Layout) -> Float[Array, "b k c"]:
@@ -83,8 +91,10 @@ def _at_ends(scores: Float[Array, "n t c"], batch: Batch, layout: Layout) -> Flo
     ends = jnp.pad(~goes_on, ((0, 0), (0, 1)), constant_values=True)
     ends &= (layout.group >= 0) & (layout.response > 0)
     b, k = batch.valid.shape
-    place = jnp.where(ends, layout.group * k + layout.response - 1, b * k)  # beyond: dropped
-    flat = jnp.zeros((b * k, scores.shape[-1]), scores.dtype).at[place].add(scores, mode="drop")
+    place = _placed(layout.group * k + layout.response - 1, ends, b * k)
+    flat = jnp.zeros((b * k, scores.shape[-1]), scores.dtype)
+    scores = scores.reshape(-1, scores.shape[-1])
+    flat = flat.at[place].add(scores, mode="drop", unique_indices=True)
     return jnp.where(batch.valid[..., None], flat.reshape(b, k, -1), 0.0)
 
 
@@ -96,7 +106,7 @@ def score_responses(
     responses: Int[Array, "b k r"],
     mask: Bool[Array, "b k r"],
     *,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> Float[Array, "b k r"]:
     """Log-probabilities of responses that were sampled, by the calls that sampled them.
 

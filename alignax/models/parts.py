@@ -6,11 +6,13 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
 from alignax.models.config import DecoderConfig
 from alignax.models.kernels import times
 
+PRODUCT = "product"  # the name of what a matrix gives, by which it can be kept
 ACTIVATIONS = {
     "silu": jax.nn.silu,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -34,6 +36,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x):
         out = times(x, self.kernel.get_value(), self.contract, _product)
+        out = checkpoint_name(out, PRODUCT)
         return out if self.bias is None else out + _spread(self.bias, out)
 
 

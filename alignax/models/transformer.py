@@ -18,8 +18,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from alignax.core.axes import over_heads, split_rows, split_tokens, whole
+from alignax.core.gathers import take_rows
 from alignax.core.types import Layout, Params
-from alignax.models import flash, rotary
+from alignax.models import cudnn, flash, rotary, splash
 from alignax.models.attention import softcapped
 from alignax.models.blocks import Block
 from alignax.models.caching import (
@@ -32,9 +33,9 @@ from alignax.models.caching import (
 )
 from alignax.models.config import DecoderConfig, draw_score
 from alignax.models.kernels import plain
-from alignax.models.parts import Norm, draw
+from alignax.models.parts import PRODUCT, Norm, draw
 
-Remat = Literal["none", "attention", "block"]
+Remat = Literal["none", "attention", "elementwise", "block"]
 Tables = dict[rotary.Rope | None, Any]  # cosines and sines by position; None where none turn
 EVERYTHING = 2**30  # a window that no text is longer than
 
@@ -77,7 +78,7 @@ class Decoder:
         dtype: of the arithmetic in the blocks. Parameters stay float32 masters; norms' means,
             softmaxes and log-sum-exps are float32 whatever this says.
         remat: what the backward pass computes again to save memory: nothing, the attention
-            weights, or whole blocks.
+            weights, all of a block but its products with matrices, or whole blocks.
         attention: the kernel for rows; `flash.choose` says what "auto" is.
     """
 
@@ -119,14 +120,21 @@ class Decoder:
         return params["embed"] if self.config.tied else params["head"]
 
     def packed(
-        self, params: Params, layout: Layout, *, reach: tuple[int, ...] | None = None
+        self,
+        params: Params,
+        layout: Layout,
+        *,
+        reach: tuple[int, ...] | None = None,
+        segments: int | None = None,
     ) -> Float[Array, "n t d"]:
         """Hidden states, after the final norm, of rows that hold packed groups.
 
         Args:
             reach: how far back each block of a row looks, where the plan knows it.
+            segments: prompts and responses in all rows, at most, where that is known.
         """
-        attend_rows = self._over_rows(layout.group, layout.response, layout.position, reach)
+        where = layout.group, layout.response, layout.position
+        attend_rows = self._over_rows(*where, reach=reach, segments=segments)
 
         def attend(query, key, value, window):
             attended = over_heads(lambda query, key, value: attend_rows(query, key, value, window))
@@ -154,7 +162,8 @@ class Decoder:
         """
         index = jnp.broadcast_to(jnp.arange(prompts.shape[1]), prompts.shape)
         group = jnp.where(index < lengths[:, None], 0, -1)
-        attend_rows = self._over_rows(group, jnp.zeros_like(group), index)
+        where = group, jnp.zeros_like(group), index
+        attend_rows = self._over_rows(*where, segments=len(prompts))
 
         def attend(query, key, value, window):
             return attend_rows(query, key, value, window), (key, value)
@@ -264,16 +273,16 @@ class Decoder:
             softcap=config.attention_softcap,
         )
 
-    def _over_rows(self, group, response, position, reach=None) -> flash.AttendRows:
+    def _over_rows(self, group, response, position, **known) -> flash.AttendRows:
         return flash.over_rows(
             self._kernel(group.shape[1]),
             group,
             response,
             position,
             windows={kind.window for kind in self.config.kinds},
-            reach=reach,
             scale=self.config.attention_scale,
             softcap=self.config.attention_softcap,
+            **known,
         )
 
     def _angles(self, rope: rotary.Rope | None, position: Array):
@@ -287,13 +296,13 @@ class Decoder:
         if self.config.embed_scale != 1.0:
             embedded = embedded * self.config.embed_scale
         if self.config.learned_positions:
-            embedded = embedded + whole(params["positions"].astype(self.dtype))[position]
+            embedded = embedded + take_rows(whole(params["positions"].astype(self.dtype)), position)
         return embedded
 
     def _run(self, params, tokens, position, attend, split=split_rows):
         network = nnx.merge(self._abstract[0], params)
         with jax.named_scope("embedding"):
-            embedded = whole(network.embed[...].astype(self.dtype))[tokens]
+            embedded = take_rows(whole(network.embed[...].astype(self.dtype)), tokens)
             x = split(self._enter(params, embedded, position))
         kinds = self.config.kinds
         ropes = list(dict.fromkeys(kind.rope for kind in kinds))
@@ -315,5 +324,9 @@ class Decoder:
 
         if self.remat == "block":
             layer = jax.checkpoint(layer)
+        elif self.remat == "elementwise":
+            kept = PRODUCT, splash.KEPT, cudnn.KEPT
+            kept = jax.checkpoint_policies.save_only_these_names(*kept)
+            layer = jax.checkpoint(layer, policy=kept)
         x, kept = jax.lax.scan(layer, x, (network.layers, each))
         return network.norm(x), kept

@@ -3,8 +3,11 @@
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import jax
+
+from alignax.core.axes import device_kind
 
 # Of JAX's own events. Every program has the first, whether it was compiled or found on disk.
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -37,6 +40,22 @@ def keep_apart_by_names() -> None:
     program of an earlier version, with the names that operations had there.
     """
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
+
+
+def repeatable(*, traced: bool = False) -> dict[str, Any] | None:
+    """Options for `jax.jit` of an update, which must give the same bits each time.
+
+    On GPUs some kernels sum in the order in which threads happen to end: cuDNN's backward pass of
+    attention, scatters. There are others that do not.
+
+    Args:
+        traced: operations are launched one by one, so that a profile knows them. On GPUs XLA has
+            many launched as one.
+    """
+    if not device_kind().startswith("NVIDIA"):
+        return None
+    launched = {"xla_gpu_enable_command_buffer": ""} if traced else {}
+    return {"xla_gpu_exclude_nondeterministic_ops": True} | launched
 
 
 class Compilations:

@@ -143,7 +143,7 @@ def gradient_of(decoder):
 
 
 def test_a_decoder_lowers_to_cudnn_forward_and_backward(monkeypatch):
-    monkeypatch.setattr(flash, "_device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(flash, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91_000)  # there is none on a CPU
     text = gradient_of(model("cudnn")).lower(lowering_platforms=("cuda",)).as_text()
     calls = [line for line in text.splitlines() if "stablehlo.custom_call @__cudnn" in line]
@@ -177,7 +177,7 @@ FITS = {"dtype": "bfloat16", "head_dim": 64, "tokens": 256, "softcap": None}
     ],
 )
 def test_the_kernel_is_that_of_the_device(device, kernel, monkeypatch):
-    monkeypatch.setattr(flash, "_device_kind", lambda: device)
+    monkeypatch.setattr(flash, "device_kind", lambda: device)
     assert flash.choose("auto", **FITS) == kernel
     assert flash.choose("xla", **FITS) == "xla"
 
@@ -200,7 +200,7 @@ def test_a_mesh_says_which_device_counts():
 def test_where_cudnn_cannot_serve_xla_does_and_the_log_says_so_once(
     changes, named, monkeypatch, caplog
 ):
-    monkeypatch.setattr(flash, "_device_kind", lambda: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(flash, "device_kind", lambda: "NVIDIA A100-SXM4-80GB")
     flash._say_once.cache_clear()
     with caplog.at_level(logging.WARNING, logger="alignax"):
         for _ in range(2):
@@ -217,6 +217,6 @@ def test_where_cudnn_cannot_serve_xla_does_and_the_log_says_so_once(
 
 @pytest.mark.parametrize("device", ["cpu", "TPU v5 lite", "AMD Instinct MI300X"])
 def test_cudnn_by_name_asks_for_a_gpu_that_has_it(device, monkeypatch):
-    monkeypatch.setattr(flash, "_device_kind", lambda: device)
+    monkeypatch.setattr(flash, "device_kind", lambda: device)
     with pytest.raises(BadInput, match=f"model.attention: expected an NVIDIA GPU; got {device}"):
         flash.choose("cudnn", **FITS)

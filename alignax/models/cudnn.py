@@ -1,0 +1,223 @@
+"""Attention over packed rows by cuDNN, on NVIDIA's GPUs from Hopper on: ragged pieces, no mask.
+
+What a token of a response sees is two pieces of a row: its own response so far, and all of its
+group's prompt. Each piece is one call of cuDNN's kernel over segments of the rows, which visits
+nothing else. The two are merged by their log-sum-exps. Backward each is given the merged values
+and the merged log-sum-exp, so that its gradient is its share of the whole's.
+
+JAX offers cuDNN's log-sum-exp (`jax.nn.dot_product_attention`), but a backward pass that takes it,
+and segments, only as primitives of its own, which may change from one version to the next.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int
+
+try:
+    from jax._src.cudnn import fused_attention_stablehlo as primitives
+except ImportError:  # then the mask serves
+    primitives = None
+KEPT = "cudnn"  # the name of what the backward pass needs of the forward pass
+
+
+CAPABILITY = 9.0  # Hopper
+
+
+def served() -> bool:
+    """Whether the devices here have kernels for ragged segments."""
+    capability = getattr(jax.local_devices()[0], "compute_capability", "0")
+    return primitives is not None and float(capability) >= CAPABILITY
+
+
+class Piece(NamedTuple):
+    """Segments of queries and the segment of keys that each sees, in the rows of a device.
+
+    Fields:
+        queries, keys: tokens of each segment; 0 where there is none. m segments a row.
+        query, key: the token that each begins at, of rows that lie end to end.
+        place: of each token, where its log-sum-exp lies among those of all segments.
+        asks, answers: whether a token is in a segment of queries, of keys.
+    """
+
+    queries: Int[Array, "n m"]
+    keys: Int[Array, "n m"]
+    query: Int[Array, "n m"]
+    key: Int[Array, "n m"]
+    place: Int[Array, "n t"]
+    asks: Bool[Array, "n t"]
+    answers: Bool[Array, "n t"]
+
+
+class Pieces(NamedTuple):
+    """Each segment with itself, causal; the responses of each group with their prompt."""
+
+    own: Piece
+    shared: Piece
+
+
+def prepare(group: Int[Array, "n t"], response: Int[Array, "n t"], segments: int) -> Pieces:
+    """The pieces of the rows of a device.
+
+    Args:
+        segments: prompts and responses in these rows, at most.
+    """
+    rows, tokens = group.shape
+    size = -(-segments // rows)
+    here = jnp.arange(rows * tokens, dtype=jnp.int32).reshape(rows, tokens)
+
+    def begins(*marks: Array) -> Bool[Array, "n t"]:
+        changes = functools.reduce(jnp.logical_or, (x[:, 1:] != x[:, :-1] for x in marks))
+        return jnp.pad(changes, ((0, 0), (1, 0)), constant_values=True)
+
+    def runs(begin: Array, within: Array) -> tuple[Array, Array, Array]:
+        """First token and length of each run of tokens within, and each token's run, from 0."""
+
+        def starts(marks: Array) -> tuple[Array, Array]:
+            count = jnp.cumsum(marks.ravel(), dtype=jnp.int32)
+            nth = jnp.arange(1, rows * size + 1, dtype=jnp.int32)
+            return count, jnp.searchsorted(count, nth).astype(jnp.int32)  # the length: not there
+
+        count, first = starts(begin & within)
+        ends = jnp.pad(begin.ravel()[1:] | ~within.ravel()[1:], (0, 1), constant_values=True)
+        _, last = starts(ends.reshape(begin.shape) & within)
+        there = first < rows * tokens
+        return first, jnp.where(there, last + 1 - first, 0), count.reshape(begin.shape) - 1
+
+    def of(run: Array, x: Array) -> Array:
+        """Each token's number of its run."""
+        return x[jnp.clip(run, 0, rows * size - 1)]
+
+    def piece(first: Array, length: Array, run: Array, key: Array, keys: Array) -> Piece:
+        there = (length > 0) & (keys > 0)
+        length, keys = jnp.where(there, length, 0), jnp.where(there, keys, 0)
+
+        def inside(run: Array, first: Array, length: Array) -> Bool[Array, "n t"]:
+            begin = of(run, first)
+            return (begin <= here) & (here < begin + of(run, length))
+
+        asks = inside(run, first, length)
+        # A prompt comes before what asks it, so its tokens are counted with the run before.
+        answers = inside(run, key, keys) | inside(run + 1, key, keys)
+        place = jnp.where(asks, of(run, jnp.arange(rows * size)) * tokens + here - of(run, first), 0)
+        each = (x.reshape(rows, size) for x in (length, keys, first, key))
+        return Piece(*each, place, asks, answers)
+
+    first, length, run = runs(begins(group, response), group >= 0)
+    own = piece(first, length, run, first, length)
+    answered = (group >= 0) & (response > 0)
+    first, length, run = runs(begins(group, response > 0), answered)
+    prompt = jax.lax.cummax(jnp.where(begins(group), here, 0).ravel())  # a group begins with it
+    key = jnp.where(length > 0, prompt[jnp.minimum(first, rows * tokens - 1)], first)
+    return Pieces(own, piece(first, length, run, key, first - key))
+
+
+def attend(
+    query: Float[Array, "n t h e"],
+    key: Float[Array, "n t g e"],
+    value: Float[Array, "n t g e"],
+    pieces: Pieces,
+    *,
+    scale: float,
+) -> Float[Array, "n t h e"]:
+    """The attended values of the rows of a device; 0 on padding.
+
+    Args:
+        scale: of the products.
+    """
+    return _attend(query, key, value, pieces, scale)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(query, key, value, pieces, scale):
+    return _forward(query, key, value, pieces, scale)[0]
+
+
+def _forward(query, key, value, pieces, scale):
+    found = [
+        _one_forward(query, key, value, piece, causal, scale)
+        for piece, causal in zip(pieces, (True, False), strict=True)
+    ]
+    (own, own_sum), (shared, shared_sum) = found
+    total = jnp.logaddexp(own_sum, shared_sum)
+    here = pieces.own.asks[..., None]
+    weights = (jnp.where(here, jnp.exp(x - total), 0)[..., None] for x in (own_sum, shared_sum))
+    out = sum(x.astype(jnp.float32) * w for x, w in zip((own, shared), weights, strict=True))
+    out = checkpoint_name(out.astype(query.dtype), KEPT)
+    total = checkpoint_name(jnp.where(here, total, 0), KEPT)
+    return out, (query, key, value, pieces, out, total)
+
+
+def _backward(scale, saved, gradient):
+    query, key, value, pieces, out, total = saved
+    arguments = query, key, value, out, total, gradient
+    own = _one_backward(*arguments, pieces.own, True, scale)
+    shared = _one_backward(*arguments, pieces.shared, False, scale)
+    summed = (
+        (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
+        for x, y in zip(own, shared, strict=True)
+    )
+    return *summed, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _settings(query, key, piece, causal, scale):
+    """What both primitives are told beside the arrays: counts and offsets, and how."""
+    rows, tokens = query.shape[:2]
+
+    def offsets(first, array):
+        first = jnp.pad(first.ravel(), (0, rows), constant_values=rows * tokens)
+        return (first * (array.shape[2] * array.shape[3])).reshape(rows, -1)
+
+    nothing = jnp.zeros(0, query.dtype)
+    arrays = (
+        nothing,  # no bias
+        piece.queries,
+        piece.keys,
+        offsets(piece.query, query),
+        offsets(piece.key, key),
+        nothing,  # no pages
+        nothing,
+    )
+    masks = primitives.MaskType
+    how = {
+        "scale": scale,
+        "seed": 0,
+        "dropout_rate": 0.0,
+        "variadic_args": (False, False),
+        "mask_type": masks.PADDING_CAUSAL if causal else masks.PADDING,
+        "layout": primitives.AttentionLayout.BTNH.value,
+        "sliding_window_length": None,
+    }
+    return arrays, how
+
+
+def _one_forward(query, key, value, piece, causal, scale):
+    """Values and log-sum-exps of a piece; 0 and minus infinity where a token asks nothing."""
+    arrays, how = _settings(query, key, piece, causal, scale)
+    out, sums = primitives._dot_product_attention_fwd_p.bind(
+        query, key, value, *arrays, **how, is_training=True
+    )
+    sums = sums.swapaxes(1, 2).reshape(-1, query.shape[2])[piece.place]
+    asks = piece.asks[..., None]
+    return jnp.where(asks[..., None], out, 0), jnp.where(asks, sums, -jnp.inf)
+
+
+def _one_backward(query, key, value, out, total, gradient, piece, causal, scale):
+    """The gradients by a piece of queries, keys and values."""
+    tokens, heads = query.shape[1:3]
+    arrays, how = _settings(query, key, piece, causal, scale)
+    place = piece.query.reshape(-1, 1) + jnp.arange(tokens)[None]
+    sums = total.reshape(-1, heads).at[place].get(mode="clip").swapaxes(1, 2)
+    found = primitives._dot_product_attention_bwd_p.bind(
+        query, key, value, *arrays, sums, out, gradient, **how
+    )
+    inside = piece.asks, piece.answers, piece.answers
+    return [
+        jnp.where(tokens[..., None, None], x, 0) for tokens, x in zip(inside, found, strict=True)
+    ]

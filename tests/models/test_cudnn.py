@@ -1,0 +1,118 @@
+"""Two pieces of attention, merged, are the whole, forward and backward.
+
+No GPU is here: in the place of cuDNN's primitives stand plain ones that read the same counts and
+offsets. What they are not asked for they leave as NaN, as a kernel leaves memory as it found it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alignax.models import cudnn
+from alignax.models.attention import packed_attention
+from tests.models.test_flash_attention import LENGTH, SIZES, WHERE, arrays, value_and_gradients
+
+SEGMENTS = sum(len(group) for row in SIZES for group in row)
+
+
+class Segments:
+    """What cuDNN computes of ragged segments, one by one."""
+
+    def __init__(self, query, key, queries, keys, first_query, first_key, how):
+        rows, tokens, heads, size = query.shape
+        self.how, self.shared = how, heads // key.shape[2]
+        at = jnp.arange(rows * tokens)
+        kinds = primitives_mask(how)
+        self.segments = []
+        offsets = [
+            first.ravel() // (array.shape[2] * size)
+            for first, array in ((first_query, query), (first_key, key))
+        ]
+        for i, (length, other) in enumerate(zip(queries.ravel(), keys.ravel(), strict=True)):
+            a, b = offsets[0][i], offsets[1][i]
+            asks, answers = (at >= a) & (at < a + length), (at >= b) & (at < b + other)
+            sees = asks[:, None] & answers[None]
+            if kinds:
+                sees &= (at - a)[:, None] >= (at - b)[None]
+            self.segments.append((a, asks, answers, sees))
+
+    def flat(self, x):
+        x = x.reshape(-1, *x.shape[2:]).astype(jnp.float32)
+        return jnp.repeat(x, self.shared, axis=1) if x.shape[1] != self.heads else x
+
+
+def primitives_mask(how):
+    masks = cudnn.primitives.MaskType
+    assert how["mask_type"] in (masks.PADDING, masks.PADDING_CAUSAL)
+    return how["mask_type"] is masks.PADDING_CAUSAL
+
+
+class Forward:
+    @staticmethod
+    def bind(query, key, value, bias, queries, keys, first, second, *pages, is_training, **how):
+        rows, tokens, heads, size = query.shape
+        segments = Segments(query, key, queries, keys, first, second, how)
+        segments.heads = heads
+        q, k, v = map(segments.flat, (query, key, value))
+        scores = how["scale"] * jnp.einsum("qhe,khe->hqk", q, k)
+        out, sums = jnp.full(q.shape, jnp.nan), []
+        for begin, asks, _, sees in segments.segments:
+            masked = jnp.where(sees, scores, -jnp.inf)
+            total = jax.nn.logsumexp(masked, axis=-1)
+            found = jnp.einsum("hqk,khe->qhe", jnp.exp(masked - total[..., None]), v)
+            out = jnp.where(asks[:, None, None], found, out)
+            place = begin + jnp.arange(tokens)
+            inside = asks.at[place].get(mode="fill", fill_value=False)
+            sums.append(jnp.where(inside, total[:, jnp.minimum(place, len(q) - 1)], jnp.nan))
+        return out.reshape(query.shape), jnp.stack(sums)
+
+
+class Backward:
+    @staticmethod
+    def bind(query, key, value, bias, queries, keys, first, second, *rest, **how):
+        *pages, sums, out, gradient = rest
+        rows, tokens, heads, size = query.shape
+        segments = Segments(query, key, queries, keys, first, second, how)
+        segments.heads = heads
+        q, k, v, out, gradient = map(segments.flat, (query, key, value, out, gradient))
+        scores = how["scale"] * jnp.einsum("qhe,khe->hqk", q, k)
+        inner = (out * gradient).sum(-1).T  # [h, q]
+        found = [jnp.full(x.shape, jnp.nan) for x in (q, k, v)]
+        for (begin, asks, answers, sees), each in zip(segments.segments, sums, strict=True):
+            at = jnp.clip(jnp.arange(len(q)) - begin, 0, tokens - 1)
+            p = jnp.where(sees, jnp.exp(scores - each[:, at][..., None]), 0)
+            dp = jnp.einsum("qhe,khe->hqk", gradient, v)
+            ds = how["scale"] * jnp.where(sees, p * (dp - inner[..., None]), 0)
+            parts = (
+                jnp.einsum("hqk,khe->qhe", ds, k),
+                jnp.einsum("hqk,qhe->khe", ds, q),
+                jnp.einsum("hqk,qhe->khe", p, jnp.where(asks[:, None, None], gradient, 0)),
+            )
+            inside = asks, answers, answers
+            found = [
+                jnp.where(x[:, None, None], part, whole)
+                for x, part, whole in zip(inside, parts, found, strict=True)
+            ]
+        dq, dk, dv = found
+        summed = (x.reshape(rows, tokens, -1, segments.shared, size).sum(3) for x in (dk, dv))
+        return dq.reshape(query.shape), *summed
+
+
+@pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS + 9])
+def test_two_pieces_are_the_whole(segments, monkeypatch):
+    monkeypatch.setattr(cudnn.primitives, "_dot_product_attention_fwd_p", Forward)
+    monkeypatch.setattr(cudnn.primitives, "_dot_product_attention_bwd_p", Backward)
+    pieces = cudnn.prepare(WHERE[0], WHERE[1], segments)
+
+    def attend(query, key, value, window):
+        return cudnn.attend(query, key, value, pieces, scale=8**-0.5)
+
+    def masked(query, key, value, window):
+        return packed_attention(query, key, value, *WHERE)
+
+    (_, out), gradients = value_and_gradients(attend, None)
+    expected = value_and_gradients(masked, None)
+    np.testing.assert_allclose(out, expected[0][1], rtol=0, atol=1e-5)
+    for x, y in zip(gradients, expected[1], strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
