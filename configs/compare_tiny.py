@@ -14,8 +14,8 @@ those that this model can learn with in 32 updates, with the authors' own streng
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    57 minutes on 2 cores, with nothing compiled or prepared: 658 runs (2026-11-26, 2 cores
-         of an AMD EPYC).
+Cost:    48 minutes on 2 cores, with nothing compiled or prepared: 690 runs (2026-11-26, 2 cores
+         of an Intel Xeon with AVX-512).
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
