@@ -2,8 +2,9 @@
 
 import dataclasses
 
-import jax.numpy as jnp
+import jax
 
+from alignax.core.gathers import take_rows
 from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.models.outputs import by_response, outputs
 from alignax.models.transformer import Decoder

@@ -10,13 +10,14 @@ and segments, only as primitives of its own, which may change from one version t
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+primitives: Any
 try:
     from jax._src.cudnn import fused_attention_stablehlo as primitives
 except ImportError:  # then the mask serves
@@ -102,9 +103,16 @@ def prepare(group: Int[Array, "n t"], response: Int[Array, "n t"], segments: int
         asks = inside(run, first, length)
         # A prompt comes before what asks it, so its tokens are counted with the run before.
         answers = inside(run, key, keys) | inside(run + 1, key, keys)
-        place = jnp.where(asks, of(run, jnp.arange(rows * size)) * tokens + here - of(run, first), 0)
-        each = (x.reshape(rows, size) for x in (length, keys, first, key))
-        return Piece(*each, place, asks, answers)
+        place = jnp.clip(run, 0, rows * size - 1) * tokens + here - of(run, first)
+        return Piece(
+            queries=length.reshape(rows, size),
+            keys=keys.reshape(rows, size),
+            query=first.reshape(rows, size),
+            key=key.reshape(rows, size),
+            place=jnp.where(asks, place, 0),
+            asks=asks,
+            answers=answers,
+        )
 
     first, length, run = runs(begins(group, response), group >= 0)
     own = piece(first, length, run, first, length)
@@ -144,8 +152,8 @@ def _forward(query, key, value, pieces, scale):
     (own, own_sum), (shared, shared_sum) = found
     total = jnp.logaddexp(own_sum, shared_sum)
     here = pieces.own.asks[..., None]
-    weights = (jnp.where(here, jnp.exp(x - total), 0)[..., None] for x in (own_sum, shared_sum))
-    out = sum(x.astype(jnp.float32) * w for x, w in zip((own, shared), weights, strict=True))
+    weigh = lambda x, sums: x * jnp.where(here, jnp.exp(sums - total), 0)[..., None]  # noqa: E731
+    out = weigh(own, own_sum) + weigh(shared, shared_sum)  # in float32, as the sums are
     out = checkpoint_name(out.astype(query.dtype), KEPT)
     total = checkpoint_name(jnp.where(here, total, 0), KEPT)
     return out, (query, key, value, pieces, out, total)

@@ -11,7 +11,7 @@ import pytest
 
 from alignax.models import cudnn
 from alignax.models.attention import packed_attention
-from tests.models.test_flash_attention import LENGTH, SIZES, WHERE, arrays, value_and_gradients
+from tests.models.test_flash_attention import SIZES, WHERE, value_and_gradients
 
 SEGMENTS = sum(len(group) for row in SIZES for group in row)
 
@@ -21,9 +21,10 @@ class Segments:
 
     def __init__(self, query, key, queries, keys, first_query, first_key, how):
         rows, tokens, heads, size = query.shape
-        self.how, self.shared = how, heads // key.shape[2]
+        self.heads, self.shared = heads, heads // key.shape[2]
         at = jnp.arange(rows * tokens)
-        kinds = primitives_mask(how)
+        masks = cudnn.primitives.MaskType
+        assert how["mask_type"] in (masks.PADDING, masks.PADDING_CAUSAL)
         self.segments = []
         offsets = [
             first.ravel() // (array.shape[2] * size)
@@ -33,7 +34,7 @@ class Segments:
             a, b = offsets[0][i], offsets[1][i]
             asks, answers = (at >= a) & (at < a + length), (at >= b) & (at < b + other)
             sees = asks[:, None] & answers[None]
-            if kinds:
+            if how["mask_type"] is masks.PADDING_CAUSAL:
                 sees &= (at - a)[:, None] >= (at - b)[None]
             self.segments.append((a, asks, answers, sees))
 
@@ -42,18 +43,11 @@ class Segments:
         return jnp.repeat(x, self.shared, axis=1) if x.shape[1] != self.heads else x
 
 
-def primitives_mask(how):
-    masks = cudnn.primitives.MaskType
-    assert how["mask_type"] in (masks.PADDING, masks.PADDING_CAUSAL)
-    return how["mask_type"] is masks.PADDING_CAUSAL
-
-
 class Forward:
     @staticmethod
     def bind(query, key, value, bias, queries, keys, first, second, *pages, is_training, **how):
-        rows, tokens, heads, size = query.shape
+        tokens = query.shape[1]
         segments = Segments(query, key, queries, keys, first, second, how)
-        segments.heads = heads
         q, k, v = map(segments.flat, (query, key, value))
         scores = how["scale"] * jnp.einsum("qhe,khe->hqk", q, k)
         out, sums = jnp.full(q.shape, jnp.nan), []
@@ -71,10 +65,9 @@ class Forward:
 class Backward:
     @staticmethod
     def bind(query, key, value, bias, queries, keys, first, second, *rest, **how):
-        *pages, sums, out, gradient = rest
-        rows, tokens, heads, size = query.shape
+        sums, out, gradient = rest[-3:]
+        rows, tokens, _, size = query.shape
         segments = Segments(query, key, queries, keys, first, second, how)
-        segments.heads = heads
         q, k, v, out, gradient = map(segments.flat, (query, key, value, out, gradient))
         scores = how["scale"] * jnp.einsum("qhe,khe->hqk", q, k)
         inner = (out * gradient).sum(-1).T  # [h, q]

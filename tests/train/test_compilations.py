@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
+from alignax.train import compilations
 from alignax.train.compilations import Compilations
 
 
@@ -93,3 +94,13 @@ def test_a_folder_given_to_jax_stands(tmp_path):
 def test_the_library_keeps_nothing(tmp_path):
     in_a_process(LIBRARY, tmp_path / "home")
     assert not (tmp_path / "home").exists()
+
+
+def test_updates_on_gpus_are_compiled_for_the_same_bits_each_time(monkeypatch):
+    assert compilations.repeatable() is None
+    monkeypatch.setattr(compilations, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    options = compilations.repeatable(traced=True)
+    assert options is not None
+    assert options["xla_gpu_exclude_nondeterministic_ops"] is True
+    # This XLA knows the names, whatever the device.
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.ones(2)).sum() == 4.0
