@@ -40,7 +40,7 @@ def gpu() -> str:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         sys.exit(
-            "expected a GPU for --platform gpu; no GPU is here, or jax[cuda12] is not installed "
+            "expected a GPU for --platform gpu; no GPU is here, or alignax[cuda] is not installed "
             f"(JAX says: {said}); leave --platform out to run on the CPU"
         )
     return done.stdout.strip().splitlines()[-1]

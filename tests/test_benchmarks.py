@@ -11,6 +11,7 @@ import pytest
 
 from alignax.core.types import BLOCK
 from alignax.data.pipeline import TokenArrays, build_step
+from alignax.data.plan import Lengths
 from alignax.methods import DPO, RRHF
 from alignax.models import pretrained
 from alignax.models.lora import Adapter
@@ -296,3 +297,10 @@ def test_each_command_has_its_own_number_of_steps():
     read = benchmarks_parser().parse_args
     found = {name: read([name]).steps for name in ("train", "scale", "sample")}
     assert found == {"train": 5, "scale": 5, "sample": 1}
+
+
+def test_pairs_that_are_seen_are_counted_by_hand():
+    # A prompt of 3 and responses of 2 and 4: 9 / 2 of the prompt, 4 / 2 and 16 / 2 of themselves,
+    # and each response's tokens see 3 more.
+    lengths = Lengths(np.array([3]), np.array([[2, 4]]), np.array([[2, 4]]))
+    assert flops.seen(lengths) == 4.5 + 2 + 8 + 3 * 6
