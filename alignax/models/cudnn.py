@@ -10,6 +10,7 @@ and segments, only as primitives of its own, which may change from one version t
 """
 
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,12 @@ try:
     from jax._src.cudnn import fused_attention_stablehlo as primitives
 except ImportError:  # then the mask serves
     primitives = None
+# What the primitives of JAX 0.10 are told beside arrays, and what those of 0.12 are told too.
+FIRST = {
+    "scale", "seed", "dropout_rate", "variadic_args", "mask_type", "layout",
+    "sliding_window_length", "is_training",
+}  # fmt: skip
+LATER = {"score_mod_name": None, "score_mod_jaxpr": None}
 KEPT = "cudnn"  # the name of what the backward pass needs of the forward pass
 
 
@@ -29,9 +36,17 @@ CAPABILITY = 9.0  # Hopper
 
 
 def served() -> bool:
-    """Whether the devices here have kernels for ragged segments."""
+    """Whether the devices here have kernels for ragged segments, and JAX the known primitives."""
     capability = getattr(jax.local_devices()[0], "compute_capability", "0")
-    return primitives is not None and float(capability) >= CAPABILITY
+    return float(capability) >= CAPABILITY and told() in (FIRST, FIRST | LATER.keys())
+
+
+def told() -> set[str]:
+    """What JAX's primitive is told beside arrays, by name; empty where it is not found."""
+    lowering = getattr(primitives, "_dot_product_attention_fwd_cuda_lowering", None)
+    parameters = [] if lowering is None else inspect.signature(lowering).parameters.values()
+    names = [x.name for x in parameters if x.kind is not inspect.Parameter.VAR_POSITIONAL]
+    return set(names[names.index("scale") :]) if "scale" in names else set()
 
 
 class Piece(NamedTuple):
@@ -202,6 +217,7 @@ def _settings(query, key, piece, causal, scale):
         "layout": primitives.AttentionLayout.BTNH.value,
         "sliding_window_length": None,
     }
+    how |= {name: x for name, x in LATER.items() if name in told()}
     return arrays, how
 
 
