@@ -1,6 +1,7 @@
 #!/bin/sh
-# All checks of one GPU, with limits that add up to 13 minutes; needs alignax[cuda]. Its first and
-# third lines have run on an H100, with other limits; the others have not, but for what the last came of. Arguments are peers whose environments are made: sh benchmarks/gpu.sh trl raw
+# All checks of one GPU, with limits that add up to 13 minutes; needs alignax[cuda]. The first and
+# the third have run on an H100, under other limits; the second and the fourth have not.
+# Arguments are peers whose environments are made: sh benchmarks/gpu.sh trl raw
 # No test of the suite needs a GPU. Peers: python -m benchmarks environments --platform gpu
 cd "$(dirname "$0")/.." || exit
 run() { echo "== $*"; timeout "$@" || echo "failed: $?"; }

@@ -124,12 +124,13 @@ def timed(how: Variant, shape: Shape, dtype: Any, rate: float) -> list[str]:
 
 @jax.jit
 def _sums(params: Params) -> list[jax.Array]:
-    whole = [jax.lax.bitcast_convert_type(x, jnp.uint32) for x in jax.tree.leaves(params)]
-    return [jnp.sum(x, dtype=jnp.uint32) for x in whole]
+    whole = [jax.lax.bitcast_convert_type(x, jnp.uint32).ravel() for x in jax.tree.leaves(params)]
+    weight = lambda x: 2 * jax.lax.iota(jnp.uint32, x.size) + 1  # noqa: E731 - odd, so none is lost
+    return [jnp.sum(x * weight(x), dtype=jnp.uint32) for x in whole]
 
 
 def bits(params: Params) -> list[int]:
-    """A number for each array, which another bit anywhere changes."""
+    """A number for each array, which another number anywhere changes; several may cancel out."""
     return [int(x) for x in _sums(params)]
 
 

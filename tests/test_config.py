@@ -314,8 +314,8 @@ def test_a_right_experiment_passes():
     [
         ("model.dtype", "bfloat", "one of float32, bfloat16; got 'bfloat'.\n"
          "    Did you mean 'bfloat16'?"),
-        ("model.remat", "everything", "one of none, attention, block; got 'everything'.\n"
-         "    Choose one of these."),
+        ("model.remat", "everything", "one of none, attention, elementwise, block; got "
+         "'everything'.\n    Choose one of these."),
         ("data.template", None, "one of chat, none; got None.\n    Did you mean 'none'?"),
         ("data.on_bad_row", "dorp", "one of refuse, drop; got 'dorp'.\n"
          "    Did you mean 'drop'?"),

@@ -25,7 +25,7 @@ def losses(made, folder, **model):
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("remat", ["block", "attention", "none"])
+@pytest.mark.parametrize("remat", ["block", "elementwise", "attention", "none"])
 def test_dpo_begins_at_ln_2_and_falls_as_it_does_in_float32(remat, tmp_path):
     made = tiny(tmp_path, loop=LOOP, method=DPO())
     half, single = (

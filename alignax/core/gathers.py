@@ -43,7 +43,10 @@ _take.defvjp(_forward, _backward)
 def summed_rows(
     rows: Float[Array, "m d"], index: Int[Array, " m"], size: int
 ) -> Float[Array, "size d"]:
-    """The sum of the rows of each index in [0, size); float32."""
+    """The sum of the rows of each index in [0, size); float32.
+
+    Holds the rows in float32 a few times over while it works.
+    """
     order = jnp.argsort(index, stable=True)
     index, rows = index[order], rows[order].astype(jnp.float32)
     begins = jnp.pad(index[1:] != index[:-1], (1, 0), constant_values=True)[:, None]

@@ -20,7 +20,10 @@ GPU_CHUNK_BYTES = 2**30
 
 
 def room() -> int:
-    """How many bytes of float32 logits are held at once on each device in use."""
+    """How many bytes of float32 logits are held at once on each device in use.
+
+    Of one model: of each member, where several are mapped over (`train --seeds`).
+    """
     return GPU_CHUNK_BYTES if device_kind().startswith("NVIDIA") else CHUNK_BYTES
 
 

@@ -148,7 +148,8 @@ class Scorer:
 def _run(
     decoder: Decoder, params: Params, layout: Layout, ends: Int[Array, "n e"]
 ) -> Float[Array, "n e c"]:
-    hidden = decoder.packed(params, layout)
+    segments = ends.size + ends.shape[0]  # a prompt in each row, and the responses to it
+    hidden = decoder.packed(params, layout, segments=segments)
     return whole(decoder.scores(params, jnp.take_along_axis(hidden, ends[..., None], axis=1)))
 
 

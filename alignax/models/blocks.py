@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from alignax.models.parts import MLP, PRODUCT, ExpertMLP, Linear, Norm
+from alignax.models.parts import MLP, ExpertMLP, Linear, Norm
 from alignax.models.rotary import rotate
 
 # (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
@@ -39,7 +38,6 @@ class Attention(nnx.Module):
         value = self.value(x)
         with jax.named_scope("attention"):
             attended, kept = attend(query, key, value)
-        attended = checkpoint_name(attended, PRODUCT)
         return self.out(attended), kept
 
 

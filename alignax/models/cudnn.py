@@ -11,42 +11,66 @@ and segments, only as primitives of its own, which may change from one version t
 
 import functools
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from alignax.core.axes import row_shards
+
 primitives: Any
 try:
     from jax._src.cudnn import fused_attention_stablehlo as primitives
 except ImportError:  # then the mask serves
     primitives = None
-# What the primitives of JAX 0.10 are told beside arrays, and what those of 0.12 are told too.
-FIRST = {
+# What the primitives of JAX 0.10 are told beside arrays (the backward one not whether it trains),
+# and what those of 0.12 are told too.
+SETTINGS = {
     "scale", "seed", "dropout_rate", "variadic_args", "mask_type", "layout",
     "sliding_window_length", "is_training",
 }  # fmt: skip
-LATER = {"score_mod_name": None, "score_mod_jaxpr": None}
+NEWER_SETTINGS = {"score_mod_name": None, "score_mod_jaxpr": None}
 KEPT = "cudnn"  # the name of what the backward pass needs of the forward pass
 
 
-CAPABILITY = 9.0  # Hopper
+# Hopper. Later ones refuse the same bits each time for wide heads, or for any, by cuDNN's version.
+CAPABILITIES = 9.0, 10.0
 
 
 def served() -> bool:
     """Whether the devices here have kernels for ragged segments, and JAX the known primitives."""
     capability = getattr(jax.local_devices()[0], "compute_capability", "0")
-    return float(capability) >= CAPABILITY and told() in (FIRST, FIRST | LATER.keys())
+    here = CAPABILITIES[0] <= float(capability) < CAPABILITIES[1]
+    forward, backward = settings("fwd"), settings("bwd")
+    known = SETTINGS, SETTINGS | NEWER_SETTINGS.keys()
+    return here and forward in known and backward == forward - {"is_training"}
 
 
-def told() -> set[str]:
+def settings(direction: Literal["fwd", "bwd"]) -> set[str]:
     """What JAX's primitive is told beside arrays, by name; empty where it is not found."""
-    lowering = getattr(primitives, "_dot_product_attention_fwd_cuda_lowering", None)
-    parameters = [] if lowering is None else inspect.signature(lowering).parameters.values()
+    name = f"_dot_product_attention_{direction}"
+    lowering = getattr(primitives, f"{name}_cuda_lowering", None)
+    if lowering is None or not hasattr(primitives, f"{name}_p"):
+        return set()
+    parameters = inspect.signature(lowering).parameters.values()
     names = [x.name for x in parameters if x.kind is not inspect.Parameter.VAR_POSITIONAL]
     return set(names[names.index("scale") :]) if "scale" in names else set()
+
+
+def fits(shape: tuple[int, ...], segments: int) -> bool:
+    """Whether rows are served well in pieces, and at all.
+
+    A kernel writes a log-sum-exp for each place of a row, segment and head: of many segments these
+    are more bytes than a mask's two for each pair of tokens. Offsets are of 32 bits.
+
+    Args:
+        shape: of the queries of all devices, [n, t, h, e]. segments: on one.
+    """
+    rows, tokens, heads, size = shape
+    here = rows // row_shards() if rows % row_shards() == 0 else rows
+    return 2 * -(-segments // here) * heads <= tokens and here * tokens * heads * size < 2**31
 
 
 class Piece(NamedTuple):
@@ -82,7 +106,7 @@ def prepare(group: Int[Array, "n t"], response: Int[Array, "n t"], segments: int
         segments: prompts and responses in these rows, at most.
     """
     rows, tokens = group.shape
-    size = -(-segments // rows)
+    size = max(2, -(-segments // rows))  # with one a row JAX leaves out where it begins
     here = jnp.arange(rows * tokens, dtype=jnp.int32).reshape(rows, tokens)
 
     def begins(*marks: Array) -> Bool[Array, "n t"]:
@@ -217,7 +241,7 @@ def _settings(query, key, piece, causal, scale):
         "layout": primitives.AttentionLayout.BTNH.value,
         "sliding_window_length": None,
     }
-    how |= {name: x for name, x in LATER.items() if name in told()}
+    how |= {name: x for name, x in NEWER_SETTINGS.items() if name in settings("fwd")}
     return arrays, how
 
 

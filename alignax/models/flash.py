@@ -2,9 +2,9 @@
 
 Flash kernels never hold the scores of a row, forward or backward. cuDNN's take ragged segments from
 Hopper on, and serve without a mask what packed rows ask (`cudnn`): own response so far, and all of
-the group's prompt. Those of TPUs (splash), and cuDNN's where layers have windows or the GPU is
-older, take what a token sees as a mask. A row has one for all its heads, of two bytes (cuDNN) or
-four (splash) for a pair of its tokens, made once for all layers that share a window.
+the group's prompt. Those of TPUs (splash), and cuDNN's where layers have windows or the GPU is of
+another generation, take what a token sees as a mask. A row has one for all its heads, of two bytes
+(cuDNN) or four (splash) for a pair of its tokens, made once for all layers that share a window.
 """
 
 import functools
@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -21,6 +22,7 @@ from alignax.core.axes import ROW_AXES, device_kind, head_axes, row_shards, spli
 from alignax.core.errors import BadInput
 from alignax.models import cudnn, splash
 from alignax.models.attention import packed_attention, visible_tokens
+from alignax.models.parts import PRODUCT
 
 log = logging.getLogger("alignax")
 
@@ -30,17 +32,27 @@ Window = int | Int[Array, ""] | None
 # (query, key, value, window) -> attended values
 AttendRows = Callable[[Array, Array, Array, Window], Array]
 
-CUDNN_HEAD_DIM = 128  # the largest that every supported GPU takes; Hopper takes twice that
+CUDNN_HEAD_DIM = 128  # the largest that every supported GPU takes
+RAGGED_HEAD_DIM = 256  # and in ragged pieces
 CUDNN_CAPABILITY = 8.0  # Ampere
 
 
 def choose(
-    choice: Choice, *, dtype: str, head_dim: int, tokens: int, softcap: float | None
+    choice: Choice,
+    *,
+    dtype: str,
+    head_dim: int,
+    tokens: int,
+    softcap: float | None,
+    windowed: bool = False,
 ) -> Kernel:
     """Which kernel serves rows on the mesh in use, or else on the first device.
 
     `auto` is splash on TPUs, cuDNN on NVIDIA's GPUs where it can serve (else the log says why
     not), and XLA on all other devices.
+
+    Args:
+        windowed: whether any layer has a window, and so needs a mask.
 
     Raises:
         BadInput: cuDNN is asked for by name and cannot serve, or no NVIDIA GPU is there.
@@ -53,7 +65,7 @@ def choose(
     if not device.startswith("NVIDIA"):
         raise BadInput("an NVIDIA GPU", device, 'Leave it at "auto".', where="model.attention")
     capability = float(getattr(jax.local_devices()[0], "compute_capability", CUDNN_CAPABILITY))
-    largest = CUDNN_HEAD_DIM * (2 if capability >= cudnn.CAPABILITY else 1)
+    largest = CUDNN_HEAD_DIM if windowed or not cudnn.served() else RAGGED_HEAD_DIM
     limits = {
         f"dtype {dtype}": dtype == "bfloat16",
         f"a head size of {head_dim}": head_dim % 8 == 0 and head_dim <= largest,
@@ -103,19 +115,12 @@ def over_rows(
     if kernel == "xla":
         where = group, response, position
         how: Any = {"reach": reach, "scale": scale, "softcap": softcap}
-        return lambda query, key, value, window: packed_attention(
-            query, key, value, *where, window=window, **how
-        )
 
-    if kernel == "cudnn" and segments and set(windows) == {None} and cudnn.served():
-        segments = -(-segments // _row_parts(group.shape[0]))
-        pieces = _by_rows(functools.partial(cudnn.prepare, segments=segments), group, response)
+        def attend_by_xla(query: Array, key: Array, value: Array, window: Window) -> Array:
+            attended = packed_attention(query, key, value, *where, window=window, **how)
+            return checkpoint_name(attended, PRODUCT)
 
-        def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
-            run = functools.partial(cudnn.attend, scale=scale or query.shape[-1] ** -0.5)
-            return _by_device(run, query, key, value, pieces)
-
-        return ragged
+        return attend_by_xla
 
     def prepare(window: Window) -> Any:
         seen = split_if_even(visible_tokens(group, response, position, window))
@@ -129,6 +134,18 @@ def over_rows(
         run = functools.partial(run, scale=scale or query.shape[-1] ** -0.5)
         return _by_device(run, query, key, value, prepared)
 
+    if kernel == "cudnn" and segments and set(windows) == {None} and cudnn.served():
+        segments = -(-segments // _row_parts(group.shape[0]))
+        pieces = _by_rows(functools.partial(cudnn.prepare, segments=segments), group, response)
+
+        def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
+            if not cudnn.fits(query.shape, segments):
+                return attend(query, key, value, prepare(window))
+            run = functools.partial(cudnn.attend, scale=scale or query.shape[-1] ** -0.5)
+            return _by_device(run, query, key, value, pieces)
+
+        return ragged
+
     if len(windows) == 1:
         once = prepare(*windows)
         return lambda query, key, value, window: attend(query, key, value, once)
@@ -141,9 +158,10 @@ def over_rows(
 
 def _cudnn(query: Array, key: Array, value: Array, seen: Array, *, scale: float) -> Array:
     """cuDNN adds the mask to the scores; told that it is causal, it skips what comes later."""
-    return jax.nn.dot_product_attention(
+    attended = jax.nn.dot_product_attention(
         query, key, value, mask=seen, scale=scale, is_causal=True, implementation="cudnn"
     )
+    return checkpoint_name(attended, PRODUCT)
 
 
 def _by_device(

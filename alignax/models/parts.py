@@ -144,9 +144,11 @@ class ExpertMLP(nnx.Module):
         order = jnp.argsort(chosen.ravel(), stable=True)
         token, sizes = order // k, jnp.bincount(chosen.ravel(), length=count)
         rows = flat[token]
-        product = lambda rows, part: jax.lax.ragged_dot(  # noqa: E731
-            rows, part.kernel[...].astype(rows.dtype), sizes
-        )
+
+        def product(rows, part):
+            out = jax.lax.ragged_dot(rows, part.kernel[...].astype(rows.dtype), sizes)
+            return checkpoint_name(out, PRODUCT)
+
         hidden = self.activation(product(rows, self.gate)) * product(rows, self.up)
         out = product(hidden, self.down).astype(jnp.float32) * weights.ravel()[order][:, None]
         return (

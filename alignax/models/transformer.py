@@ -271,6 +271,7 @@ class Decoder:
             head_dim=config.head_dim,
             tokens=tokens,
             softcap=config.attention_softcap,
+            windowed=any(kind.window is not None for kind in config.kinds),
         )
 
     def _over_rows(self, group, response, position, **known) -> flash.AttendRows:

@@ -14,6 +14,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 FOUND = "/jax/compilation_cache/cache_hits"
 
 LEAST_SECONDS = 0.2  # a program that compiles faster is not worth a file
+LAST_REPEATABLE = 9.0  # compute capability: Hopper
 SHOWN_SECONDS = 0.5  # and one that takes longer is named
 
 
@@ -47,6 +48,10 @@ def repeatable(*, traced: bool = False) -> dict[str, Any] | None:
 
     On GPUs some kernels sum in the order in which threads happen to end: cuDNN's backward pass of
     attention, scatters. There are others that do not.
+    That holds for one compiled program: XLA chooses kernels by timing them, and may choose others
+    when it compiles anew. So it holds for as long as the program is found on disk.
+
+    Not asked of GPUs later than Hopper, some of whose kernels XLA then refuses.
 
     Args:
         traced: operations are launched one by one, so that a profile knows them. On GPUs XLA has
@@ -54,8 +59,10 @@ def repeatable(*, traced: bool = False) -> dict[str, Any] | None:
     """
     if not device_kind().startswith("NVIDIA"):
         return None
+    capability = float(getattr(jax.local_devices()[0], "compute_capability", LAST_REPEATABLE))
     launched = {"xla_gpu_enable_command_buffer": ""} if traced else {}
-    return {"xla_gpu_exclude_nondeterministic_ops": True} | launched
+    same = {"xla_gpu_exclude_nondeterministic_ops": True} if capability <= LAST_REPEATABLE else {}
+    return same | launched
 
 
 class Compilations:

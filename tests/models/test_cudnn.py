@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax.models import cudnn
+from alignax.models import cudnn, flash
 from alignax.models.attention import packed_attention
+from alignax.train import sharding
 from tests.models.test_flash_attention import SIZES, WHERE, value_and_gradients
 
 SEGMENTS = sum(len(group) for row in SIZES for group in row)
@@ -96,32 +97,68 @@ class Backward:
 
 def test_this_jax_has_the_primitives_that_are_known():
     # With another JAX this is what fails first; the mask would serve until it is looked at.
-    assert cudnn.told() in (cudnn.FIRST, cudnn.FIRST | cudnn.LATER.keys())
+    known = cudnn.SETTINGS, cudnn.SETTINGS | cudnn.NEWER_SETTINGS.keys()
+    assert cudnn.settings("fwd") in known
+    assert cudnn.settings("bwd") == cudnn.settings("fwd") - {"is_training"}
 
 
-@pytest.mark.parametrize("found", [set(), cudnn.FIRST | {"another"}], ids=["none", "more"])
+@pytest.mark.parametrize("found", [set(), cudnn.SETTINGS | {"another"}], ids=["none", "more"])
 def test_unknown_primitives_are_not_called(found, monkeypatch):
     hopper = types.SimpleNamespace(compute_capability="9.0")
     monkeypatch.setattr(jax, "local_devices", lambda: [hopper])
     assert cudnn.served()
-    monkeypatch.setattr(cudnn, "told", lambda: found)
+    monkeypatch.setattr(cudnn, "settings", lambda direction: found)
     assert not cudnn.served()
 
 
-@pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS + 9])
-def test_two_pieces_are_the_whole(segments, monkeypatch):
+@pytest.fixture
+def plainly(monkeypatch):
+    """The plain primitives in the place of cuDNN's."""
     monkeypatch.setattr(cudnn.primitives, "_dot_product_attention_fwd_p", Forward)
     monkeypatch.setattr(cudnn.primitives, "_dot_product_attention_bwd_p", Backward)
+
+
+def assert_whole(found):
+    def masked(query, key, value, window):
+        return packed_attention(query, key, value, *WHERE)
+
+    (_, out), gradients = found
+    expected = value_and_gradients(masked, None)
+    np.testing.assert_allclose(out, expected[0][1], rtol=0, atol=1e-5)
+    for x, y in zip(gradients, expected[1], strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("plainly")
+@pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS + 9])
+def test_two_pieces_are_the_whole(segments):
     pieces = cudnn.prepare(WHERE[0], WHERE[1], segments)
 
     def attend(query, key, value, window):
         return cudnn.attend(query, key, value, pieces, scale=8**-0.5)
 
-    def masked(query, key, value, window):
-        return packed_attention(query, key, value, *WHERE)
+    assert_whole(value_and_gradients(attend, None))
 
-    (_, out), gradients = value_and_gradients(attend, None)
-    expected = value_and_gradients(masked, None)
-    np.testing.assert_allclose(out, expected[0][1], rtol=0, atol=1e-5)
-    for x, y in zip(gradients, expected[1], strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+@pytest.mark.usefixtures("plainly")
+def test_each_device_has_pieces_of_its_own_rows_and_heads(monkeypatch):
+    monkeypatch.setattr(cudnn, "served", lambda: True)
+    monkeypatch.setattr(cudnn, "fits", lambda shape, segments: True)
+    mesh = sharding.make_mesh(sharding.Mesh(data=2, fsdp=2, tensor=2))
+    split = jax.NamedSharding(mesh, jax.P(("data", "fsdp"), None, "tensor"))
+    most = len(SIZES) * max(sum(map(len, row)) for row in SIZES)  # a device has a row
+    with jax.set_mesh(mesh):
+        attend = flash.over_rows("cudnn", *WHERE, windows={None}, segments=most)
+        found = value_and_gradients(attend, None, lambda x: jax.device_put(x, split))
+    assert_whole(jax.device_get(found))
+
+
+def test_rows_of_many_segments_and_of_too_many_tokens_have_the_mask():
+    def fits(rows, tokens, segments):
+        return cudnn.fits((rows, tokens, 32, 64), segments)
+
+    # By bytes: log-sum-exps of 4 for each segment, head and token, a mask of 2 for each pair.
+    assert fits(4, 3072, 4 * 48)
+    assert not fits(4, 3072, 4 * 48 + 1)
+    assert fits(341, 3072, 341)
+    assert not fits(342, 3072, 342)  # 342 * 3,072 * 32 * 64 numbers are more than 2**31

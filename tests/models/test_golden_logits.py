@@ -137,6 +137,8 @@ def test_log_probabilities_are_the_reference_ones(packed, case):
         ("biases", "block"),
         ("gemma3", "attention"),
         ("mixtral", "block"),
+        ("mixtral", "elementwise"),
+        ("biases", "elementwise"),
     ],
 )
 def test_gradients_are_the_reference_ones(load, packed, case, remat):

@@ -172,7 +172,7 @@ def plain_gradient():
     return jax.grad(total)(params())
 
 
-@pytest.mark.parametrize("remat", ["none", "attention", "block"])
+@pytest.mark.parametrize("remat", ["none", "attention", "elementwise", "block"])
 def test_gradients_of_every_parameter_are_those_of_the_plain_computation(remat):
     batch, layout, _ = step()
     model = decoder(remat=remat)
