@@ -37,6 +37,7 @@ def make_compiled_step(
         num_steps: that the optimizer was made for; without it the update is no other run's too.
     """
     frozen, experiment = run.frozen, run.experiment
+    same = all(decoder.same_bits for decoder in run.decoders)
     if frozen is None and profile is None and num_steps is not None:
         # A number that is 0 may decide what is computed at all; the others are arguments.
         numbers = {name: x for name, x in scalars(run.method).items() if not is_zero(x)}
@@ -45,7 +46,7 @@ def make_compiled_step(
             with_scalars(run.method, dict.fromkeys(numbers, 1.0)), run.model_fn(plan),
             optim_lib.without_length(dataclasses.replace(optim, learning_rate=1.0), num_steps),
             experiment.loop.largest_grad_norm, held(run.trained[1]), held(shardings),
-            sharding.replicated(run.mesh),
+            sharding.replicated(run.mesh), same,
         )  # fmt: skip
         # Sent to the devices once, and not with every update; weakly typed, as numbers are. With
         # several processes `device_put` refuses: it finds 0.01 in float32 another number than 0.01.
@@ -65,7 +66,7 @@ def make_compiled_step(
         ),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
-        compiler_options=repeatable(traced=profile is not None),
+        compiler_options=repeatable(traced=profile is not None, same=same),
     )
     step = step if profile is None else profile.of(step)
     if frozen is None:
@@ -82,6 +83,7 @@ def _compiled_step(
     axes: Held,
     shardings: Held,
     whole: Any,
+    same: bool,
 ) -> Any:
     def update(
         numbers: dict[str, Scalar],
@@ -100,7 +102,7 @@ def _compiled_step(
         update,
         donate_argnums=3,
         out_shardings=(shardings.tree, whole),
-        compiler_options=repeatable(),
+        compiler_options=repeatable(same=same),
     )
 
 

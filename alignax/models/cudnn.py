@@ -63,7 +63,8 @@ def fits(shape: tuple[int, ...], segments: int) -> bool:
     """Whether rows are served well in pieces, and at all.
 
     A kernel writes a log-sum-exp for each place of a row, segment and head: of many segments these
-    are more bytes than a mask's two for each pair of tokens. Offsets are of 32 bits.
+    are more bytes than a mask's two for each pair of tokens, and XLA's blocks, which look back no
+    further than a group, have little to do. Offsets are of 32 bits.
 
     Args:
         shape: of the queries of all devices, [n, t, h, e]. segments: on one.

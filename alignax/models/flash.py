@@ -112,14 +112,14 @@ def over_rows(
         segments: prompts and responses in all rows, at most, where that is known. Of use to cuDNN
             only, which then needs no mask.
     """
+    where = group, response, position
+    how: Any = {"reach": reach, "scale": scale, "softcap": softcap}
+
+    def attend_by_xla(query: Array, key: Array, value: Array, window: Window) -> Array:
+        attended = packed_attention(query, key, value, *where, window=window, **how)
+        return checkpoint_name(attended, PRODUCT)
+
     if kernel == "xla":
-        where = group, response, position
-        how: Any = {"reach": reach, "scale": scale, "softcap": softcap}
-
-        def attend_by_xla(query: Array, key: Array, value: Array, window: Window) -> Array:
-            attended = packed_attention(query, key, value, *where, window=window, **how)
-            return checkpoint_name(attended, PRODUCT)
-
         return attend_by_xla
 
     def prepare(window: Window) -> Any:
@@ -140,7 +140,7 @@ def over_rows(
 
         def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
             if not cudnn.fits(query.shape, segments):
-                return attend(query, key, value, prepare(window))
+                return attend_by_xla(query, key, value, window)
             run = functools.partial(cudnn.attend, scale=scale or query.shape[-1] ** -0.5)
             return _by_device(run, query, key, value, pieces)
 
@@ -154,6 +154,21 @@ def over_rows(
         return attend(query, key, value, prepare(window))
 
     return jax.checkpoint(each, policy=jax.checkpoint_policies.save_only_these_names(splash.KEPT))
+
+
+def same_bits(kernel: Kernel, *, windowed: bool) -> bool:
+    """Whether a kernel's backward pass can be had with the same bits each time.
+
+    cuDNN's with a mask cannot: it sums the mask's gradient, which nobody asked for, as threads come
+    by. It serves where `cudnn` does not; the log says so once.
+    """
+    if kernel != "cudnn" or (cudnn.served() and not windowed):
+        return True
+    _say_once(
+        "updates may differ in their last bits from run to run: cuDNN's attention with a mask adds "
+        'up in no fixed order; model.attention="xla" does'
+    )
+    return False
 
 
 def _cudnn(query: Array, key: Array, value: Array, seen: Array, *, scale: float) -> Array:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from alignax.core.axes import over_heads, split_rows, split_tokens, whole
 from alignax.core.gathers import take_rows
-from alignax.core.types import Layout, Params
+from alignax.core.types import BLOCK, Layout, Params
 from alignax.models import cudnn, flash, rotary, splash
 from alignax.models.attention import softcapped
 from alignax.models.blocks import Block
@@ -90,6 +90,12 @@ class Decoder:
     def init(self, key: PRNGKeyArray) -> Params:
         """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
         return nnx.to_pure_dict(nnx.state(Network(self.config, nnx.Rngs(params=key))))
+
+    @property
+    def same_bits(self) -> bool:
+        """Whether its backward pass over rows can be had with the same bits each time."""
+        windowed = any(kind.window is not None for kind in self.config.kinds)
+        return flash.same_bits(self._kernel(BLOCK), windowed=windowed)
 
     @property
     def _abstract(self) -> tuple[Any, Any]:

@@ -43,7 +43,7 @@ def keep_apart_by_names() -> None:
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
 
 
-def repeatable(*, traced: bool = False) -> dict[str, Any] | None:
+def repeatable(*, traced: bool = False, same: bool = True) -> dict[str, Any] | None:
     """Options for `jax.jit` of an update, which must give the same bits each time.
 
     On GPUs some kernels sum in the order in which threads happen to end: cuDNN's backward pass of
@@ -54,6 +54,7 @@ def repeatable(*, traced: bool = False) -> dict[str, Any] | None:
     Not asked of GPUs later than Hopper, some of whose kernels XLA then refuses.
 
     Args:
+        same: whether all kernels of the update can do so; nothing is asked where one cannot.
         traced: operations are launched one by one, so that a profile knows them. On GPUs XLA has
             many launched as one.
     """
@@ -61,8 +62,9 @@ def repeatable(*, traced: bool = False) -> dict[str, Any] | None:
         return None
     capability = float(getattr(jax.local_devices()[0], "compute_capability", LAST_REPEATABLE))
     launched = {"xla_gpu_enable_command_buffer": ""} if traced else {}
-    same = {"xla_gpu_exclude_nondeterministic_ops": True} if capability <= LAST_REPEATABLE else {}
-    return same | launched
+    if not same or capability > LAST_REPEATABLE:
+        return launched
+    return {"xla_gpu_exclude_nondeterministic_ops": True} | launched
 
 
 class Compilations:

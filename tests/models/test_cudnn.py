@@ -4,6 +4,7 @@ No GPU is here: in the place of cuDNN's primitives stand plain ones that read th
 offsets. What they are not asked for they leave as NaN, as a kernel leaves memory as it found it.
 """
 
+import logging
 import types
 
 import jax
@@ -162,3 +163,15 @@ def test_rows_of_many_segments_and_of_too_many_tokens_have_the_mask():
     assert not fits(4, 3072, 4 * 48 + 1)
     assert fits(341, 3072, 341)
     assert not fits(342, 3072, 342)  # 342 * 3,072 * 32 * 64 numbers are more than 2**31
+
+
+def test_the_log_says_where_bits_may_differ(monkeypatch, caplog):
+    monkeypatch.setattr(flash, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(cudnn, "served", lambda: True)
+    flash._say_once.cache_clear()
+    assert flash.same_bits("cudnn", windowed=False)
+    assert flash.same_bits("xla", windowed=True)
+    assert not caplog.messages
+    with caplog.at_level(logging.WARNING, logger="alignax"):
+        assert not flash.same_bits("cudnn", windowed=True)
+    assert "updates may differ in their last bits" in caplog.text

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -104,3 +105,7 @@ def test_updates_on_gpus_are_compiled_for_the_same_bits_each_time(monkeypatch):
     assert options["xla_gpu_exclude_nondeterministic_ops"] is True
     # This XLA knows the names, whatever the device.
     assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.ones(2)).sum() == 4.0
+    assert compilations.repeatable(same=False) == {}
+    later = types.SimpleNamespace(compute_capability="10.0")
+    monkeypatch.setattr(jax, "local_devices", lambda: [later])
+    assert compilations.repeatable() == {}
