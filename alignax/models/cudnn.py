@@ -1,4 +1,4 @@
-"""Attention over packed rows by cuDNN, on NVIDIA's GPUs from Hopper on: ragged pieces, no mask.
+"""Attention over packed rows by cuDNN, on NVIDIA's Hopper GPUs: ragged pieces, no mask.
 
 What a token of a response sees is two pieces of a row: its own response so far, and all of its
 group's prompt. Each piece is one call of cuDNN's kernel over segments of the rows, which visits
@@ -11,14 +11,13 @@ and segments, only as primitives of its own, which may change from one version t
 
 import functools
 import inspect
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
-
-from alignax.core.axes import row_shards
 
 primitives: Any
 try:
@@ -33,8 +32,6 @@ SETTINGS = {
 }  # fmt: skip
 NEWER_SETTINGS = {"score_mod_name": None, "score_mod_jaxpr": None}
 KEPT = "cudnn"  # the name of what the backward pass needs of the forward pass
-
-
 # Hopper. Later ones refuse the same bits each time for wide heads, or for any, by cuDNN's version.
 CAPABILITIES = 9.0, 10.0
 
@@ -67,11 +64,10 @@ def fits(shape: tuple[int, ...], segments: int) -> bool:
     further than a group, have little to do. Offsets are of 32 bits.
 
     Args:
-        shape: of the queries of all devices, [n, t, h, e]. segments: on one.
+        shape: of the queries of a device, [n, t, h, e]. segments: in its rows.
     """
-    rows, tokens, heads, size = shape
-    here = rows // row_shards() if rows % row_shards() == 0 else rows
-    return 2 * -(-segments // here) * heads <= tokens and here * tokens * heads * size < 2**31
+    rows, tokens, heads, _ = shape
+    return 2 * -(-segments // rows) * heads <= tokens and math.prod(shape) < 2**31
 
 
 class Piece(NamedTuple):

@@ -1,7 +1,7 @@
 """Attention over packed rows by the kernel that suits the device: the one place that chooses.
 
-Flash kernels never hold the scores of a row, forward or backward. cuDNN's take ragged segments from
-Hopper on, and serve without a mask what packed rows ask (`cudnn`): own response so far, and all of
+Flash kernels never hold the scores of a row, forward or backward. cuDNN's take ragged segments on
+Hopper, and serve without a mask what packed rows ask (`cudnn`): own response so far, and all of
 the group's prompt. Those of TPUs (splash), and cuDNN's where layers have windows or the GPU is of
 another generation, take what a token sees as a mask. A row has one for all its heads, of two bytes
 (cuDNN) or four (splash) for a pair of its tokens, made once for all layers that share a window.
@@ -135,11 +135,12 @@ def over_rows(
         return _by_device(run, query, key, value, prepared)
 
     if kernel == "cudnn" and segments and set(windows) == {None} and cudnn.served():
-        segments = -(-segments // _row_parts(group.shape[0]))
+        parts = _row_parts(group.shape[0])
+        segments = -(-segments // parts)
         pieces = _by_rows(functools.partial(cudnn.prepare, segments=segments), group, response)
 
         def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
-            if not cudnn.fits(query.shape, segments):
+            if not cudnn.fits((len(query) // parts, *query.shape[1:]), segments):
                 return attend_by_xla(query, key, value, window)
             run = functools.partial(cudnn.attend, scale=scale or query.shape[-1] ** -0.5)
             return _by_device(run, query, key, value, pieces)

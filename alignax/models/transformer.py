@@ -94,8 +94,11 @@ class Decoder:
     @property
     def same_bits(self) -> bool:
         """Whether its backward pass over rows can be had with the same bits each time."""
-        windowed = any(kind.window is not None for kind in self.config.kinds)
-        return flash.same_bits(self._kernel(BLOCK), windowed=windowed)
+        return flash.same_bits(self._kernel(BLOCK), windowed=self._windowed)
+
+    @property
+    def _windowed(self) -> bool:
+        return any(kind.window is not None for kind in self.config.kinds)
 
     @property
     def _abstract(self) -> tuple[Any, Any]:
@@ -277,7 +280,7 @@ class Decoder:
             head_dim=config.head_dim,
             tokens=tokens,
             softcap=config.attention_softcap,
-            windowed=any(kind.window is not None for kind in config.kinds),
+            windowed=self._windowed,
         )
 
     def _over_rows(self, group, response, position, **known) -> flash.AttendRows:
