@@ -197,6 +197,7 @@ def arithmetic(made: Update) -> float:
             made.plan,
             recomputed=decoder.remat == "block",
             parts=made.run.mesh.shape["sequence"],
+            dtype=decoder.dtype,
         )
         for decoder in made.run.decoders
     )

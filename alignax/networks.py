@@ -98,7 +98,11 @@ class Networks:
                 where="data.limits.max_length",
             )
         return Decoder(
-            config=config, dtype=settings.dtype, remat=settings.remat, attention=settings.attention
+            config=config,
+            dtype=settings.dtype,
+            remat=settings.remat,
+            attention=settings.attention,
+            scan_layers=settings.scan_layers,
         )
 
     @property

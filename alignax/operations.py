@@ -1,16 +1,23 @@
 """The arithmetic of an update, counted by hand: products of matrices, two operations a term."""
 
-from alignax.core.logprobs import room
+from alignax.core.logprobs import keeps_slopes, room
 from alignax.data.plan import Plan
 from alignax.models.config import DecoderConfig
 
 
-def operations(config: DecoderConfig, plan: Plan, *, recomputed: bool, parts: int = 1) -> float:
+def operations(
+    config: DecoderConfig,
+    plan: Plan,
+    *,
+    recomputed: bool,
+    parts: int = 1,
+    dtype: str = "float32",
+) -> float:
     """Of one decoder in one update on groups that are all alike, padding included.
 
     A token attends to the mean of what its layer lets it see, as kernels do that leave out the
     blocks in which nothing is seen. Where a device's logits are more than `core.logprobs` keeps,
-    the backward pass computes them again.
+    in one form or another, the backward pass computes them again.
 
     Left out: all that is no product (norms, softmax, the optimiser: one or two operations in a
     hundred), attention weights that a flash kernel or `remat="attention"` computes again, and the
@@ -20,6 +27,7 @@ def operations(config: DecoderConfig, plan: Plan, *, recomputed: bool, parts: in
         recomputed: the backward pass computes each block again, but for the last matrix of its
             MLP where no gradient needs the result.
         parts: into which the tokens of a row are split, each on its own device.
+        dtype: of the arithmetic.
     """
     shape, times = plan.shape, plan.accumulation
     tokens = times * shape.rows * shape.row_length
@@ -40,7 +48,8 @@ def operations(config: DecoderConfig, plan: Plan, *, recomputed: bool, parts: in
     else:
         scored = times * shape.shards * shape.scored
         chunked = shape.scored // parts > room() // (4 * config.vocab_size)
-        heads = (4 if chunked else 3) * 2.0 * scored * config.width * config.vocab_size
+        again = chunked and not keeps_slopes(dtype, shape.shards * shape.scored * config.vocab_size)
+        heads = (4 if again else 3) * 2.0 * scored * config.width * config.vocab_size
     return 3 * blocks + heads + (blocks - matrices * unneeded if recomputed else 0.0)
 
 

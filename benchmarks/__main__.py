@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     )
     decode.add_argument("--rounds", type=int, default=5)
     decode.add_argument("--tokens", type=int, default=5, help="of every response, at a time")
+    decode.add_argument("--model", choices=("135m", "1b", "3b"), default="135m")
     decode.add_argument("--batch", type=int, help="responses at once; without it several numbers")
     return top
 

@@ -1,10 +1,11 @@
 """What a token of every response costs on this machine, by how many there are and how they lie.
 
     python -m benchmarks decode_step --rounds 5
-    python -m benchmarks decode_step --platform gpu --dtype bfloat16 --batch 64
+    python -m benchmarks decode_step --platform gpu --dtype bfloat16 --batch 64 --model 1b
 
-A decoder of SmolLM2-135M's shape with random weights; prompts of 128 tokens, room for 128
-tokens of each response. A slot holds a prompt and `width` responses to it (`alignax.generate`).
+A decoder of SmolLM2-135M's shape, or of Llama 3.2's, with random weights; prompts of 128 tokens,
+room for 128 tokens of each response. A slot holds a prompt and `width` responses to it
+(`alignax.generate`).
 Beside the steps, products of the MLP's shape with as many rows, each with a matrix of its own as in
 a step, against a large square one: what is left of the machine's rate before anything else is done.
 
@@ -29,9 +30,15 @@ from alignax.generate.sampler import Sampler, advance, start
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
 from benchmarks.flops import bandwidth, machine_rate
+from benchmarks.ours import decoder
+from benchmarks.shapes import LLAMA_1B, LLAMA_3B
 
-CONFIG = DecoderConfig(vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
-                       mlp_width=1_536, tied=True)  # fmt: skip
+MODELS = {
+    "135m": DecoderConfig(vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3,
+                          head_dim=64, mlp_width=1_536, tied=True),
+    "1b": decoder(LLAMA_1B).config,
+    "3b": decoder(LLAMA_3B).config,
+}  # fmt: skip
 PROMPT = PLACES = 128
 SHAPES = ((16, 4), (8, 4), (4, 4), (32, 1), (16, 1), (8, 1))
 ROWS = (64, 32, 16)
@@ -49,14 +56,17 @@ def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             sys.exit(f"expected a --batch that 4 divides; got {options.batch}")
         shapes = ((options.batch // 4, 4), (options.batch, 1))
     rate, memory = machine_rate(platform, dtype), bandwidth(platform)
-    print(f"{jax.devices()[0].device_kind}, {dtype}; a large square product: {rate / 1e9:.0f} "
-          f"GFLOP/s; memory: {memory / 1e9:.1f} GB/s\n\n"
+    config = MODELS[options.model]
+    print(f"{jax.devices()[0].device_kind}, {dtype}, {options.model}; a large square product: "
+          f"{rate / 1e9:.0f} GFLOP/s; memory: {memory / 1e9:.1f} GB/s\n\n"
           "| rows | GFLOP/s | of the large product |\n| --- | ---: | ---: |")  # fmt: skip
-    for rows, seconds in in_turn({n: products(n, dtype) for n in ROWS}, options.rounds).items():
-        found = 2 * rows * CONFIG.width * CONFIG.mlp_width * CONFIG.layers / seconds
+    for rows, seconds in in_turn(
+        {n: products(config, n, dtype) for n in ROWS}, options.rounds
+    ).items():
+        found = 2 * rows * config.width * config.mlp_width * config.layers / seconds
         print(f"| {rows} | {found / 1e9:.0f} | {found / rate:.0%} |")
-    model = Decoder(config=CONFIG, dtype=dtype)
-    params = model.init(jax.random.key(0))
+    model = Decoder(config=config, dtype=dtype)
+    params = jax.jit(model.init)(jax.random.key(0))
     weights = jax.jit(model.unstack)(params)
     steps = {x: steps_of(model, params, weights, *x, options.tokens) for x in shapes}
     print("\n| slots x responses | ms a step | bound | of the bound |\n"
@@ -65,19 +75,19 @@ def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     drawn = options.tokens * (options.rounds + 2) / 2
     for (slots, width), seconds in in_turn(steps, options.rounds).items():
         step = seconds / options.tokens
-        least = bytes_read(slots, width, drawn, jnp.dtype(dtype).itemsize) / memory
+        least = bytes_read(config, slots, width, drawn, jnp.dtype(dtype).itemsize) / memory
         print(f"| {slots} x {width} | {step * 1e3:.2f} | {least * 1e3:.2f} | {least / step:.0%} |")
 
 
-def bytes_read(slots: int, width: int, drawn: float, each: int) -> float:
+def bytes_read(config: DecoderConfig, slots: int, width: int, drawn: float, each: int) -> float:
     """Of a step: weights once, and keys and values of all tokens that are seen.
 
     Args:
         drawn: tokens of every response so far, the mean over the steps.
         each: bytes of a number.
     """
-    weights = Decoder(config=CONFIG).num_params  # the embedding is the output matrix: read whole
-    token = 2 * CONFIG.layers * CONFIG.kv_heads * CONFIG.head_dim
+    weights = Decoder(config=config).num_params  # the embedding is the output matrix: read whole
+    token = 2 * config.layers * config.kv_heads * config.head_dim
     return each * (weights + token * slots * (PROMPT + width * drawn))
 
 
@@ -93,10 +103,10 @@ def in_turn(runs: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def products(rows: int, dtype: str) -> Callable[[], Any]:
-    """A product of so many rows with each of 30 matrices, one after the other."""
-    keys = jax.random.split(jax.random.key(0), CONFIG.layers)
-    matrices = [jax.random.normal(key, (CONFIG.width, CONFIG.mlp_width), dtype) for key in keys]
+def products(config: DecoderConfig, rows: int, dtype: str) -> Callable[[], Any]:
+    """A product of so many rows with a matrix of each layer, one after the other."""
+    keys = jax.random.split(jax.random.key(0), config.layers)
+    matrices = [jax.random.normal(key, (config.width, config.mlp_width), dtype) for key in keys]
 
     @jax.jit
     def run(x: jax.Array, matrices: list[jax.Array]) -> jax.Array:
@@ -105,7 +115,7 @@ def products(rows: int, dtype: str) -> Callable[[], Any]:
             last = ((x + 1e-9 * last) @ matrix)[:, :1]
         return last
 
-    return functools.partial(run, jnp.ones((rows, CONFIG.width), dtype), matrices)
+    return functools.partial(run, jnp.ones((rows, config.width), dtype), matrices)
 
 
 def steps_of(
@@ -113,7 +123,7 @@ def steps_of(
 ) -> Callable[[], Any]:
     """Draws some tokens more of every response; each call goes on from the last one's."""
     sampler = Sampler(num_samples=width, max_new_tokens=PLACES)
-    prompts = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (slots, PROMPT))
+    prompts = np.random.default_rng(0).integers(0, model.config.vocab_size, (slots, PROMPT))
     whole, ids = jnp.full(slots, PROMPT), jnp.arange(slots)
     begin = jax.jit(functools.partial(start, model, sampler=sampler, places=PLACES))
     held = [begin(params, jax.random.key(0), prompts.astype(np.int32), whole, ids)]

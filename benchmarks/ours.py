@@ -33,7 +33,7 @@ from alignax import (
     methods,
 )
 from alignax import Model as ModelSettings
-from alignax.core.logprobs import room
+from alignax.core.logprobs import keeps_slopes, room
 from alignax.core.types import BLOCK, Params
 from alignax.data.pipeline import build_step
 from alignax.models import pretrained
@@ -58,8 +58,8 @@ METHODS = {
     "grpo": methods.GRPO(num_samples=4, beta=0.04),
     "remax": methods.ReMax(num_samples=2, beta=0.05),
 }
-# What the backward pass computes again: a GPU has room for the products of a block.
-REMAT: dict[str, Remat] = {"cpu": "block", "gpu": "elementwise"}
+# What the backward pass computes again: a GPU has room for all that it needs.
+REMAT: dict[str, Remat] = {"cpu": "block", "gpu": "none"}
 ADAPTER = LoRA(rank=16, alpha=32.0)
 
 
@@ -160,6 +160,8 @@ def from_data(job: dict[str, Any]) -> dict[str, Any]:
     shape = plan.shape
     chunks = flops.vocabulary_chunks(shape.scored, config.vocab_size, room())
     scored = shape.shards * shape.scored
+    if keeps_slopes(job["dtype"], scored * config.vocab_size):
+        chunks = 1  # nothing is computed again
     work = flops.in_rows(shape.rows, shape.row_length, scored, shape.reach, BLOCK, chunks)
     if job["platform"] == "gpu":  # whose kernels visit what is seen
         work = work._replace(pairs=flops.seen(rows.lengths) / len(plan))

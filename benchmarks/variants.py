@@ -1,10 +1,11 @@
 """What an update of a GPU costs by how it is made: `python -m benchmarks.variants [--tiny]`.
 
 The shape "dpo 1k 1b" in bfloat16, with four or more prompts; one line a variant: what is computed
-again, attention by two pieces or with a mask, logits at once, and whether the bits must be the
-same each time. "needed" is the arithmetic without what is computed again, over the rate of a large
-product in the same process. Each variant makes the same updates twice from the same parameters:
-whether these are equal to the bit is in the last column. Before that, attention alone.
+again, whether layers are scanned or written out, attention by two pieces or with a mask, how much
+of the slopes by the logits is kept, and whether the bits must be the same each time. "needed" is
+the arithmetic without what is computed again, over the rate of a large product in the same process.
+Each variant makes the same updates twice from the same parameters: whether these are equal to the
+bit is in the last column but one. Before that, attention alone.
 
 With --tiny a tiny model runs on whatever device is there: does everything run?
 """
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignax import methods
+from alignax.core import logprobs
 from alignax.core.types import Params
 from alignax.data.pipeline import build_step
 from alignax.models import cudnn, flash, outputs
@@ -41,23 +43,26 @@ class Variant(NamedTuple):
     """How an update is made.
 
     Fields:
-        mebibytes: of logits at once. same: the same bits each time.
+        gibibytes: of slopes by logits that are kept, at most. same: the same bits each time.
     """
 
     prompts: int = 4
-    remat: Remat = "elementwise"
+    remat: Remat = "none"
+    scanned: bool = False
     pieces: bool = True
-    mebibytes: int = 1024
+    gibibytes: int = 2
     same: bool = True
 
 
 VARIANTS = (
     Variant(),
     Variant(same=False),
-    Variant(mebibytes=256),
+    Variant(gibibytes=0),
+    Variant(remat="elementwise"),
     Variant(remat="block"),
-    Variant(remat="block", pieces=False),
-    Variant(prompts=8),
+    Variant(remat="elementwise", scanned=True, gibibytes=0),
+    Variant(remat="block", scanned=True, gibibytes=0, pieces=False),
+    Variant(prompts=8, gibibytes=4),
 )
 
 
@@ -68,8 +73,7 @@ def step_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Callable[..., A
     # Of a reference that is sure of everything: the time does not depend on it.
     batch = batch._replace(ref_logprobs=np.zeros(batch.mask.shape, np.float32))
     optimizer = make_optimizer(ours.optim({"learning_rate": 1e-5}), UPDATES, model.axes())
-    room = how.mebibytes * 2**20
-    model_fn = functools.partial(outputs.outputs, model, reach=plan.shape.reach, chunk_bytes=room)
+    model_fn = functools.partial(outputs.outputs, model, reach=plan.shape.reach)
     step = jax.jit(
         make_step(methods.DPO(beta=0.1), model_fn, optimizer),
         donate_argnums=0,
@@ -77,11 +81,12 @@ def step_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Callable[..., A
     )
     make = jax.jit(lambda key: init_state(model.init(key), optimizer=optimizer))
     served, cudnn.served = cudnn.served, cudnn.served if how.pieces else lambda: False
+    kept, logprobs.SLOPES_BYTES = logprobs.SLOPES_BYTES, how.gibibytes * 2**30
     try:
         arrays = jax.device_put((batch, layout))
         return step.lower(jax.eval_shape(make, jax.random.key(0)), *arrays).compile(), make, arrays
     finally:
-        cudnn.served = served
+        cudnn.served, logprobs.SLOPES_BYTES = served, kept
 
 
 def needed(shape: Shape, prompts: int) -> float:
@@ -94,8 +99,12 @@ def needed(shape: Shape, prompts: int) -> float:
 
 def timed(how: Variant, shape: Shape, dtype: Any, rate: float) -> list[str]:
     """The row of a variant."""
-    model = dataclasses.replace(ours.decoder(shape.model), dtype=dtype, remat=how.remat)
+    model = dataclasses.replace(
+        ours.decoder(shape.model), dtype=dtype, remat=how.remat, scan_layers=how.scanned
+    )
+    begin = time.perf_counter()
     compiled, make, arrays = step_of(shape, how, model)
+    compiling = time.perf_counter() - begin
     seconds, sums = [], []
     for _ in range(2):
         state = make(jax.random.key(0))
@@ -112,13 +121,15 @@ def timed(how: Variant, shape: Shape, dtype: Any, rate: float) -> list[str]:
     return [
         str(how.prompts),
         how.remat,
+        "scanned" if how.scanned else "written out",
         "two pieces" if how.pieces else "one call with a mask",
-        f"{how.mebibytes} MiB",
+        f"{how.gibibytes} GiB",
         "yes" if how.same else "no",
         f"{step:.4f}",
         f"{needed(shape, how.prompts) / step / rate:.1%}",
         f"{held:.1f}",
         "yes" if sums[0] == sums[1] else "no",
+        f"{compiling:.1f}",
     ]
 
 
@@ -168,7 +179,9 @@ def attention(shape: Shape, dtype: Any) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true")
-    tiny, shape = parser.parse_args().tiny, SHAPES["dpo 1k 1b"]
+    parser.add_argument("--only", nargs="*", type=int, help="numbers of variants, from 0")
+    options = parser.parse_args()
+    tiny, shape = options.tiny, SHAPES["dpo 1k 1b"]
     kind, platform = jax.devices()[0].device_kind, "cpu" if tiny else "gpu"
     if tiny:
         model = dataclasses.replace(TINY, tied=True)
@@ -178,10 +191,11 @@ def main() -> None:
     print(f"{kind}, {dtype}; a large product: {rate / 1e12:.1f} TFLOP/s\n")
     if kind.startswith("NVIDIA"):
         print(table(("attention", "ms", "ms with backward"), attention(shape, dtype)), "\n")
-    rows = [timed(how, shape, dtype, rate) for how in VARIANTS]
+    chosen = VARIANTS if options.only is None else [VARIANTS[i] for i in options.only]
+    rows = [timed(how, shape, dtype, rate) for how in chosen]
     header = (
-        "prompts", "computed again", "attention", "logits at once", "same bits asked", "s a step",
-        "needed, of the machine", "temporary GiB", "same bits",
+        "prompts", "computed again", "layers", "attention", "slopes kept", "same bits asked",
+        "s a step", "needed, of the machine", "temporary GiB", "same bits", "compiled in s",
     )  # fmt: skip
     print(table(header, rows))
 

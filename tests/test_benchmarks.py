@@ -276,7 +276,9 @@ def test_a_tied_model_is_written_without_its_output_matrix_and_read(tmp_path):
 def test_bytes_of_a_step_of_decoding_by_hand():
     # 134,515,008 parameters; a token of the cache is 2 * 30 * 3 * 64 = 11,520 numbers. Two slots,
     # each a prompt of 128 tokens and 4 responses of 10 so far: 336 tokens. 2 bytes a number.
-    assert decode_step.bytes_read(2, 4, 10.0, 2) == 2 * (134_515_008 + 11_520 * 336)
+    assert decode_step.bytes_read(decode_step.MODELS["135m"], 2, 4, 10.0, 2) == 2 * (
+        134_515_008 + 11_520 * 336
+    )
 
 
 def test_of_the_meshes_of_a_slice_the_one_that_fits_and_takes_least_is_kept():

@@ -131,6 +131,11 @@ def whole(x: T) -> T:
     return jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
+def one_gpu() -> bool:
+    """Whether all that is computed lies on one of NVIDIA's GPUs."""
+    return jax.sharding.get_abstract_mesh().size <= 1 and device_kind().startswith("NVIDIA")
+
+
 def device_kind() -> str:
     """What JAX calls the devices of the mesh in use, or else the first device."""
     device = jax.sharding.get_abstract_mesh().abstract_device

@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import device_kind
+from alignax.core.axes import one_gpu
 
 
 def take_rows(x: Float[Array, "n d"], index: Int[Array, "*m"]) -> Float[Array, "*m d"]:
     """x[index]."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size > 1 or not device_kind().startswith("NVIDIA"):
+    if not one_gpu():
         return x[index]
     return _take(x, index.ravel()).reshape(*index.shape, x.shape[1])
 

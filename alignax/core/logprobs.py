@@ -3,20 +3,23 @@
 The logits of a batch are by far its largest array, and half of a small model's arithmetic. Where
 they fit the budget they are computed once and kept for the backward pass, which turns them into
 their own gradient in place. Where they do not, they exist for one chunk of tokens only, in both
-passes: the backward pass, a rule of its own, computes a chunk's logits again.
+passes: the backward pass, a rule of its own, computes a chunk's logits again. Or, on a GPU, it
+finds what their gradient is but for a factor a token, kept in two bytes by the forward pass.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import device_kind, gathered_vocabulary, split_all, token_shards
+from alignax.core.axes import device_kind, gathered_vocabulary, one_gpu, split_all, token_shards
 
 CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 # On GPUs: each chunk reads and writes the gradient of the whole matrix, which is memory's time.
 GPU_CHUNK_BYTES = 2**30
+SLOPES_BYTES = 2**31  # bfloat16 slopes kept on a GPU for the backward pass
 
 
 def room() -> int:
@@ -87,8 +90,18 @@ def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     target = jnp.pad(target, ((0, 0), (0, padding)))
     hidden = hidden.reshape(rows, chunks, chunk, -1).swapaxes(0, 1)
     target = target.reshape(rows, chunks, chunk).swapaxes(0, 1)
-    found = _chunked(softcap, entropic, hidden, head.astype(hidden.dtype), target)
+    slopes = not entropic and chunks > 1 and keeps_slopes(hidden.dtype, target.size * len(head))
+    found = _chunked(softcap, entropic, slopes, hidden, head.astype(hidden.dtype), target)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :tokens], found)
+
+
+def keeps_slopes(dtype: DTypeLike, logits: int) -> bool:
+    """Whether the derivative of each log-probability by each logit is kept for the backward pass.
+
+    That saves computing the logits again: where they are no more than a GPU has room for, and in
+    bfloat16, which their gradient is rounded to in any case.
+    """
+    return one_gpu() and dtype == jnp.bfloat16 and 2 * logits <= SLOPES_BYTES
 
 
 def _logits(softcap, hidden, head):
@@ -100,17 +113,26 @@ def _entropy(logprobs):
     return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
+def _slopes(softcap, logits, normaliser, target):
+    """d log p[target] / d (hidden @ head.T)."""
+    probability = jnp.exp(logits - normaliser[..., None])
+    chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
+    slopes = chosen - probability
+    return slopes if softcap is None else slopes * (1 - (logits / softcap) ** 2)  # of the tanh
+
+
 def _plainly_chunked(
     softcap: float | None,
     entropic: bool,
+    slopes: bool,
     hidden: Float[Array, "c n m d"],
     head: Float[Array, "v d"],
     target: Int[Array, "c n m"],
 ) -> tuple[Float[Array, "c n m"], Float[Array, "c n m"] | None]:
-    return _forward(softcap, entropic, hidden, head, target)[0]
+    return _forward(softcap, entropic, False, hidden, head, target)[0]
 
 
-def _forward(softcap, entropic, hidden, head, target):
+def _forward(softcap, entropic, slopes, hidden, head, target):
     given, head = head, gathered_vocabulary(head)
 
     def chunk(inputs):
@@ -121,6 +143,13 @@ def _forward(softcap, entropic, hidden, head, target):
         entropy = _entropy(logits - normaliser[..., None]) if entropic else None
         return (chosen - normaliser, entropy), normaliser, logits
 
+    def slope(inputs):
+        found, normaliser, logits = chunk(inputs)
+        return found, _slopes(softcap, logits, normaliser, inputs[1]).astype(hidden.dtype)
+
+    if slopes:
+        found, kept = jax.lax.map(slope, (hidden, target))
+        return found, (hidden, given, kept)
     if len(hidden) == 1:
         only = chunk((hidden[0], target[0]))
         found, normaliser, logits = jax.tree.map(lambda x: x[None], only)
@@ -130,7 +159,14 @@ def _forward(softcap, entropic, hidden, head, target):
     return found, (hidden, given, target, normaliser, found[1], logits)
 
 
-def _backward(softcap, entropic, saved, gradients):
+def _backward(softcap, entropic, slopes, saved, gradients):
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    if slopes:  # a token's factor is the same for all its logits
+        hidden, head, kept = saved
+        factor = gradients[0][..., None]
+        hidden_gradient = (factor * product("knmv,vd->knmd", kept, head)).astype(hidden.dtype)
+        head_gradient = product("knmv,knmd->vd", kept, (factor * hidden).astype(hidden.dtype))
+        return hidden_gradient, head_gradient.astype(head.dtype), None
     hidden, head, target, normaliser, entropy, kept = saved
     head = gathered_vocabulary(head)
     # A row to a device: each sums up its own share, and they meet once, after all chunks.
@@ -140,17 +176,14 @@ def _backward(softcap, entropic, saved, gradients):
     def chunk(head_gradient, inputs):
         hidden, target, normaliser, entropy, (gradient, entropy_gradient) = inputs
         logits = _logits(softcap, hidden, head) if kept is None else kept[0]
-        logprobs = logits - normaliser[..., None]
-        probability = jnp.exp(logprobs)
-        chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
-        logits_gradient = gradient[..., None] * (chosen - probability)
+        logits_gradient = gradient[..., None] * _slopes(softcap, logits, normaliser, target)
         if entropic:  # d entropy / d logit = -p (log p + entropy)
-            surprise = logprobs + entropy[..., None]
-            logits_gradient -= entropy_gradient[..., None] * probability * surprise
-        if softcap is not None:
-            logits_gradient *= 1 - (logits / softcap) ** 2  # of the tanh
+            logprobs = logits - normaliser[..., None]
+            surprise = jnp.exp(logprobs) * (logprobs + entropy[..., None])
+            by_logits = entropy_gradient[..., None] * surprise
+            tanh = 1 if softcap is None else 1 - (logits / softcap) ** 2
+            logits_gradient -= by_logits * tanh
         logits_gradient = logits_gradient.astype(hidden.dtype)
-        product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
         hidden_gradient = product("ncv,vd->ncd", logits_gradient, head).astype(hidden.dtype)
         head_gradient += product(terms, logits_gradient, hidden)
         return head_gradient, hidden_gradient
@@ -169,5 +202,5 @@ def _backward(softcap, entropic, saved, gradients):
     return hidden_gradient, head_gradient.astype(head.dtype), None
 
 
-_chunked = jax.custom_vjp(_plainly_chunked, nondiff_argnums=(0, 1))
+_chunked = jax.custom_vjp(_plainly_chunked, nondiff_argnums=(0, 1, 2))
 _chunked.defvjp(_forward, _backward)

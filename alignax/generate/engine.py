@@ -113,7 +113,9 @@ class Engine:
     def _unstack(self) -> Any:
         if self.weights is None:
             return functools.partial(_unstack, self.model)
-        return jax.jit(self.model.unstack, out_shardings=self.weights)
+        return jax.jit(
+            functools.partial(self.model.unstack, joined=False), out_shardings=self.weights
+        )
 
 
 # Compiled once for each model, sampler and shape, and shared by all engines of a process.

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from alignax.core.types import Params
 from alignax.models.parts import MLP, ExpertMLP, Linear, Norm
 from alignax.models.rotary import rotate
 
@@ -16,14 +18,21 @@ Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 
 class Attention(nnx.Module):
-    """Grouped-head attention: projections in and out, with rotary positions where there are any."""
+    """Grouped-head attention: projections in and out, with rotary positions where there are any.
 
-    def __init__(self, config, rngs):
+    Joined, queries, keys and values are one product.
+    """
+
+    def __init__(self, config, rngs, joined=False):
         linear = functools.partial(Linear, config, bias=config.qkv_bias, rngs=rngs)
         width, heads, kv_heads, dim = config.width, config.heads, config.kv_heads, config.head_dim
-        self.query = linear((width, heads, dim), ("embed", "heads", "head_dim"))
-        self.key = linear((width, kv_heads, dim), ("embed", "kv_heads", "head_dim"))
-        self.value = linear((width, kv_heads, dim), ("embed", "kv_heads", "head_dim"))
+        self.ends = (heads, heads + kv_heads) if joined else None
+        if joined:
+            self.joined = linear((width, heads + 2 * kv_heads, dim), ("embed", "heads", "head_dim"))
+        else:
+            self.query = linear((width, heads, dim), ("embed", "heads", "head_dim"))
+            self.key = linear((width, kv_heads, dim), ("embed", "kv_heads", "head_dim"))
+            self.value = linear((width, kv_heads, dim), ("embed", "kv_heads", "head_dim"))
         shape, axes = (heads, dim, width), ("heads", "head_dim", "embed")
         self.out = Linear(config, shape, axes, contract=2, bias=config.out_bias, rngs=rngs)
         each = {"head": 1, "all": 2, "none": 0}[config.qk_norm]  # axes that are normed as one
@@ -32,25 +41,31 @@ class Attention(nnx.Module):
         self.query_norm, self.key_norm = norms
 
     def __call__(self, x, angles, attend: Attend):
-        query, key = _through(self.query_norm, self.query(x)), _through(self.key_norm, self.key(x))
+        if self.ends is None:
+            query, key, value = self.query(x), self.key(x), self.value(x)
+        else:
+            query, key, value = jnp.split(self.joined(x), self.ends, axis=-2)
+        query, key = _through(self.query_norm, query), _through(self.key_norm, key)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        value = self.value(x)
         with jax.named_scope("attention"):
             attended, kept = attend(query, key, value)
         return self.out(attended), kept
 
 
 class Block(nnx.Module):
-    """Attention, then an MLP or experts, each added to the residual stream."""
+    """Attention, then an MLP or experts, each added to the residual stream.
 
-    def __init__(self, config, rngs):
+    Joined, products that read the same states are one: `join`.
+    """
+
+    def __init__(self, config, rngs, joined=False):
         before, after = config.norms != "after", config.norms != "before"
         self.attention_norm = Norm(config) if before else None
-        self.attention = Attention(config, rngs)
+        self.attention = Attention(config, rngs, joined)
         self.attention_out_norm = Norm(config) if after else None
         self.mlp_norm = Norm(config) if before else None
-        self.mlp = (ExpertMLP if config.experts else MLP)(config, rngs)
+        self.mlp = ExpertMLP(config, rngs) if config.experts else MLP(config, rngs, joined)
         self.mlp_out_norm = Norm(config) if after else None
         self.parallel = config.parallel
 
@@ -62,6 +77,24 @@ class Block(nnx.Module):
         with jax.named_scope("mlp"):
             out = middle + _through(self.mlp_out_norm, self.mlp(_through(self.mlp_norm, middle)))
         return (out + attended if self.parallel else out), kept
+
+
+def join(layer: Params) -> Params:
+    """The parameters of a layer as those of a joined block.
+
+    XLA joins such products by itself on GPUs, by copying their matrices side by side at every use.
+    """
+
+    def joined(part: Params, names: tuple[str, ...], put: Callable[..., Array]) -> Params:
+        rest = {name: x for name, x in part.items() if name not in names}
+        sides = [part[name] for name in names]
+        return rest | {"joined": jax.tree.map(lambda *x: put(x, axis=-2), *sides)}
+
+    attention = joined(layer["attention"], ("query", "key", "value"), jnp.concatenate)
+    mlp = layer["mlp"]
+    if "gate" in mlp and "router" not in mlp:
+        mlp = joined(mlp, ("gate", "up"), jnp.stack)
+    return layer | {"attention": attention, "mlp": mlp}
 
 
 def _through(norm, x):

@@ -99,17 +99,25 @@ class Norm(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """act(gate(x)) * up(x), or act(up(x)), brought down to the width again."""
+    """act(gate(x)) * up(x), or act(up(x)), brought down to the width again.
 
-    def __init__(self, config, rngs):
+    Joined, gate and up are one product.
+    """
+
+    def __init__(self, config, rngs, joined=False):
         linear = functools.partial(Linear, config, bias=config.mlp_bias, rngs=rngs)
         wide = (config.width, config.mlp_width), ("embed", "mlp")
-        self.gate = linear(*wide) if config.gated else None
-        self.up = linear(*wide)
+        both = (config.width, 2, config.mlp_width), ("embed", "sides", "mlp")
+        self.joined = linear(*both) if config.gated and joined else None
+        self.gate = linear(*wide) if config.gated and not joined else None
+        self.up = None if self.joined else linear(*wide)
         self.down = linear((config.mlp_width, config.width), ("mlp", "embed"))
         self.activation = ACTIVATIONS[config.activation]
 
     def __call__(self, x):
+        if self.joined is not None:
+            sides = self.joined(x)
+            return self.down(self.activation(sides[..., 0, :]) * sides[..., 1, :])
         if self.gate is None:
             return self.down(self.activation(self.up(x)))
         return self.down(self.activation(self.gate(x)) * self.up(x))

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from alignax.core.axes import over_heads, split_rows, split_tokens, whole
+from alignax.core.axes import one_gpu, over_heads, split_rows, split_tokens, whole
 from alignax.core.gathers import take_rows
 from alignax.core.types import BLOCK, Layout, Params
 from alignax.models import cudnn, flash, rotary, splash
 from alignax.models.attention import softcapped
-from alignax.models.blocks import Block
+from alignax.models.blocks import Block, join
 from alignax.models.caching import (
     Cache,
     cached_attention,
@@ -58,6 +58,10 @@ class Network(nnx.Module):
             self.head = nnx.Param(draw(config, rngs, shape), axes=axes)
 
 
+def _joined(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
+    return Block(config, rngs, joined=True)
+
+
 def _norm(config: DecoderConfig, rngs: nnx.Rngs) -> Norm:
     del rngs  # nothing of it is random
     return Norm(config)
@@ -80,12 +84,16 @@ class Decoder:
         remat: what the backward pass computes again to save memory: nothing, the attention
             weights, all of a block but its products with matrices, or whole blocks.
         attention: the kernel for rows; `flash.choose` says what "auto" is.
+        scan_layers: whether one layer is compiled for all, or each is written out, which takes
+            longer to compile. None: written out on one NVIDIA GPU, where a scan's time goes into
+            copying what the backward pass needs into stacks and out of them.
     """
 
     config: DecoderConfig
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
     attention: flash.Choice = "auto"
+    scan_layers: bool | None = None
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Random parameters: normal of `init_scale`, cut at 3 deviations; float32."""
@@ -218,7 +226,7 @@ class Decoder:
             angles = {rope: look_up(tables[rope]) for rope in ropes}
         seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         keys, values = [], []
-        for i, weights in enumerate(self.unstack(params)["layers"]):
+        for i, weights in enumerate(self.unstack(params, joined=False)["layers"]):
             kind = self.config.kind(i)
 
             def attend(query, key, value, i=i, kind=kind):
@@ -235,30 +243,37 @@ class Decoder:
                 )
                 return out, (key, value)
 
-            block = nnx.merge(self._abstract_block, weights)
+            joined = "joined" in weights["attention"]
+            block = nnx.merge(_shapes(_joined if joined else Block, self.config)[0], weights)
             x, (key, value) = block(x, angles[kind.rope], attend)
             keys.append(key)
             values.append(value)
         norm = nnx.merge(self._abstract_norm, params["norm"])
         return norm(x), moved_on(cache, tuple(keys), tuple(values), count)
 
-    def unstack(self, params: Params) -> Params:
-        """The parameters with a tuple of layers in place of stacked ones, in the compute dtype."""
+    def unstack(self, params: Params, *, joined: bool | None = None) -> Params:
+        """The parameters with a tuple of layers in place of stacked ones, in the compute dtype.
+
+        Args:
+            joined: whether products that read the same states are one; None: on one NVIDIA GPU.
+        """
         if isinstance(params["layers"], tuple):
             return params
         cast = jax.tree.map(lambda x: x.astype(self.dtype), plain(params))
         layers = tuple(
             jax.tree.map(lambda x, i=i: x[i], cast["layers"]) for i in range(self.config.layers)
         )
+        if one_gpu() if joined is None else joined:
+            layers = tuple(map(join, layers))
         return cast | {"layers": layers, "norm": params["norm"]}
-
-    @property
-    def _abstract_block(self) -> Any:
-        return _shapes(Block, self.config)[0]
 
     @property
     def _abstract_norm(self) -> Any:
         return _shapes(_norm, self.config)[0]
+
+    @property
+    def _scanned(self) -> bool:
+        return not one_gpu() if self.scan_layers is None else self.scan_layers
 
     def logits(self, params: Params, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:
         """Unnormalised log-probabilities over the vocabulary, float32."""
@@ -338,5 +353,7 @@ class Decoder:
             kept = PRODUCT, splash.KEPT, cudnn.KEPT
             kept = jax.checkpoint_policies.save_only_these_names(*kept)
             layer = jax.checkpoint(layer, policy=kept)
-        x, kept = jax.lax.scan(layer, x, (network.layers, each))
+        x, kept = jax.lax.scan(
+            layer, x, (network.layers, each), unroll=1 if self._scanned else True
+        )
         return network.norm(x), kept

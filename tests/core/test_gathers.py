@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from alignax.core import gathers
+from alignax.core import axes, gathers
 from alignax.data.pipeline import build_step
 from alignax.data.plan import make_plan
 from alignax.methods import DPO
@@ -52,13 +52,13 @@ def update(model):
 def test_an_update_by_sorted_rows_is_the_plain_one(monkeypatch):
     step, *arguments = update(decoder())
     expected = jax.jit(step)(*arguments)
-    monkeypatch.setattr(gathers, "device_kind", lambda: HOPPER)
+    monkeypatch.setattr(axes, "device_kind", lambda: HOPPER)
     found = jax.jit(lambda *arguments: step(*arguments))(*arguments)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), found, expected)
 
 
 def test_an_update_on_a_gpu_adds_nothing_up_in_an_order_that_varies(monkeypatch):
-    monkeypatch.setattr(gathers, "device_kind", lambda: HOPPER)
+    monkeypatch.setattr(axes, "device_kind", lambda: HOPPER)
     monkeypatch.setattr(flash, "device_kind", lambda: HOPPER)
     monkeypatch.setattr(cudnn, "served", lambda: True)
     monkeypatch.setattr(cudnn, "fits", lambda shape, segments: True)

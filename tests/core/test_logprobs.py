@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax.core import axes, logprobs
 from alignax.core.logprobs import token_logprobs, token_logprobs_and_entropy
 
 ROWS, TOKENS, WIDTH, VOCAB = 3, 7, 12, 50
@@ -41,6 +42,48 @@ def test_values_and_gradients_are_those_of_autodiff(tokens):
     found = gradients(chunked, hidden, head, target, weight)
     for x, y in zip(found, gradients(plain, hidden, head, target, weight), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_gradients_by_kept_slopes_are_those_of_autodiff(tokens, softcap, monkeypatch):
+    monkeypatch.setattr(logprobs, "keeps_slopes", lambda dtype, logits: True)
+    hidden, head, target, weight = inputs()
+    weight = weight.at[:, 1].set(0.0)  # a token that is not learnt from
+    size = 4 * ROWS * VOCAB * tokens + 1
+
+    def expected(hidden, head, target):
+        logits = jnp.einsum("nmd,vd->nmv", hidden, head)
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+        found = jax.nn.log_softmax(logits)
+        return jnp.take_along_axis(found, target[..., None], axis=-1)[..., 0]
+
+    chunked = lambda *args: token_logprobs(*args, softcap=softcap, chunk_bytes=size)  # noqa: E731
+    np.testing.assert_allclose(
+        chunked(hidden, head, target), expected(hidden, head, target), atol=1e-5
+    )
+    found = gradients(chunked, hidden, head, target, weight)
+    for x, y in zip(found, gradients(expected, hidden, head, target, weight), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_slopes_of_bfloat16_lose_nothing_where_the_target_is_nearly_certain(monkeypatch):
+    """1 - p is rounded, and not p: p = 1 - 0.001 is 1 in bfloat16."""
+    monkeypatch.setattr(logprobs, "keeps_slopes", lambda dtype, logits: True)
+    hidden = jnp.full((1, 2, 1), 1.0, jnp.bfloat16)
+    head = jnp.array([[0.0], [6.90625]], jnp.bfloat16)  # exact; 1 / (1 + e^6.90625) = 0.0010005
+    target = jnp.ones((1, 2), int)
+    total = lambda *arrays: token_logprobs(*arrays, target, chunk_bytes=8).sum()  # noqa: E731
+    found = jax.grad(total, argnums=1)(hidden, head)
+    np.testing.assert_allclose(found.astype(np.float32)[:, 0], [-2.001e-3, 2.001e-3], rtol=2**-8)
+
+
+def test_what_is_kept_of_logits_fits_a_gpu_and_no_other_device_keeps_any(monkeypatch):
+    assert not logprobs.keeps_slopes(jnp.bfloat16, 1)
+    monkeypatch.setattr(axes, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    assert logprobs.keeps_slopes(jnp.bfloat16, 2**30)
+    assert not logprobs.keeps_slopes(jnp.bfloat16, 2**30 + 1)
+    assert not logprobs.keeps_slopes(jnp.float32, 1)
 
 
 def test_is_the_same_under_jit():

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax.core import axes
 from alignax.generate import slots
 from alignax.generate.sampler import Sampler, advance, start
-from alignax.models.config import LayerKind
+from alignax.models.config import Experts, LayerKind
 from alignax.models.rotary import Rope
 from alignax.models.transformer import Decoder
 from tests.tiny_batch import CONFIG, decoder, params
@@ -89,6 +90,39 @@ def test_extending_with_tables_and_without_gives_the_same(kinds):
     np.testing.assert_allclose(found, plain, atol=1e-6)
     for one, two in zip(jax.tree.leaves(lean.with_ones()), jax.tree.leaves(cache), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"qkv_bias": True, "out_bias": True, "mlp_bias": True},
+        {"qk_norm": "head"},
+        {"gated": False, "parallel": True},
+        {"experts": Experts(count=4, per_token=2)},
+    ],
+    ids=str,
+)
+def test_products_that_read_the_same_states_are_one_when_joined(changes):
+    model = Decoder(config=dataclasses.replace(CONFIG, **changes))
+    given = jax.tree.map(lambda x: x + 0.1, model.init(jax.random.key(0)))  # biases begin at 0
+    apart, joined = (model.unstack(given, joined=x) for x in (False, True))
+    ones = {name for layer in joined["layers"] for part in layer.values() for name in part}
+    assert "joined" in ones
+    assert not ones & {"query", "key", "value"}
+    _, state = begun(2)
+    tokens = jnp.full((PROMPTS, 2, 1), 7)
+    expected, cache = model.extend(apart, state.cache, tokens)
+    found, same = model.extend(joined, state.cache, tokens)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for one, two in zip(jax.tree.leaves(same), jax.tree.leaves(cache), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_products_are_joined_on_one_gpu_alone(monkeypatch):
+    assert "query" in decoder().unstack(params())["layers"][0]["attention"]
+    monkeypatch.setattr(axes, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    assert "query" not in decoder().unstack(params())["layers"][0]["attention"]
 
 
 def test_responses_are_moved_where_a_step_gets_a_fifth_cheaper():

@@ -172,10 +172,11 @@ def plain_gradient():
     return jax.grad(total)(params())
 
 
+@pytest.mark.parametrize("scan_layers", [True, False])
 @pytest.mark.parametrize("remat", ["none", "attention", "elementwise", "block"])
-def test_gradients_of_every_parameter_are_those_of_the_plain_computation(remat):
+def test_gradients_of_every_parameter_are_those_of_the_plain_computation(remat, scan_layers):
     batch, layout, _ = step()
-    model = decoder(remat=remat)
+    model = decoder(remat=remat, scan_layers=scan_layers)
 
     def total(params):
         found = packed_logprobs(params, batch, layout, model=model, reach=PLAN.shape.reach)
