@@ -1,4 +1,4 @@
-"""A layer of a decoder: attention and MLP about a residual stream, as the config arranges them."""
+"""A layer of a decoder, attention and MLP about a residual stream, and the network of them."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from alignax.core.types import Params
-from alignax.models.parts import MLP, ExpertMLP, Linear, Norm
+from alignax.models.config import draw_score
+from alignax.models.parts import MLP, ExpertMLP, Linear, Norm, draw
 from alignax.models.rotary import rotate
 
 # (query, key, value) -> (attended values, anything the caller wants to keep of this layer)
@@ -77,6 +78,24 @@ class Block(nnx.Module):
         with jax.named_scope("mlp"):
             out = middle + _through(self.mlp_out_norm, self.mlp(_through(self.mlp_norm, middle)))
         return (out + attended if self.parallel else out), kept
+
+
+class Network(nnx.Module):
+    """Embedding, stacked blocks, final norm, and a matrix to the vocabulary or to scores."""
+
+    def __init__(self, config, rngs):
+        shape, axes = (config.vocab_size, config.width), ("vocab", "embed")
+        self.embed = nnx.Param(draw(config, rngs, shape), axes=axes)
+        if config.learned_positions:
+            places = (config.max_positions, config.width)
+            self.positions = nnx.Param(draw(config, rngs, places), axes=("positions", "embed"))
+        keys = jax.random.split(rngs.params(), config.layers)
+        self.layers = jax.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
+        self.norm = Norm(config)
+        if config.num_scores:
+            self.score = nnx.Param(draw_score(rngs.params(), config), axes=("scores", "embed"))
+        elif not config.tied:
+            self.head = nnx.Param(draw(config, rngs, shape), axes=axes)
 
 
 def join(layer: Params) -> Params:

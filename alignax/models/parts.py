@@ -108,14 +108,17 @@ class MLP(nnx.Module):
         linear = functools.partial(Linear, config, bias=config.mlp_bias, rngs=rngs)
         wide = (config.width, config.mlp_width), ("embed", "mlp")
         both = (config.width, 2, config.mlp_width), ("embed", "sides", "mlp")
-        self.joined = linear(*both) if config.gated and joined else None
-        self.gate = linear(*wide) if config.gated and not joined else None
-        self.up = None if self.joined else linear(*wide)
+        self.paired = config.gated and joined
+        if self.paired:
+            self.joined = linear(*both)
+        else:
+            self.gate = linear(*wide) if config.gated else None
+            self.up = linear(*wide)
         self.down = linear((config.mlp_width, config.width), ("mlp", "embed"))
         self.activation = ACTIVATIONS[config.activation]
 
     def __call__(self, x):
-        if self.joined is not None:
+        if self.paired:
             sides = self.joined(x)
             return self.down(self.activation(sides[..., 0, :]) * sides[..., 1, :])
         if self.gate is None:

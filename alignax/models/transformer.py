@@ -22,7 +22,7 @@ from alignax.core.gathers import take_rows
 from alignax.core.types import BLOCK, Layout, Params
 from alignax.models import cudnn, flash, rotary, splash
 from alignax.models.attention import softcapped
-from alignax.models.blocks import Block, join
+from alignax.models.blocks import Block, Network, join
 from alignax.models.caching import (
     Cache,
     cached_attention,
@@ -31,31 +31,13 @@ from alignax.models.caching import (
     visible,
     write,
 )
-from alignax.models.config import DecoderConfig, draw_score
+from alignax.models.config import DecoderConfig
 from alignax.models.kernels import plain
-from alignax.models.parts import PRODUCT, Norm, draw
+from alignax.models.parts import PRODUCT, Norm
 
 Remat = Literal["none", "attention", "elementwise", "block"]
 Tables = dict[rotary.Rope | None, Any]  # cosines and sines by position; None where none turn
 EVERYTHING = 2**30  # a window that no text is longer than
-
-
-class Network(nnx.Module):
-    """Embedding, stacked blocks, final norm, and a matrix to the vocabulary or to scores."""
-
-    def __init__(self, config, rngs):
-        shape, axes = (config.vocab_size, config.width), ("vocab", "embed")
-        self.embed = nnx.Param(draw(config, rngs, shape), axes=axes)
-        if config.learned_positions:
-            places = (config.max_positions, config.width)
-            self.positions = nnx.Param(draw(config, rngs, places), axes=("positions", "embed"))
-        keys = jax.random.split(rngs.params(), config.layers)
-        self.layers = jax.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
-        self.norm = Norm(config)
-        if config.num_scores:
-            self.score = nnx.Param(draw_score(rngs.params(), config), axes=("scores", "embed"))
-        elif not config.tied:
-            self.head = nnx.Param(draw(config, rngs, shape), axes=axes)
 
 
 def _joined(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
