@@ -66,8 +66,14 @@ VARIANTS = (
 )
 
 
-def step_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Callable[..., Any], Any, Any]:
-    """The compiled update; what makes its first state from a key; its arrays."""
+def decoder_of(shape: Shape, how: Variant, dtype: Any) -> Decoder:
+    """The model of a variant."""
+    model = ours.decoder(shape.model)
+    return dataclasses.replace(model, dtype=dtype, remat=how.remat, scan_layers=how.scanned)
+
+
+def update_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Any, Any, Any]:
+    """The jitted update; what makes its first state from a key; its arrays."""
     rows, plan, _ = prepared(shape.rows(how.prompts), how.prompts, "shared", 1)
     ((batch, layout),) = [build_step(rows, plan, 0, {})]
     # Of a reference that is sure of everything: the time does not depend on it.
@@ -79,11 +85,20 @@ def step_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Callable[..., A
         donate_argnums=0,
         compiler_options=repeatable() if how.same else None,
     )
-    make = jax.jit(lambda key: init_state(model.init(key), optimizer=optimizer))
+    return (
+        step,
+        jax.jit(lambda key: init_state(model.init(key), optimizer=optimizer)),
+        (batch, layout),
+    )
+
+
+def compiled_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Callable[..., Any], Any, Any]:
+    """The same with the update compiled, and arrays on the device."""
+    step, make, arrays = update_of(shape, how, model)
     served, cudnn.served = cudnn.served, cudnn.served if how.pieces else lambda: False
     kept, logprobs.SLOPES_BYTES = logprobs.SLOPES_BYTES, how.gibibytes * 2**30
     try:
-        arrays = jax.device_put((batch, layout))
+        arrays = jax.device_put(arrays)
         return step.lower(jax.eval_shape(make, jax.random.key(0)), *arrays).compile(), make, arrays
     finally:
         cudnn.served, logprobs.SLOPES_BYTES = served, kept
@@ -99,11 +114,9 @@ def needed(shape: Shape, prompts: int) -> float:
 
 def timed(how: Variant, shape: Shape, dtype: Any, rate: float) -> list[str]:
     """The row of a variant."""
-    model = dataclasses.replace(
-        ours.decoder(shape.model), dtype=dtype, remat=how.remat, scan_layers=how.scanned
-    )
+    model = decoder_of(shape, how, dtype)
     begin = time.perf_counter()
-    compiled, make, arrays = step_of(shape, how, model)
+    compiled, make, arrays = compiled_of(shape, how, model)
     compiling = time.perf_counter() - begin
     seconds, sums = [], []
     for _ in range(2):
