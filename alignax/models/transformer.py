@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from alignax.core.axes import one_gpu, over_heads, split_rows, split_tokens, whole
 from alignax.core.gathers import take_rows
 from alignax.core.types import BLOCK, Layout, Params
-from alignax.models import cudnn, flash, rotary, splash
+from alignax.models import cudnn, decoding, flash, rotary, splash
 from alignax.models.attention import softcapped
 from alignax.models.blocks import Block, Network, join
 from alignax.models.caching import (
@@ -194,7 +194,9 @@ class Decoder:
 
         Args:
             params: as `unstack` gives them, where this is called more than once.
-            tables: for all positions that can be reached, likewise.
+            tables: for all positions that can be reached, likewise. Only loops that draw give them,
+                and they ask for no gradients: so where tokens come one by one a kernel may serve
+                that has none (`decoding`).
         """
         position = (cache.prompt_lengths[:, None] + cache.filled)[..., None]
         position = position + jnp.arange(tokens.shape[2])[None, None]
@@ -207,11 +209,16 @@ class Decoder:
             look_up = functools.partial(jax.tree.map, lambda table: table[position])
             angles = {rope: look_up(tables[rope]) for rope in ropes}
         seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
+        as_one = tables is not None and count == 1 and self.attention != "xla"
+        as_one = as_one and decoding.fits(self.config) and decoding.served()
         keys, values = [], []
         for i, weights in enumerate(self.unstack(params, joined=False)["layers"]):
             kind = self.config.kind(i)
 
             def attend(query, key, value, i=i, kind=kind):
+                if as_one:
+                    scale = self.config.attention_scale
+                    return decoding.attend(query, key, value, cache, i, scale=scale)
                 key, value = write(cache, i, key, value)
                 out = cached_attention(
                     query,
