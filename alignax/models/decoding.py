@@ -12,7 +12,6 @@ processors, 48 for 16 prompts and three heads of keys, and each had all the ring
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
-from alignax.core.axes import device_kind
+from alignax.core.axes import device_kind, one_gpu
 from alignax.models.attention import MASKED
 from alignax.models.caching import Cache
 from alignax.models.config import DecoderConfig
@@ -45,8 +44,7 @@ def served() -> bool:
 
     On a mesh of several XLA's kernels serve, which are partitioned by themselves.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if triton is None or not device_kind().startswith("NVIDIA") or math.prod(mesh.axis_sizes) > 1:
+    if triton is None or not one_gpu():
         return False
     capability = getattr(jax.local_devices()[0], "compute_capability", CAPABILITY)
     return float(capability) >= CAPABILITY

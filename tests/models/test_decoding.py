@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax.core import axes
 from alignax.generate.sampler import Sampler, sample
 from alignax.models import decoding
 from alignax.models.caching import Cache, cached_attention, visible, write
@@ -145,7 +146,7 @@ def test_it_is_lowered_for_nvidias_gpus_as_one_call(shape):
 
 def test_other_devices_and_meshes_of_several_are_not_served(monkeypatch):
     assert not decoding.served()
-    monkeypatch.setattr(decoding, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(axes, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
     assert decoding.served()
     with jax.set_mesh(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])):
         assert decoding.served()
