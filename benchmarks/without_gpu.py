@@ -34,7 +34,7 @@ from jax.experimental import topologies
 
 from alignax.core import axes, logprobs
 from alignax.generate.sampler import Sampler, advance, start
-from alignax.models import cudnn, flash
+from alignax.models import cudnn, decoding, flash
 from alignax.models.transformer import Decoder
 from alignax.train import compilations
 from benchmarks import decode_step, variants
@@ -73,11 +73,19 @@ device_description_str: "{KIND}"
 """
 
 
+KNOWS = axes, logprobs, flash, decoding, compilations  # modules that ask what the devices are
+
+
 @contextlib.contextmanager
 def as_on_a_gpu() -> Iterator[None]:
     """Has alignax choose as it does on an H100."""
-    changed = [(x, "device_kind", lambda: KIND) for x in (axes, logprobs, flash, compilations)]
+    changed = [(x, "device_kind", lambda: KIND) for x in KNOWS]
     changed += [(cudnn, "served", lambda: True)]
+    with contextlib.suppress(ImportError):  # from JAX 0.11 on Pallas asks the GPU what it is
+        from jax._src.pallas.triton import gpu_info
+
+        one = gpu_info.GpuInfo(gpu_version=None, arch_name="9.0", compute_capability=90)
+        changed += [(gpu_info, "get_gpu_info", lambda: one)]
     kept = [(module, name, getattr(module, name)) for module, name, _ in changed]
     for module, name, value in changed:
         setattr(module, name, value)
