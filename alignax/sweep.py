@@ -30,7 +30,7 @@ from alignax import sweepable as can
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params, TrainState
-from alignax.data.pipeline import Batches, Drawn, NothingStored
+from alignax.data.pipeline import Ahead, build_step
 from alignax.data.plan import Plan, alike
 from alignax.evaluate.report import members_table
 from alignax.evaluate.stats import Estimate, over_seeds
@@ -240,8 +240,10 @@ def make_step_of_all(
     return update
 
 
-class Feeds(NothingStored):
-    """The batches of every member: those of its seed.
+class Feeds(Ahead):
+    """The batches of every member, those of its seed, on an axis before all others.
+
+    Read ahead as one: threads of their own for each seed would wait for one another.
 
     Args:
         plans: of each seed, of one shape.
@@ -253,23 +255,20 @@ class Feeds(NothingStored):
         data = lead.train_data
         met = np.unique(np.concatenate([plan.groups for plan in plans]))
         numbers = lead.reference(data, lead.policy(params), "train", met)
-        self._feeds = [Batches(data, plan, numbers=numbers) for plan in plans]
-        self._points = points
 
-    def draw(self, params: Params) -> tuple[Any, Drawn]:
-        """The next step of all members, on an axis before all others."""
-        del params
-        arrays = [next(feed) for feed in self._feeds] * self._points
-        return jax.tree.map(lambda *x: np.stack(x), *arrays), Drawn()
+        def make(index: int) -> Any:
+            steps = [build_step(data, plan, index, numbers) for plan in plans] * points
+            return jax.tree.map(lambda *x: np.stack(x), *steps)
+
+        super().__init__(make, len(plans[0]))
 
     def position(self) -> dict[str, Any]:
-        """Where the next step is, as JSON."""
-        return {"seeds": [feed.position() for feed in self._feeds]}
+        """Where the next step is, as JSON: the same for all seeds."""
+        return {"seeds": [super().position()]}
 
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
-        for feed, own in zip(self._feeds, position["seeds"], strict=True):
-            feed.restore(own)
+        super().restore(position["seeds"][0])
 
 
 def _check_first(lead: Run, runs: Sequence[Run]) -> Any:

@@ -16,6 +16,7 @@ from alignax.config import load
 from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Labelled, Preference, Scored
 from alignax.core.types import TrainState
+from alignax.data.pipeline import build_step
 from alignax.data.plan import alike
 from alignax.feeds import make_feed
 from alignax.members import Sweep, parsed
@@ -201,6 +202,25 @@ def _alone(run, steps):
     for _ in range(steps):
         state, metrics = step(state, *feed.draw(None)[0], base)
     return state, metrics
+
+
+def test_the_feed_has_the_batches_of_each_seed_and_goes_on_from_any_position(tmp_path):
+    made = setup(tmp_path, SFT(), Demonstration)
+    sizes = Sweep(seeds=2, grid={"optim.learning_rate": (1e-3, 1e-2)})
+    lead = Run(made, quiet=True)
+    plans = alike([lead.like(member).plan for member in sizes.members(made)[:2]])
+    feed = sweep.Feeds(lead, plans, 2, lead.initial_params())
+    before = feed.position()
+    drawn = [feed.draw(None)[0] for _ in range(4)]
+    for index, step in enumerate(drawn):
+        for i in range(4):  # the seeds of a point side by side
+            own = build_step(lead.train_data, plans[i % 2], index)
+            jax.tree.map(
+                np.testing.assert_array_equal, jax.tree.map(lambda x, i=i: x[i], step), own
+            )
+    # As sweeps kept it that read each seed by itself.
+    feed.restore({"seeds": before["seeds"] * 2})
+    jax.tree.map(np.testing.assert_array_equal, feed.draw(None)[0], drawn[0])
 
 
 def test_a_member_that_diverges_leaves_the_others_alone_and_is_not_exported(tmp_path):

@@ -31,6 +31,8 @@ from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
 FORMAT = 4  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
+MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
+OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +51,18 @@ class Prepared:
         return len(self.lengths.prompt)
 
     def __getitem__(self, index: int) -> Example:
+        found = self._read.get(index)
+        if found is not None:
+            return found
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         row = self._rows[index % len(self)]
         numbers = row["attributes"]
         attributes = numbers.reshape(len(row["scores"]), -1) if numbers.size else None
-        return Example(**{**row, "origin": row["origin"].decode(), "attributes": attributes})
+        found = Example(**{**row, "origin": row["origin"].decode(), "attributes": attributes})
+        if self._stays:
+            self._read[index] = found
+        return found
 
     @property
     def lengths(self) -> Lengths:
@@ -70,6 +78,17 @@ class Prepared:
     def gaps(self) -> Float32[np.ndarray, " g"]:
         """How far apart the first and the last response of each group are scored."""
         return np.load(self.directory / "gaps.npy")
+
+    @functools.cached_property
+    def _read(self) -> dict[int, Example]:
+        """What was read and stays in memory, by index: to read a group takes 0.1 ms."""
+        return {}
+
+    @functools.cached_property
+    def _stays(self) -> bool:
+        """Whether the whole data set may stay in memory once read."""
+        tokens = int(self.lengths.total.sum())
+        return OF_A_TOKEN * tokens + OF_A_GROUP * len(self) <= MOST_BYTES
 
     @property
     def records(self) -> Report:

@@ -178,50 +178,62 @@ def _micro_batch(
         "slot": np.full(scored_room, -1, np.int32),
     }
     batch, layout = Batch(**fields), Layout(**lie)
-    scored = [0] * shape.shards
-    per_shard = shape.rows // shape.shards
-    places = zip(*(x.tolist() for x in placement), strict=True)
-    for i, (group, row, offset) in enumerate(places):
-        shard, first_row = row // per_shard, row // per_shard * per_shard
-        if group < 0 or (shards is not None and shard not in shards):
-            continue
-        example = groups[group]
-        base = (row - first_row) * shape.row_length + offset  # in the shard's rows, joined
-        p = len(example.prompt)
-        batch.prompts[i, :p] = example.prompt
-        batch.prompt_lengths[i] = p
-        _lay(layout, row, offset, example.prompt, i, 0, 0)
-        at, start = p, 0  # in the row, from the group's begin; in the joined responses
-        for j, length in enumerate(example.response_lengths.tolist()):
-            part = slice(start, start + length)
-            tokens, mask = example.responses[part], example.mask[part]
-            batch.responses[i, j, :length] = tokens
-            batch.mask[i, j, :length] = mask
-            batch.scores[i, j] = example.scores[j]
-            batch.valid[i, j] = length > 0
-            if batch.attributes is not None and example.attributes is not None:
-                batch.attributes[i, j] = example.attributes[j]
-            for name, values in numbers.items():
-                fields[name][i, j, :length] = values[group][part]
-            _lay(layout, row, offset + at, tokens, i, j + 1, p)
-            places = np.flatnonzero(mask)
-            into = slice(scored[shard], scored[shard] + len(places))
-            layout.source[shard, into] = base + np.where(places == 0, p - 1, at + places - 1)
-            layout.target[shard, into] = tokens[places]
-            layout.slot[shard, into] = (i * k + j) * r + places
-            scored[shard] += len(places)
-            at, start = at + length, start + length
+    room = shape.rows // shape.shards * shape.row_length  # tokens of a shard's rows, joined
+    begin = placement.row * shape.row_length + placement.offset  # in the rows of all shards
+    here = placement.group >= 0
+    if shards is not None:
+        here &= [place // room in shards for place in begin.tolist()]
+    index = np.flatnonzero(here)
+    begin, chosen = begin[index, None], placement.group[index].tolist()
+    examples = [groups[group] for group in chosen]
+    if not examples:
+        return batch, layout
+
+    parts = np.zeros((len(index), 1 + k), np.int64)  # tokens of a prompt, of each response to it
+    for i, example, part in zip(index.tolist(), examples, parts, strict=True):
+        part[0], count = len(example.prompt), len(example.response_lengths)
+        part[1 : 1 + count] = example.response_lengths
+        batch.prompts[i, : part[0]] = example.prompt
+        batch.scores[i, :count] = example.scores
+        if batch.attributes is not None and example.attributes is not None:
+            batch.attributes[i, :count] = example.attributes
+    prompt = parts[:, :1]
+    batch.prompt_lengths[index], batch.valid[index] = prompt[:, 0], parts[:, 1:] > 0
+
+    # --- All tokens of these groups end to end, and from there to their places, all at once.
+    ids = np.concatenate([x for e in examples for x in (e.prompt, e.responses)])
+    order, which, sizes = np.arange(len(ids)), np.arange(1 + k), parts.ravel()
+    starts = (np.cumsum(sizes) - sizes).reshape(parts.shape)
+    each = lambda x: np.repeat(np.broadcast_to(x, parts.shape), sizes)  # noqa: E731
+    place = order + each(begin - starts[:, :1])
+    layout.tokens.ravel()[place] = ids
+    layout.group.ravel()[place] = each(index[:, None])
+    layout.response.ravel()[place] = each(which)
+    layout.position.ravel()[place] = order + each(prompt * (which > 0) - starts)
+
+    answers = each(which > 0)
+    slot = (order + each((index[:, None] * k + which - 1) * r - starts))[answers]
+    mask = np.concatenate([example.mask for example in examples])
+    batch.responses.ravel()[slot] = ids[answers]
+    batch.mask.ravel()[slot] = mask
+    ends = parts[:, 1:].sum(axis=1).tolist()
+    for name, values in numbers.items():
+        found = [values[group][:end] for group, end in zip(chosen, ends, strict=True)]
+        fields[name].ravel()[slot] = np.concatenate(found)
+
+    # --- Those that are scored, by shard. The first of a response comes from the prompt's last.
+    before, there = place - 1, parts[:, 1:] > 0
+    before[starts[:, 1:][there]] = np.broadcast_to(begin + prompt - 1, there.shape)[there]
+    scored = np.flatnonzero(answers)[mask]
+    before, target, slot = before[scored], ids[scored], slot[mask]
+    of_shard = place[scored] // room
+    for shard in range(shape.shards):
+        own = of_shard == shard
+        count = np.count_nonzero(own)
+        layout.source[shard, :count] = before[own] - shard * room
+        layout.target[shard, :count] = target[own]
+        layout.slot[shard, :count] = slot[own]
     return batch, layout
-
-
-def _lay(
-    layout: Layout, row: int, begin: int, tokens: np.ndarray, group: int, response: int, first: int
-) -> None:
-    where = slice(begin, begin + len(tokens))
-    layout.tokens[row, where] = tokens
-    layout.group[row, where] = group
-    layout.response[row, where] = response
-    layout.position[row, where] = np.arange(first, first + len(tokens))
 
 
 class NothingStored:
@@ -236,27 +248,19 @@ class NothingStored:
         del positions
 
 
-class Batches(NothingStored):
-    """The steps of a plan in order, built ahead of their use by Grain's threads."""
+class Ahead(NothingStored):
+    """Steps in order, made ahead of their use by Grain's threads.
 
-    def __init__(
-        self,
-        groups: Groups,
-        plan: Plan,
-        *,
-        numbers: Numbers = NO_NUMBERS,
-        shards: Container[int] | None = None,
-        transform: Callable[[tuple[Batch, Layout]], Any] | None = None,
-    ):
-        steps = grain.MapDataset.range(len(plan)).map(
-            lambda index: build_step(groups, plan, int(index), numbers, shards)
-        )
-        if transform is not None:
-            steps = steps.map(transform)
+    Args:
+        make: the arrays of a step, from its number. count: of the steps.
+    """
+
+    def __init__(self, make: Callable[[int], Any], count: int):
+        steps = grain.MapDataset.range(count).map(lambda index: make(int(index)))
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=READ_AHEAD)
         self._iterator = iter(steps.to_iter_dataset(options))
 
-    def __iter__(self) -> "Batches":
+    def __iter__(self) -> "Ahead":
         return self
 
     def __next__(self) -> Any:
@@ -274,3 +278,20 @@ class Batches(NothingStored):
     def restore(self, position: dict[str, Any]) -> None:
         """Goes on from `position`."""
         self._iterator.set_state(position)
+
+
+class Batches(Ahead):
+    """The steps of a plan."""
+
+    def __init__(
+        self,
+        groups: Groups,
+        plan: Plan,
+        *,
+        numbers: Numbers = NO_NUMBERS,
+        shards: Container[int] | None = None,
+        transform: Callable[[tuple[Batch, Layout]], Any] = lambda step: step,
+    ):
+        super().__init__(
+            lambda index: transform(build_step(groups, plan, index, numbers, shards)), len(plan)
+        )

@@ -17,8 +17,8 @@ lies, so a run may go on with more or fewer of them.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -86,6 +86,10 @@ class Plan:
     def __len__(self) -> int:
         return self.num_steps
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is cached stays behind.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def step(self, index: int) -> Placement:
         """The groups of step `index`, from 0, and their places."""
         if not 0 <= index < self.num_steps:
@@ -94,8 +98,12 @@ class Plan:
         part = slice(within * self.accumulation, (within + 1) * self.accumulation)
         return Placement(*(x[part] for x in self._window(window)))
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - a plan lives as long as its run
-    def _window(self, window: int) -> Placement:
+    @functools.cached_property
+    def _window(self) -> Callable[[int], Placement]:
+        """Of each plan its own: those of a sweep are read in turn."""
+        return functools.lru_cache(maxsize=2)(self._packed)
+
+    def _packed(self, window: int) -> Placement:
         units, shape = self.units(window), self.shape
         placed = pack(self.lengths.total, units, shape.rows // shape.shards, shape.row_length)
         assert placed is not None, "make_plan has packed every window"

@@ -82,6 +82,18 @@ def test_what_is_read_back_is_what_was_tokenised_in_order(make):
         prepared[40]
 
 
+@pytest.mark.parametrize("room", ["enough", "too little"])
+def test_what_was_read_stays_in_memory_where_the_whole_data_set_may(make, monkeypatch, room):
+    prepared = make()
+    bytes_ = 5 * int(prepared.lengths.total.sum()) + 1536 * len(prepared)
+    monkeypatch.setattr(builder, "MOST_BYTES", bytes_ - (room == "too little"))
+    first = [prepared[i] for i in range(40)]
+    again = [prepared[i] for i in range(40)]
+    assert all(same(a, b) for a, b in zip(again, expected(), strict=True))
+    assert [a is b for a, b in zip(first, again, strict=True)] == [room == "enough"] * 40
+    assert same(pickle.loads(pickle.dumps(prepared))[3], first[3])
+
+
 def test_a_second_call_tokenises_nothing_and_prints_the_same(make, monkeypatch):
     first = make()
     monkeypatch.setattr(builder, "load_records", None)

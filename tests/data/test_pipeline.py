@@ -104,6 +104,46 @@ def test_a_group_that_is_not_there_leaves_everything_empty():
     assert set(layout.group[layout.group >= 0]) == set(np.flatnonzero(there))
 
 
+def test_a_response_that_is_not_there_and_one_without_tokens_are_not_valid():
+    # In the order of the data: a row a group, and the second group has one response where the
+    # first has three, of which the second has no tokens.
+    table = InMemory([example([P, Q], [[A, B], [], [C]]), example([P], [[B]])])
+    batch, layout = build_step(table, make_plan(table.lengths, batch_size=2, align=8), 0)
+    full = int(batch.valid[0].sum(axis=1).argmax())
+    np.testing.assert_array_equal(batch.valid[0, full], [True, False, True])
+    np.testing.assert_array_equal(batch.responses[0, full], [[A, B], [0, 0], [C, 0]])
+    np.testing.assert_array_equal(batch.valid[0, 1 - full], [True, False, False])
+    np.testing.assert_array_equal(batch.responses[0, 1 - full], [[B, 0], [0, 0], [0, 0]])
+    group, response, position = (
+        x[0][layout.group[0] == full] for x in (layout.group, layout.response, layout.position)
+    )
+    np.testing.assert_array_equal(group, [full] * 5)
+    np.testing.assert_array_equal(response, [0, 0, 1, 1, 3])
+    np.testing.assert_array_equal(position, [0, 1, 2, 3, 2])
+    own = layout.slot[0, 0] // 6 == full
+    np.testing.assert_array_equal(layout.target[0, 0, own][:3], [A, B, C])
+    tokens = layout.tokens[0].ravel()
+    np.testing.assert_array_equal(tokens[layout.source[0, 0, own][:3]], [Q, A, Q])
+
+
+def test_of_given_shards_only_is_what_they_hold_and_the_rest_is_empty():
+    table = random_table(30, responses=3)
+    plan = make_plan(table.lengths, batch_size=8, shards=2, seed=1, align=8)
+    ref = {"ref_logprobs": numbered(table)}
+    whole, empty = build_step(table, plan, 0, ref), build_step(table, plan, 0, ref, shards=[])
+    halves = [build_step(table, plan, 0, ref, shards=[shard]) for shard in range(2)]
+    assert not empty[0].mask.any()
+    assert (empty[1].group == -1).all()
+
+    def check(both, nothing, first, second):
+        np.testing.assert_array_equal(np.where(first != nothing, first, second), both)
+
+    jax.tree.map(check, whole, empty, *halves)
+    rows = len(whole[1].tokens[0]) // 2
+    np.testing.assert_array_equal(halves[0][1].tokens[0, :rows], whole[1].tokens[0, :rows])
+    assert (halves[0][1].group[0, rows:] == -1).all()
+
+
 # --- What holds of any step
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
+from alignax.data import plan as plan_module
+from alignax.data.dealing import pack
 from alignax.data.plan import Lengths, alike, make_plan, shaped
 from tests.tiny_batch import random_lengths
 
@@ -196,6 +198,7 @@ def test_an_order_may_be_longer_than_an_epoch_repeat_groups_and_leave_places_emp
 @pytest.mark.parametrize("settings", [{"seed": 3}, {"order": TABLE}], ids=list)
 def test_a_plan_that_was_pickled_is_the_same_plan(settings):
     plan = make_plan(random_lengths(60), batch_size=16, num_steps=9, align=64, **settings)
+    plan.step(0)  # what is kept of it stays behind
     again = pickle.loads(pickle.dumps(plan))
     assert again.shape == plan.shape
     for one, other in zip(steps(plan), steps(again), strict=True):
@@ -254,6 +257,21 @@ def test_any_step_may_be_asked_for_at_any_time():
         assert same(plan.step(int(index)), in_order[index])
         if index % 10 == 0:
             assert same(make().step(int(index)), in_order[index])
+
+
+def test_plans_that_are_read_in_turn_pack_each_window_once(monkeypatch):
+    plans = [make_plan(random_lengths(40), batch_size=8, num_steps=10, seed=i) for i in range(4)]
+    packed = []
+
+    def counted(total, units, rows, length):
+        packed.append(units)
+        return pack(total, units, rows, length)
+
+    monkeypatch.setattr(plan_module, "pack", counted)
+    for index in range(10):
+        for plan in plans:
+            plan.step(index)
+    assert len(packed) == 4 * plans[0].num_windows == 8
 
 
 def test_steps_are_counted_from_nought():
