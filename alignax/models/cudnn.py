@@ -114,9 +114,13 @@ def prepare(group: Int[Array, "n t"], response: Int[Array, "n t"], segments: int
         """First token and length of each run of tokens within, and each token's run, from 0."""
 
         def starts(marks: Array) -> tuple[Array, Array]:
-            count = jnp.cumsum(marks.ravel(), dtype=jnp.int32)
-            nth = jnp.arange(1, rows * size + 1, dtype=jnp.int32)
-            return count, jnp.searchsorted(count, nth).astype(jnp.int32)  # the length: not there
+            marks, index = marks.ravel(), here.ravel()
+            count = jnp.cumsum(marks, dtype=jnp.int32)
+            # Written and not searched for, which is a loop of many small kernels. Tokens that are
+            # not marked go beyond the end, each to a place of its own: dropped.
+            place = jnp.where(marks, count - 1, rows * size + index)
+            absent = jnp.full(rows * size, rows * tokens, jnp.int32)
+            return count, absent.at[place].set(index, mode="drop", unique_indices=True)
 
         count, first = starts(begin & within)
         ends = jnp.pad(begin.ravel()[1:] | ~within.ravel()[1:], (0, 1), constant_values=True)
