@@ -30,7 +30,7 @@ from alignax import sweepable as can
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
 from alignax.core.types import Batch, Layout, Params, TrainState
-from alignax.data.pipeline import Ahead, build_step
+from alignax.data.pipeline import Ahead, build_steps
 from alignax.data.plan import Plan, alike
 from alignax.evaluate.report import members_table
 from alignax.evaluate.stats import Estimate, over_seeds
@@ -257,8 +257,8 @@ class Feeds(Ahead):
         numbers = lead.reference(data, lead.policy(params), "train", met)
 
         def make(index: int) -> Any:
-            steps = [build_step(data, plan, index, numbers) for plan in plans] * points
-            return jax.tree.map(lambda *x: np.stack(x), *steps)
+            step = build_steps(data, plans, index, numbers)
+            return jax.tree.map(lambda x: np.concatenate([x] * points), step)
 
         super().__init__(make, len(plans[0]))
 

@@ -133,41 +133,47 @@ def build_step(
         target    a  b  c
         slot      0  1  2               in [b, k, r] = [[[a b] [c .]]], flattened
     """
-    placement = plan.step(index)
-    micro = [
-        _micro_batch(groups, plan.shape, Placement(*(x[i] for x in placement)), numbers, shards)
-        for i in range(plan.accumulation)
-    ]
-    batches, layouts = zip(*micro, strict=True)
-    return _stack(batches), _stack(layouts)
+    return _laid_down(groups, plan.shape, plan.step(index), numbers, shards)
 
 
-def _stack(parts: Sequence[Any]) -> Any:
-    fields = zip(*parts, strict=True)
-    return type(parts[0])(*(None if f[0] is None else np.stack(f) for f in fields))
+def build_steps(
+    groups: Groups, plans: Sequence[Plan], index: int, numbers: Numbers = NO_NUMBERS
+) -> tuple[Batch, Layout]:
+    """`build_step` of several plans of one shape, at once, on an axis before all others."""
+    parts = [plan.step(index) for plan in plans]
+    joined = Placement(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+
+    def apart(step: Any) -> Any:
+        return type(step)(
+            *(None if x is None else x.reshape(len(plans), -1, *x.shape[1:]) for x in step)
+        )
+
+    batch, layout = _laid_down(groups, plans[0].shape, joined, numbers, None)
+    return apart(batch), apart(layout)
 
 
-def _micro_batch(
+def _laid_down(
     groups: Groups,
     shape: Shape,
     placement: Placement,
     numbers: Numbers,
     shards: Container[int] | None,
 ) -> tuple[Batch, Layout]:
-    b, k, r = shape.groups, shape.responses, shape.response
+    """All micro-batches at once: their groups, rows and shards are those of one large batch."""
+    a, b, k, r = len(placement.group), shape.groups, shape.responses, shape.response
     # Dictionaries first: the types say JAX arrays, and these are NumPy's until they are put.
     fields: dict[str, Any] = {
-        "prompts": np.zeros((b, shape.prompt), np.int32),
-        "prompt_lengths": np.ones(b, np.int32),
-        "responses": np.zeros((b, k, r), np.int32),
-        "mask": np.zeros((b, k, r), bool),
-        "scores": np.zeros((b, k), np.float32),
-        "valid": np.zeros((b, k), bool),
-        **{name: np.zeros((b, k, r), np.float32) for name in numbers},
+        "prompts": np.zeros((a, b, shape.prompt), np.int32),
+        "prompt_lengths": np.ones((a, b), np.int32),
+        "responses": np.zeros((a, b, k, r), np.int32),
+        "mask": np.zeros((a, b, k, r), bool),
+        "scores": np.zeros((a, b, k), np.float32),
+        "valid": np.zeros((a, b, k), bool),
+        **{name: np.zeros((a, b, k, r), np.float32) for name in numbers},
     }
     if (given := groups[0].attributes) is not None:  # all groups have as many, or none has any
-        fields["attributes"] = np.full((b, k, given.shape[1]), np.nan, np.float32)
-    rows, scored_room = (shape.rows, shape.row_length), (shape.shards, shape.scored)
+        fields["attributes"] = np.full((a, b, k, given.shape[1]), np.nan, np.float32)
+    rows, scored_room = (a, shape.rows, shape.row_length), (a, shape.shards, shape.scored)
     lie: dict[str, Any] = {
         "tokens": np.zeros(rows, np.int32),
         "group": np.full(rows, -1, np.int32),
@@ -179,26 +185,32 @@ def _micro_batch(
     }
     batch, layout = Batch(**fields), Layout(**lie)
     room = shape.rows // shape.shards * shape.row_length  # tokens of a shard's rows, joined
-    begin = placement.row * shape.row_length + placement.offset  # in the rows of all shards
-    here = placement.group >= 0
+    row = placement.row + shape.rows * np.arange(a)[:, None]
+    begin = (row * shape.row_length + placement.offset).ravel()  # in all rows, joined
+    here = placement.group.ravel() >= 0
     if shards is not None:
-        here &= [place // room in shards for place in begin.tolist()]
+        here &= [place // room % shape.shards in shards for place in begin.tolist()]
     index = np.flatnonzero(here)
-    begin, chosen = begin[index, None], placement.group[index].tolist()
+    begin, chosen = begin[index, None], placement.group.ravel()[index].tolist()
     examples = [groups[group] for group in chosen]
     if not examples:
         return batch, layout
 
+    flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731 - of all micro-batches
+    prompts, scores = flat(batch.prompts), flat(batch.scores)
+    attributes = None if batch.attributes is None else flat(batch.attributes)
     parts = np.zeros((len(index), 1 + k), np.int64)  # tokens of a prompt, of each response to it
     for i, example, part in zip(index.tolist(), examples, parts, strict=True):
         part[0], count = len(example.prompt), len(example.response_lengths)
         part[1 : 1 + count] = example.response_lengths
-        batch.prompts[i, : part[0]] = example.prompt
-        batch.scores[i, :count] = example.scores
-        if batch.attributes is not None and example.attributes is not None:
-            batch.attributes[i, :count] = example.attributes
+        prompts[i, : part[0]] = example.prompt
+        scores[i, :count] = example.scores
+        if attributes is not None and example.attributes is not None:
+            attributes[i, :count] = example.attributes
     prompt = parts[:, :1]
-    batch.prompt_lengths[index], batch.valid[index] = prompt[:, 0], parts[:, 1:] > 0
+    there = parts[:, 1:] > 0
+    flat(batch.prompt_lengths)[index], flat(batch.valid)[index] = prompt[:, 0], there
+    assert (parts[:, 1:] <= r).all(), "a response longer than any of the plan"
 
     # --- All tokens of these groups end to end, and from there to their places, all at once.
     ids = np.concatenate([x for e in examples for x in (e.prompt, e.responses)])
@@ -207,7 +219,7 @@ def _micro_batch(
     each = lambda x: np.repeat(np.broadcast_to(x, parts.shape), sizes)  # noqa: E731
     place = order + each(begin - starts[:, :1])
     layout.tokens.ravel()[place] = ids
-    layout.group.ravel()[place] = each(index[:, None])
+    layout.group.ravel()[place] = each(index[:, None] % b)
     layout.response.ravel()[place] = each(which)
     layout.position.ravel()[place] = order + each(prompt * (which > 0) - starts)
 
@@ -222,17 +234,16 @@ def _micro_batch(
         fields[name].ravel()[slot] = np.concatenate(found)
 
     # --- Those that are scored, by shard. The first of a response comes from the prompt's last.
-    before, there = place - 1, parts[:, 1:] > 0
+    before = place - 1
     before[starts[:, 1:][there]] = np.broadcast_to(begin + prompt - 1, there.shape)[there]
     scored = np.flatnonzero(answers)[mask]
-    before, target, slot = before[scored], ids[scored], slot[mask]
-    of_shard = place[scored] // room
-    for shard in range(shape.shards):
-        own = of_shard == shard
-        count = np.count_nonzero(own)
-        layout.source[shard, :count] = before[own] - shard * room
-        layout.target[shard, :count] = target[own]
-        layout.slot[shard, :count] = slot[own]
+    shard = place[scored] // room
+    order = np.argsort(shard, kind="stable")
+    scored, shard, slot = scored[order], shard[order], slot[mask][order]
+    into = shard, np.arange(len(scored)) - np.searchsorted(shard, shard)
+    flat(layout.source)[into] = before[scored] - shard * room
+    flat(layout.target)[into] = ids[scored]
+    flat(layout.slot)[into] = slot % (b * k * r)
     return batch, layout
 
 
