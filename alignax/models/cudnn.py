@@ -170,21 +170,26 @@ def attend(
     pieces: Pieces,
     *,
     scale: float,
+    number: int = 0,
 ) -> Float[Array, "n t h e"]:
     """The attended values of the rows of a device; 0 on padding.
 
     Args:
         scale: of the products.
+        number: of its own for every call of a program whose bits must be the same each time. XLA
+            (of JAX 0.11) marks such calls when it compiles them, but of several that are alike only
+            the first, and does not find the kernels of the others when the program runs.
     """
-    return _attend(query, key, value, pieces, scale)
+    return _attend(query, key, value, pieces, scale, number)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(query, key, value, pieces, scale):
-    return _forward(query, key, value, pieces, scale)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(query, key, value, pieces, scale, number):
+    return _forward(query, key, value, pieces, scale, number)[0]
 
 
-def _forward(query, key, value, pieces, scale):
+def _forward(query, key, value, pieces, scale, number):
+    del number
     found = [
         _one_forward(query, key, value, piece, causal, scale)
         for piece, causal in zip(pieces, (True, False), strict=True)
@@ -199,11 +204,11 @@ def _forward(query, key, value, pieces, scale):
     return out, (query, key, value, pieces, out, total)
 
 
-def _backward(scale, saved, gradient):
+def _backward(scale, number, saved, gradient):
     query, key, value, pieces, out, total = saved
     arguments = query, key, value, out, total, gradient
-    own = _one_backward(*arguments, pieces.own, True, scale)
-    shared = _one_backward(*arguments, pieces.shared, False, scale)
+    own = _one_backward(*arguments, pieces.own, True, scale, number)
+    shared = _one_backward(*arguments, pieces.shared, False, scale, number)
     summed = (
         (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
         for x, y in zip(own, shared, strict=True)
@@ -214,7 +219,7 @@ def _backward(scale, saved, gradient):
 _attend.defvjp(_forward, _backward)
 
 
-def _settings(query, key, piece, causal, scale):
+def _settings(query, key, piece, causal, scale, number=0):
     """What both primitives are told beside the arrays: counts and offsets, and how."""
     rows, tokens = query.shape[:2]
 
@@ -235,7 +240,7 @@ def _settings(query, key, piece, causal, scale):
     masks = primitives.MaskType
     how = {
         "scale": scale,
-        "seed": 0,
+        "seed": number,  # of dropout, which there is none of: a name for the call
         "dropout_rate": 0.0,
         "variadic_args": (False, False),
         "mask_type": masks.PADDING_CAUSAL if causal else masks.PADDING,
@@ -257,10 +262,10 @@ def _one_forward(query, key, value, piece, causal, scale):
     return jnp.where(asks[..., None], out, 0), jnp.where(asks, sums, -jnp.inf)
 
 
-def _one_backward(query, key, value, out, total, gradient, piece, causal, scale):
+def _one_backward(query, key, value, out, total, gradient, piece, causal, scale, number):
     """The gradients by a piece of queries, keys and values."""
     tokens, heads = query.shape[1:3]
-    arrays, how = _settings(query, key, piece, causal, scale)
+    arrays, how = _settings(query, key, piece, causal, scale, number)
     place = piece.query.reshape(-1, 1) + jnp.arange(tokens)[None]
     sums = total.reshape(-1, heads).at[place].get(mode="clip").swapaxes(1, 2)
     found = primitives._dot_product_attention_bwd_p.bind(

@@ -8,6 +8,7 @@ another generation, take what a token sees as a mask. A row has one for all its 
 """
 
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Collection
@@ -138,11 +139,14 @@ def over_rows(
         parts = _row_parts(group.shape[0])
         segments = -(-segments // parts)
         pieces = _by_rows(functools.partial(cudnn.prepare, segments=segments), group, response)
+        numbers = itertools.count()
 
         def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
             if not cudnn.fits((len(query) // parts, *query.shape[1:]), segments):
                 return attend_by_xla(query, key, value, window)
-            run = functools.partial(cudnn.attend, scale=scale or query.shape[-1] ** -0.5)
+            run = functools.partial(
+                cudnn.attend, scale=scale or query.shape[-1] ** -0.5, number=next(numbers)
+            )
             return _by_device(run, query, key, value, pieces)
 
         return ragged

@@ -321,28 +321,51 @@ class Decoder:
         kinds = self.config.kinds
         ropes = list(dict.fromkeys(kind.rope for kind in kinds))
         angles = [self._angles(rope, position) for rope in ropes]
-        each = None
-        if len(kinds) > 1:  # one block is compiled for all, and told which kind it is
-            which = jnp.array([ropes.index(kind.rope) for kind in kinds])
-            each = which, jnp.array([kind.window or EVERYTHING for kind in kinds])
 
-        def layer(x, inputs):
-            block, each = inputs
-            angle, window = angles[0], kinds[0].window
-            if each is not None:
-                window = each[1]
-                if len(ropes) > 1:
-                    angle = jax.tree.map(lambda *tables: jnp.stack(tables)[each[0]], *angles)
+        def layer(x, block, angle, window):
             x, kept = block(x, angle, functools.partial(attend, window=window))
             return split(x), kept
 
-        if self.remat == "block":
-            layer = jax.checkpoint(layer)
-        elif self.remat == "elementwise":
-            kept = PRODUCT, splash.KEPT, cudnn.KEPT
-            kept = jax.checkpoint_policies.save_only_these_names(*kept)
-            layer = jax.checkpoint(layer, policy=kept)
-        x, kept = jax.lax.scan(
-            layer, x, (network.layers, each), unroll=1 if self._scanned else True
-        )
+        def of_kind(kind):
+            return lambda x, block: layer(x, block, angles[ropes.index(kind.rope)], kind.window)
+
+        def of_any_kind(x, inputs):  # one block is compiled for all, and told which kind it is
+            block, rope, window = inputs
+            angle = angles[0]
+            if len(ropes) > 1:
+                angle = jax.tree.map(lambda *tables: jnp.stack(tables)[rope], *angles)
+            return layer(x, block, angle, window)
+
+        if not self._scanned:
+            layers = [self._saving(of_kind(self.config.kind(i))) for i in range(self.config.layers)]
+            x, kept = _one_by_one(layers, x, network.layers)
+        elif len(kinds) == 1:
+            x, kept = jax.lax.scan(self._saving(of_kind(kinds[0])), x, network.layers)
+        else:
+            which = jnp.array([ropes.index(kind.rope) for kind in kinds])
+            windows = jnp.array([kind.window or EVERYTHING for kind in kinds])
+            inputs = network.layers, which, windows
+            x, kept = jax.lax.scan(self._saving(of_any_kind), x, inputs)
         return network.norm(x), kept
+
+    def _saving(self, layer):
+        """The layer, of which the backward pass has what `remat` says."""
+        if self.remat == "block":
+            return jax.checkpoint(layer)
+        if self.remat == "elementwise":
+            kept = PRODUCT, splash.KEPT, cudnn.KEPT
+            return jax.checkpoint(
+                layer, policy=jax.checkpoint_policies.save_only_these_names(*kept)
+            )
+        return layer
+
+
+def _one_by_one(layers, x, stacked):
+    """As `jax.lax.scan`, written out. Gradients of what is stacked are put together once."""
+    leaves, tree = jax.tree.flatten(stacked)
+    parts = [jax.lax.split(leaf, (1,) * len(layers)) for leaf in leaves]
+    kept = []
+    for layer, *own in zip(layers, *parts, strict=True):
+        x, found = layer(x, tree.unflatten([part[0] for part in own]))
+        kept.append(found)
+    return x, jax.tree.map(lambda *found: jnp.stack(found), *kept)
