@@ -105,6 +105,8 @@ def attend(
     heads, dim = query.shape[-2:]
     prompt_key, prompt_value = cache.prompt_key[layer], cache.prompt_value[layer]
     held = cache.whole(cache.key[layer]), cache.whole(cache.value[layer])
+    # As one array, so that what makes the three is one kernel too.
+    new = jnp.concatenate([query, key, value], axis=3)[:, :, 0]
     shared = heads // groups
     rows = max(FEWEST_ROWS, pl.next_power_of_2(shared))
     prompt, ring = blocks(prompt_key.shape[-1], dim), blocks(cache.places, dim)
@@ -120,16 +122,19 @@ def attend(
     rings = each(dim, over_ring), each(over_ring, dim)
     out, *held = pl.pallas_call(
         functools.partial(
-            _attend_one, shared=shared, prompt=prompt, ring=ring, scale=scale or dim**-0.5
+            _attend_one,
+            heads=(heads, groups),
+            rows=rows,
+            prompt=prompt,
+            ring=ring,
+            scale=scale or dim**-0.5,
         ),
         grid=(responses, groups, prompts),
         in_specs=[
             pl.BlockSpec((1,), lambda k, g, b: (0,)),
             pl.BlockSpec((1,), lambda k, g, b: (b,)),
             pl.BlockSpec((None, 1), lambda k, g, b: (b, k)),
-            each(rows, dim),
-            each(dim),
-            each(dim),
+            pl.BlockSpec((None, None, heads + 2 * groups, dim), lambda k, g, b: (b, k, 0, 0)),
             of_prompt(dim, over_prompt),
             of_prompt(over_prompt, dim),
             *rings,
@@ -139,7 +144,7 @@ def attend(
             jax.ShapeDtypeStruct((prompts, responses, groups, shared, dim), held[1].dtype),
             *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in held),
         ],
-        input_output_aliases={8: 1, 9: 2},  # the rings
+        input_output_aliases={6: 1, 7: 2},  # the rings
         compiler_params=triton and triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=not device_kind().startswith("NVIDIA"),
         name="attention_to_cache",
@@ -147,9 +152,7 @@ def attend(
         cache.at.reshape(1),
         cache.prompt_lengths,
         cache.filled,
-        query.reshape(prompts, responses, groups, shared, dim),
-        key[:, :, 0],
-        value[:, :, 0],
+        new,
         prompt_key,
         prompt_value,
         *held,
@@ -174,27 +177,27 @@ def _attend_one(
     at: Any,  # [1]
     prompt_length: Any,  # [1]
     filled: Any,  # [1]
-    query: Any,  # [m e]: the queries of one head of keys, filled up to m rows
-    new_key: Any,  # [e]
-    new_value: Any,  # [e]
+    new: Any,  # [h + 2 g, e]: queries, keys and values of the token
     prompt_key: Any,  # [e p], filled up to whole blocks, as all places are
     prompt_value: Any,  # [p e]
     key: Any,  # [e r]
     value: Any,  # [r e]
-    out: Any,  # [m e]
+    out: Any,  # [m e]: of the queries of one head of keys, filled up to m rows
     key_out: Any,  # [e r]: the same memory as `key`
     value_out: Any,  # [r e]
     *,
-    shared: int,
+    heads: tuple[int, int],
+    rows: int,
     prompt: Blocks,
     ring: Blocks,
     scale: float,
 ) -> None:
     """The kernel: one response and one head of keys."""
     at, length, past = at[0], prompt_length[0], filled[0]
-    rows = (jnp.arange(query.shape[0]) < shared)[:, None]
-    queries = triton.load(query, mask=rows, other=0)
-    latest_key, latest_value = new_key[...], new_value[...]
+    shared, head = heads[0] // heads[1], pl.program_id(1)
+    rows = (jnp.arange(rows) < shared)[:, None]
+    queries = triton.load(new.at[pl.ds(head * shared, len(rows)), :], mask=rows, other=0)
+    latest_key, latest_value = new[heads[0] + head], new[sum(heads) + head]
     triton.store(key_out.at[:, pl.ds(at, 1)], latest_key[:, None])
     triton.store(value_out.at[pl.ds(at, 1), :], latest_value[None])
 

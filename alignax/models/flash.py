@@ -100,6 +100,7 @@ def over_rows(
     segments: int | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    first_call: int = 0,
 ) -> AttendRows:
     """Attention over rows as `packed_attention` defines it, to be used by every layer.
 
@@ -112,6 +113,7 @@ def over_rows(
             kernels see from the mask which blocks of a row they may leave out.
         segments: prompts and responses in all rows, at most, where that is known. Of use to cuDNN
             only, which then needs no mask.
+        first_call: the number of the first call of what is returned (`cudnn.attend`).
     """
     where = group, response, position
     how: Any = {"reach": reach, "scale": scale, "softcap": softcap}
@@ -139,7 +141,7 @@ def over_rows(
         parts = _row_parts(group.shape[0])
         segments = -(-segments // parts)
         pieces = _by_rows(functools.partial(cudnn.prepare, segments=segments), group, response)
-        numbers = itertools.count()
+        numbers = itertools.count(first_call)
 
         def ragged(query: Array, key: Array, value: Array, window: Window) -> Array:
             if not cudnn.fits((len(query) // parts, *query.shape[1:]), segments):

@@ -296,6 +296,8 @@ class Decoder:
             windows={kind.window for kind in self.config.kinds},
             scale=self.config.attention_scale,
             softcap=self.config.attention_softcap,
+            # A critic is trained in one program with its policy.
+            first_call=EVERYTHING // 2 if self.config.num_scores else 0,
             **known,
         )
 
