@@ -27,7 +27,7 @@ from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
 from alignax.models.flash import Choice
 from alignax.models.lora import LoRA
-from alignax.models.transformer import Remat
+from alignax.models.stack import Remat
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh

@@ -40,7 +40,8 @@ from alignax.models import pretrained
 from alignax.models.config import DecoderConfig
 from alignax.models.lora import Adapter, LoRA
 from alignax.models.outputs import outputs
-from alignax.models.transformer import Decoder, Remat
+from alignax.models.stack import Remat
+from alignax.models.transformer import Decoder
 from alignax.train import reference, sharding
 from alignax.train.compilations import repeatable
 from alignax.train.optim import make_optimizer

@@ -27,7 +27,8 @@ from alignax.core import logprobs
 from alignax.core.types import Params
 from alignax.data.pipeline import build_step
 from alignax.models import cudnn, flash, outputs
-from alignax.models.transformer import Decoder, Remat
+from alignax.models.stack import Remat
+from alignax.models.transformer import Decoder
 from alignax.train.compilations import repeatable
 from alignax.train.optim import make_optimizer
 from alignax.train.step import init_state, make_step

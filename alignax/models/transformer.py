@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from alignax.core.axes import one_gpu, over_heads, split_rows, split_tokens, whole
 from alignax.core.gathers import take_rows
 from alignax.core.types import BLOCK, Layout, Params
-from alignax.models import cudnn, decoding, flash, rotary, splash
+from alignax.models import decoding, flash, rotary, stack
 from alignax.models.attention import softcapped
 from alignax.models.blocks import Block, Network, join
 from alignax.models.caching import (
@@ -33,11 +33,10 @@ from alignax.models.caching import (
 )
 from alignax.models.config import DecoderConfig
 from alignax.models.kernels import plain
-from alignax.models.parts import PRODUCT, Norm
+from alignax.models.parts import Norm
+from alignax.models.stack import EVERYTHING, Remat
 
-Remat = Literal["none", "attention", "elementwise", "block"]
 Tables = dict[rotary.Rope | None, Any]  # cosines and sines by position; None where none turn
-EVERYTHING = 2**30  # a window that no text is longer than
 
 
 def _joined(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
@@ -320,54 +319,20 @@ class Decoder:
         with jax.named_scope("embedding"):
             embedded = take_rows(whole(network.embed[...].astype(self.dtype)), tokens)
             x = split(self._enter(params, embedded, position))
-        kinds = self.config.kinds
-        ropes = list(dict.fromkeys(kind.rope for kind in kinds))
-        angles = [self._angles(rope, position) for rope in ropes]
+        ropes = dict.fromkeys(kind.rope for kind in self.config.kinds)
 
         def layer(x, block, angle, window):
             x, kept = block(x, angle, functools.partial(attend, window=window))
             return split(x), kept
 
-        def of_kind(kind):
-            return lambda x, block: layer(x, block, angles[ropes.index(kind.rope)], kind.window)
-
-        def of_any_kind(x, inputs):  # one block is compiled for all, and told which kind it is
-            block, rope, window = inputs
-            angle = angles[0]
-            if len(ropes) > 1:
-                angle = jax.tree.map(lambda *tables: jnp.stack(tables)[rope], *angles)
-            return layer(x, block, angle, window)
-
-        if not self._scanned:
-            layers = [self._saving(of_kind(self.config.kind(i))) for i in range(self.config.layers)]
-            x, kept = _one_by_one(layers, x, network.layers)
-        elif len(kinds) == 1:
-            x, kept = jax.lax.scan(self._saving(of_kind(kinds[0])), x, network.layers)
-        else:
-            which = jnp.array([ropes.index(kind.rope) for kind in kinds])
-            windows = jnp.array([kind.window or EVERYTHING for kind in kinds])
-            inputs = network.layers, which, windows
-            x, kept = jax.lax.scan(self._saving(of_any_kind), x, inputs)
+        x, kept = stack.run(
+            layer,
+            x,
+            network.layers,
+            self.config.kinds,
+            {rope: self._angles(rope, position) for rope in ropes},
+            layers=self.config.layers,
+            scanned=self._scanned,
+            remat=self.remat,
+        )
         return network.norm(x), kept
-
-    def _saving(self, layer):
-        """The layer, of which the backward pass has what `remat` says."""
-        if self.remat == "block":
-            return jax.checkpoint(layer)
-        if self.remat == "elementwise":
-            kept = PRODUCT, splash.KEPT, cudnn.KEPT
-            return jax.checkpoint(
-                layer, policy=jax.checkpoint_policies.save_only_these_names(*kept)
-            )
-        return layer
-
-
-def _one_by_one(layers, x, stacked):
-    """As `jax.lax.scan`, written out. Gradients of what is stacked are put together once."""
-    leaves, tree = jax.tree.flatten(stacked)
-    parts = [jax.lax.split(leaf, (1,) * len(layers)) for leaf in leaves]
-    kept = []
-    for layer, *own in zip(layers, *parts, strict=True):
-        x, found = layer(x, tree.unflatten([part[0] for part in own]))
-        kept.append(found)
-    return x, jax.tree.map(lambda *found: jnp.stack(found), *kept)
