@@ -124,7 +124,7 @@ def attend(
         functools.partial(
             _attend_one,
             heads=(heads, groups),
-            rows=rows,
+            filled_up=rows,
             prompt=prompt,
             ring=ring,
             scale=scale or dim**-0.5,
@@ -187,7 +187,7 @@ def _attend_one(
     value_out: Any,  # [r e]
     *,
     heads: tuple[int, int],
-    rows: int,
+    filled_up: int,
     prompt: Blocks,
     ring: Blocks,
     scale: float,
@@ -195,8 +195,8 @@ def _attend_one(
     """The kernel: one response and one head of keys."""
     at, length, past = at[0], prompt_length[0], filled[0]
     shared, head = heads[0] // heads[1], pl.program_id(1)
-    rows = (jnp.arange(rows) < shared)[:, None]
-    queries = triton.load(new.at[pl.ds(head * shared, len(rows)), :], mask=rows, other=0)
+    rows = (jnp.arange(filled_up) < shared)[:, None]
+    queries = triton.load(new.at[pl.ds(head * shared, filled_up), :], mask=rows, other=0)
     latest_key, latest_value = new[heads[0] + head], new[sum(heads) + head]
     triton.store(key_out.at[:, pl.ds(at, 1)], latest_key[:, None])
     triton.store(value_out.at[pl.ds(at, 1), :], latest_value[None])
