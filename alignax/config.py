@@ -50,7 +50,7 @@ class Model:
         attention: the kernel for packed rows. "auto" is splash on TPUs, cuDNN's on GPUs where it
             can serve, and XLA's elsewhere.
         scan_layers: whether one layer is compiled for all, or each is written out: faster on a GPU
-            (15 of 211 ms), slower to compile. None: written out on one NVIDIA GPU alone.
+            (23 of 211 ms), slower to compile. None: written out on one NVIDIA GPU alone.
     """
 
     model_name_or_path: str
