@@ -232,6 +232,23 @@ def test_a_run_on_eight_devices_can_go_on_on_one(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "longest", "within", "beyond"),
+    [("float32", 4096, 0.0009, 0.0011), ("bfloat16", 512, 0.09, 0.11),
+     ("bfloat16", 2048, 0.19, 0.21)],
+)  # fmt: skip
+def test_margins_of_rounding_grow_with_the_root_of_the_tokens(
+    dtype, longest, within, beyond, tmp_path
+):
+    made = tiny(tmp_path, mesh=ONE)
+    data = dataclasses.replace(made.data, limits=TokenLimits(max_length=longest))
+    model = dataclasses.replace(made.model, dtype=dtype)
+    look = jobs.check_first_step(Run(dataclasses.replace(made, data=data, model=model), quiet=True))
+    look({"rewards/margins": -within, "loss": 0.7})
+    with pytest.raises(BadInput, match="policy and reference to agree"):
+        look({"rewards/margins": beyond, "loss": 0.7})
+
+
 def test_a_tampered_reference_cache_is_refused_before_the_second_update(tmp_path):
     experiment = tiny(tmp_path, mesh=ONE)
     jobs.train(dataclasses.replace(experiment, output_dir=str(tmp_path / "whole")), quiet=True)
