@@ -46,11 +46,12 @@ class Model:
         dtype: of the arithmetic. Parameters and losses stay float32.
         remat: what the backward pass computes again to save memory: whole blocks; what is between
             their products with matrices, attention too where its kernel keeps nothing
-            ("elementwise"; on an H100 7% faster than "block"); the attention weights; or nothing.
+            ("elementwise"); the attention weights; or nothing, which is fastest where it fits.
         attention: the kernel for packed rows. "auto" is splash on TPUs, cuDNN's on GPUs where it
-            can serve, and XLA's elsewhere.
+            can serve, and XLA's elsewhere. With "xla" tokens that a GPU draws have no kernel
+            of their own either.
         scan_layers: whether one layer is compiled for all, or each is written out: faster on a GPU
-            (23 of 211 ms), slower to compile. None: written out on one NVIDIA GPU alone.
+            (copies of 19 of 217 ms), slower to compile. None: written out on one NVIDIA GPU alone.
     """
 
     model_name_or_path: str

@@ -229,8 +229,8 @@ def forecast(
         BadInput: as `update` does; or a program that does not compile.
     """
     made = update(experiment, topology, boxes)
-    flops, parts = arithmetic(made), by_shape(made)
     with jax.set_mesh(made.run.mesh):
+        flops, parts = arithmetic(made), by_shape(made)
         lowered = made.step.lower(made.state, *made.arrays)
     memory, needed, traffic = None, 0, []
     try:

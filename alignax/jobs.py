@@ -221,18 +221,18 @@ def restore(
 
 def check_first_step(run: Run) -> Any:
     """Policy and reference are the same at step 0, so the method's rewards must be 0."""
-    # Rounding of sums over some hundred tokens; with bfloat16 the layout in rows can matter more,
-    # and programs round at different places: on an H100 margins were 0.07 with 1.24B parameters and
-    # responses of 1,024 tokens. It grows with the root of these; another model's are of order 10.
+    # Rounding of sums over some hundred tokens. In bfloat16 programs round at different places, and
+    # a sum's rounding grows with the root of its terms: 0.07 at 1,024 tokens, 1.24B parameters.
     tolerance = {"float32": 1e-3, "bfloat16": 0.1}[run.experiment.model.dtype]
-    longest = run.experiment.data.limits.max_length
-    growth = max(1.0, longest / 512) ** 0.5 if run.experiment.model.dtype == "bfloat16" else 1.0
+    rollout = run.experiment.rollout
+    longest = rollout.max_new_tokens if rollout else run.plan.shape.response
+    growth = max(1.0, longest / 256) ** 0.5 if run.experiment.model.dtype == "bfloat16" else 1.0
     adapter = run.experiment.adapter
     if adapter is not None and adapter.adapter_name_or_path is not None and adapter.dropout:
         return None  # what is left out of a given adapter tells the two apart from the start
 
     def look(values: Any) -> None:
-        apart, rollout = values.get(DIFFERENCE), run.experiment.rollout
+        apart = values.get(DIFFERENCE)
         if rollout.server is not None:
             run.say("[yellow]not checked[/]: whether the server has the weights that are trained")
         elif apart is not None and rollout.sampling(run.method).source == "policy":

@@ -17,7 +17,8 @@ def operations(
 
     A token attends to the mean of what its layer lets it see, as kernels do that leave out the
     blocks in which nothing is seen. Where a device's logits are more than `core.logprobs` keeps,
-    in one form or another, the backward pass computes them again.
+    in one form or another, the backward pass computes them again. (With entropies it keeps no
+    slopes; that is not counted.)
 
     Left out: all that is no product (norms, softmax, the optimiser: one or two operations in a
     hundred), attention weights that a flash kernel or `remat="attention"` computes again, and the

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from alignax.core import axes
 from alignax.data.plan import make_plan
 from alignax.forecast import Boxes
 from alignax.models.config import DecoderConfig, Experts, LayerKind
@@ -30,6 +31,16 @@ def test_the_backward_pass_is_two_forward_ones_and_one_where_blocks_are_computed
     # A norm behind the MLP needs its result.
     config = dataclasses.replace(CONFIG, norms="around")
     assert operations(config, PLAN, recomputed=True) == found + BLOCKS + ATTENTION
+
+
+def test_slopes_that_a_gpu_keeps_are_not_computed_again(monkeypatch):
+    monkeypatch.setattr("alignax.operations.room", lambda: 1)  # logits in chunks
+    again = operations(CONFIG, PLAN, recomputed=False, dtype="bfloat16")
+    assert again == 3 * (BLOCKS + ATTENTION) + 4 * HEAD
+    monkeypatch.setattr(axes, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+    kept = operations(CONFIG, PLAN, recomputed=False, dtype="bfloat16")
+    assert kept == 3 * (BLOCKS + ATTENTION + HEAD)
+    assert operations(CONFIG, PLAN, recomputed=False, dtype="float32") == again
 
 
 def test_of_several_experts_those_are_counted_that_a_token_goes_through():

@@ -19,7 +19,7 @@ from alignax.core.axes import device_kind, gathered_vocabulary, one_gpu, split_a
 CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 # On GPUs: each chunk reads and writes the gradient of the whole matrix, which is memory's time.
 GPU_CHUNK_BYTES = 2**30
-SLOPES_BYTES = 2**31  # bfloat16 slopes kept on a GPU for the backward pass
+SLOPES_BYTES = 2**31  # bfloat16 slopes kept on a GPU for the backward pass, of each member too
 
 
 def room() -> int:
@@ -47,7 +47,8 @@ def token_logprobs(
         target: token ids in [0, v).
         softcap: c, where the logits are c * tanh(hidden @ head.T / c), as Gemma 2's are.
         chunk_bytes: how many bytes of logits may exist at once on one device: over all of axis n,
-            or over the part of it that a device of the mesh in use has. `room()` where None.
+            or over the part of it that a device of the mesh in use has. `room()` where None; then
+            their slopes may be kept too (`keeps_slopes`).
 
     Returns:
         One log-probability a token, at most 0.
@@ -81,7 +82,7 @@ def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     rows, tokens = target.shape
     shards = token_shards()
     here = rows if rows % shards else rows // shards
-    chunk_bytes = chunk_bytes or room()
+    budget, chunk_bytes = chunk_bytes, chunk_bytes or room()
     chunk = max(1, min(tokens, chunk_bytes // (4 * here * head.shape[0])))
     chunks = -(-tokens // chunk)
     chunk = -(-tokens // chunks)  # even chunks pad the least
@@ -90,7 +91,9 @@ def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     target = jnp.pad(target, ((0, 0), (0, padding)))
     hidden = hidden.reshape(rows, chunks, chunk, -1).swapaxes(0, 1)
     target = target.reshape(rows, chunks, chunk).swapaxes(0, 1)
-    slopes = not entropic and chunks > 1 and keeps_slopes(hidden.dtype, target.size * len(head))
+    # Where a budget is given, it holds.
+    slopes = chunks > 1 and not entropic and budget is None
+    slopes = slopes and keeps_slopes(hidden.dtype, target.size * len(head))
     found = _chunked(softcap, entropic, slopes, hidden, head.astype(hidden.dtype), target)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :tokens], found)
 
@@ -101,7 +104,7 @@ def keeps_slopes(dtype: DTypeLike, logits: int) -> bool:
     That saves computing the logits again: where they are no more than a GPU has room for, and in
     bfloat16, which their gradient is rounded to in any case.
     """
-    return one_gpu() and dtype == jnp.bfloat16 and 2 * logits <= SLOPES_BYTES
+    return one_gpu() and jnp.dtype(dtype) == jnp.bfloat16 and 2 * logits <= SLOPES_BYTES
 
 
 def _logits(softcap, hidden, head):

@@ -51,16 +51,20 @@ class Prepared:
         return len(self.lengths.prompt)
 
     def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        index %= len(self)
         found = self._read.get(index)
         if found is not None:
             return found
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
-        row = self._rows[index % len(self)]
+        row = self._rows[index]
         numbers = row["attributes"]
         attributes = numbers.reshape(len(row["scores"]), -1) if numbers.size else None
         found = Example(**{**row, "origin": row["origin"].decode(), "attributes": attributes})
         if self._stays:
+            for array in found:
+                if isinstance(array, np.ndarray):
+                    array.setflags(write=False)  # all who ask get the same
             self._read[index] = found
         return found
 

@@ -159,8 +159,71 @@ def _laid_down(
     numbers: Numbers,
     shards: Container[int] | None,
 ) -> tuple[Batch, Layout]:
-    """All micro-batches at once: their groups, rows and shards are those of one large batch."""
+    """All micro-batches at once: their groups, rows and shards are those of one large batch.
+
+    Raises:
+        ValueError: a group is longer than the plan has room for.
+    """
     a, b, k, r = len(placement.group), shape.groups, shape.responses, shape.response
+    batch, layout = _empty(shape, a, numbers, groups[0].attributes)
+    room = shape.rows // shape.shards * shape.row_length  # tokens of a shard's rows, joined
+    row = placement.row + shape.rows * np.arange(a)[:, None]
+    begin = (row * shape.row_length + placement.offset).ravel()  # in all rows, joined
+    here = placement.group.ravel() >= 0
+    if shards is not None:
+        here &= [first // room % shape.shards in shards for first in begin.tolist()]
+    index = np.flatnonzero(here)
+    begin, chosen = begin[index, None], placement.group.ravel()[index].tolist()
+    examples = [groups[group] for group in chosen]
+    if not examples:
+        return batch, layout
+
+    parts = _fill(batch, examples, index)
+    prompt, there = parts[:, :1], parts[:, 1:] > 0
+    ends = parts.sum(axis=1) + placement.offset.ravel()[index]
+    if (ends > shape.row_length).any() or (parts[:, 1:] > r).any():
+        raise ValueError(f"expected groups as long as the plan has them; got {parts.tolist()}")
+
+    # --- All tokens of these groups end to end, and from there to their places, all at once.
+    ids = np.concatenate([x for e in examples for x in (e.prompt, e.responses)])
+    nth, which, sizes = np.arange(len(ids)), np.arange(1 + k), parts.ravel()
+    starts = (np.cumsum(sizes) - sizes).reshape(parts.shape)
+    each = lambda x: np.repeat(np.broadcast_to(x, parts.shape), sizes)  # noqa: E731
+    place = nth + each(begin - starts[:, :1])
+    layout.tokens.ravel()[place] = ids
+    layout.group.ravel()[place] = each(index[:, None] % b)
+    layout.response.ravel()[place] = each(which)
+    layout.position.ravel()[place] = nth + each(prompt * (which > 0) - starts)
+
+    answers = each(which > 0)
+    slot = (nth + each((index[:, None] * k + which - 1) * r - starts))[answers]
+    mask = np.concatenate([example.mask for example in examples])
+    batch.responses.ravel()[slot] = ids[answers]
+    batch.mask.ravel()[slot] = mask
+    counts = parts[:, 1:].sum(axis=1).tolist()
+    for name, values in numbers.items():
+        found = [values[group][:count] for group, count in zip(chosen, counts, strict=True)]
+        getattr(batch, name).ravel()[slot] = np.concatenate(found)
+
+    # --- Those that are scored, by shard. The first of a response comes from the prompt's last.
+    before = place - 1
+    before[starts[:, 1:][there]] = np.broadcast_to(begin + prompt - 1, there.shape)[there]
+    scored = np.flatnonzero(answers)[mask]
+    shard = place[scored] // room
+    by_shard = np.argsort(shard, kind="stable")
+    scored, shard, slot = scored[by_shard], shard[by_shard], slot[mask][by_shard]
+    into = shard, np.arange(len(scored)) - np.searchsorted(shard, shard)
+    _flat(layout.source)[into] = before[scored] - shard * room
+    _flat(layout.target)[into] = ids[scored]
+    _flat(layout.slot)[into] = slot % (b * k * r)
+    return batch, layout
+
+
+def _empty(
+    shape: Shape, a: int, numbers: Numbers, attributes: np.ndarray | None
+) -> tuple[Batch, Layout]:
+    """The arrays of `a` micro-batches without any group."""
+    b, k, r = shape.groups, shape.responses, shape.response
     # Dictionaries first: the types say JAX arrays, and these are NumPy's until they are put.
     fields: dict[str, Any] = {
         "prompts": np.zeros((a, b, shape.prompt), np.int32),
@@ -171,35 +234,28 @@ def _laid_down(
         "valid": np.zeros((a, b, k), bool),
         **{name: np.zeros((a, b, k, r), np.float32) for name in numbers},
     }
-    if (given := groups[0].attributes) is not None:  # all groups have as many, or none has any
-        fields["attributes"] = np.full((a, b, k, given.shape[1]), np.nan, np.float32)
-    rows, scored_room = (a, shape.rows, shape.row_length), (a, shape.shards, shape.scored)
+    if attributes is not None:  # all groups have as many, or none has any
+        fields["attributes"] = np.full((a, b, k, attributes.shape[1]), np.nan, np.float32)
+    rows, scored = (a, shape.rows, shape.row_length), (a, shape.shards, shape.scored)
     lie: dict[str, Any] = {
         "tokens": np.zeros(rows, np.int32),
         "group": np.full(rows, -1, np.int32),
         "response": np.zeros(rows, np.int32),
         "position": np.zeros(rows, np.int32),
-        "source": np.zeros(scored_room, np.int32),
-        "target": np.zeros(scored_room, np.int32),
-        "slot": np.full(scored_room, -1, np.int32),
+        "source": np.zeros(scored, np.int32),
+        "target": np.zeros(scored, np.int32),
+        "slot": np.full(scored, -1, np.int32),
     }
-    batch, layout = Batch(**fields), Layout(**lie)
-    room = shape.rows // shape.shards * shape.row_length  # tokens of a shard's rows, joined
-    row = placement.row + shape.rows * np.arange(a)[:, None]
-    begin = (row * shape.row_length + placement.offset).ravel()  # in all rows, joined
-    here = placement.group.ravel() >= 0
-    if shards is not None:
-        here &= [place // room % shape.shards in shards for place in begin.tolist()]
-    index = np.flatnonzero(here)
-    begin, chosen = begin[index, None], placement.group.ravel()[index].tolist()
-    examples = [groups[group] for group in chosen]
-    if not examples:
-        return batch, layout
+    return Batch(**fields), Layout(**lie)
 
-    flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731 - of all micro-batches
-    prompts, scores = flat(batch.prompts), flat(batch.scores)
-    attributes = None if batch.attributes is None else flat(batch.attributes)
-    parts = np.zeros((len(index), 1 + k), np.int64)  # tokens of a prompt, of each response to it
+
+def _fill(
+    batch: Batch, examples: Sequence[Example], index: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, "n parts"]:
+    """Writes prompts and the numbers of groups; gives tokens of a prompt and of each response."""
+    prompts, scores = _flat(batch.prompts), _flat(batch.scores)
+    attributes = None if batch.attributes is None else _flat(batch.attributes)
+    parts = np.zeros((len(index), 1 + scores.shape[1]), np.int64)
     for i, example, part in zip(index.tolist(), examples, parts, strict=True):
         part[0], count = len(example.prompt), len(example.response_lengths)
         part[1 : 1 + count] = example.response_lengths
@@ -207,44 +263,14 @@ def _laid_down(
         scores[i, :count] = example.scores
         if attributes is not None and example.attributes is not None:
             attributes[i, :count] = example.attributes
-    prompt = parts[:, :1]
-    there = parts[:, 1:] > 0
-    flat(batch.prompt_lengths)[index], flat(batch.valid)[index] = prompt[:, 0], there
-    assert (parts[:, 1:] <= r).all(), "a response longer than any of the plan"
+    _flat(batch.prompt_lengths)[index] = parts[:, 0]
+    _flat(batch.valid)[index] = parts[:, 1:] > 0
+    return parts
 
-    # --- All tokens of these groups end to end, and from there to their places, all at once.
-    ids = np.concatenate([x for e in examples for x in (e.prompt, e.responses)])
-    order, which, sizes = np.arange(len(ids)), np.arange(1 + k), parts.ravel()
-    starts = (np.cumsum(sizes) - sizes).reshape(parts.shape)
-    each = lambda x: np.repeat(np.broadcast_to(x, parts.shape), sizes)  # noqa: E731
-    place = order + each(begin - starts[:, :1])
-    layout.tokens.ravel()[place] = ids
-    layout.group.ravel()[place] = each(index[:, None] % b)
-    layout.response.ravel()[place] = each(which)
-    layout.position.ravel()[place] = order + each(prompt * (which > 0) - starts)
 
-    answers = each(which > 0)
-    slot = (order + each((index[:, None] * k + which - 1) * r - starts))[answers]
-    mask = np.concatenate([example.mask for example in examples])
-    batch.responses.ravel()[slot] = ids[answers]
-    batch.mask.ravel()[slot] = mask
-    ends = parts[:, 1:].sum(axis=1).tolist()
-    for name, values in numbers.items():
-        found = [values[group][:end] for group, end in zip(chosen, ends, strict=True)]
-        fields[name].ravel()[slot] = np.concatenate(found)
-
-    # --- Those that are scored, by shard. The first of a response comes from the prompt's last.
-    before = place - 1
-    before[starts[:, 1:][there]] = np.broadcast_to(begin + prompt - 1, there.shape)[there]
-    scored = np.flatnonzero(answers)[mask]
-    shard = place[scored] // room
-    order = np.argsort(shard, kind="stable")
-    scored, shard, slot = scored[order], shard[order], slot[mask][order]
-    into = shard, np.arange(len(scored)) - np.searchsorted(shard, shard)
-    flat(layout.source)[into] = before[scored] - shard * room
-    flat(layout.target)[into] = ids[scored]
-    flat(layout.slot)[into] = slot % (b * k * r)
-    return batch, layout
+def _flat(x: Any) -> Any:
+    """An array of all micro-batches' groups or shards, in the same memory."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 class NothingStored:

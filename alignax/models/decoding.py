@@ -30,7 +30,7 @@ try:
 except ImportError:  # JAX says since 0.11 that it will go; XLA's kernels then serve
     triton = None
 
-CAPABILITY = 8.0  # Ampere: the first whose products take bfloat16
+CAPABILITIES = 8.0, 10.0  # Ampere to Hopper; no later one has tried it
 HEAD_DIMS = 64, 128  # sides of blocks must be powers of two
 FEWEST_ROWS = 16  # of a product that Triton takes
 MOST_ROWS = 64  # queries of a head of keys, which are held in registers
@@ -40,19 +40,22 @@ WARPS, STAGES = 4, 2
 
 
 def served() -> bool:
-    """Whether the devices here run the kernel: one NVIDIA GPU, Ampere or later.
+    """Whether the devices here run the kernel: one NVIDIA GPU, Ampere to Hopper.
 
     On a mesh of several XLA's kernels serve, which are partitioned by themselves.
     """
     if triton is None or not one_gpu():
         return False
-    capability = getattr(jax.local_devices()[0], "compute_capability", CAPABILITY)
-    return float(capability) >= CAPABILITY
+    capability = getattr(jax.local_devices()[0], "compute_capability", CAPABILITIES[0])
+    return CAPABILITIES[0] <= float(capability) < CAPABILITIES[1]
 
 
-def fits(config: DecoderConfig) -> bool:
-    """Whether the kernel computes the attention of a decoder's layers."""
-    return (
+def fits(config: DecoderConfig, dtype: str) -> bool:
+    """Whether the kernel computes the attention of a decoder's layers.
+
+    Its blocks are sized for bfloat16; it computes float32 right, in more room than some GPUs have.
+    """
+    return dtype == "bfloat16" and (
         config.head_dim in HEAD_DIMS
         and config.heads // config.kv_heads <= MOST_ROWS
         and config.attention_softcap is None

@@ -36,6 +36,7 @@ AttendRows = Callable[[Array, Array, Array, Window], Array]
 CUDNN_HEAD_DIM = 128  # the largest that every supported GPU takes
 RAGGED_HEAD_DIM = 256  # and in ragged pieces
 CUDNN_CAPABILITY = 8.0  # Ampere
+CRITIC_CALLS = 2**29  # the first number of a critic's calls: more than any policy makes
 
 
 def choose(

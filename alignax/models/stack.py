@@ -33,11 +33,13 @@ def run(
     scanned: bool,
     remat: Remat,
 ) -> tuple[Array, Any]:
-    """The stream after all layers, and what they keep, on an axis before all others.
+    """The stream after all layers, and what each keeps, on an axis before all others.
 
     Args:
-        blocks: with arrays of all layers, likewise.
-        kinds: one for every layer, or a single one for all.
+        layer: what one does. x: the stream before the first.
+        blocks: the modules, whose arrays have an axis of layers before all others.
+        kinds: one for every layer, or a single one for all. layers: how many there are.
+        scanned: one is compiled for all; else each is written out.
         angles: what turns queries and keys, by `LayerKind.rope`.
         remat: what the backward pass computes again, as `transformer.Decoder` has it.
     """

@@ -1,4 +1,4 @@
-"""One decoder for all families, written as `flax.nnx` modules with stacked, scanned layers.
+"""One decoder for all families, written as `flax.nnx` modules with stacked layers.
 
 Outside this package a model is a pure function and a nested dictionary of parameters. `Decoder`
 holds the settings and offers the calls: `packed` for training rows, `prefill` and `extend` for a
@@ -34,7 +34,7 @@ from alignax.models.caching import (
 from alignax.models.config import DecoderConfig
 from alignax.models.kernels import plain
 from alignax.models.parts import Norm
-from alignax.models.stack import EVERYTHING, Remat
+from alignax.models.stack import Remat
 
 Tables = dict[rotary.Rope | None, Any]  # cosines and sines by position; None where none turn
 
@@ -64,7 +64,8 @@ class Decoder:
             softmaxes and log-sum-exps are float32 whatever this says.
         remat: what the backward pass computes again to save memory: nothing, the attention
             weights, all of a block but its products with matrices, or whole blocks.
-        attention: the kernel for rows; `flash.choose` says what "auto" is.
+        attention: the kernel for rows; `flash.choose` says what "auto" is. With "xla", tokens that
+            are drawn have no kernel of their own either (`decoding`).
         scan_layers: whether one layer is compiled for all, or each is written out, which takes
             longer to compile. None: written out on one NVIDIA GPU, where a scan's time goes into
             copying what the backward pass needs into stacks and out of them.
@@ -209,7 +210,7 @@ class Decoder:
             angles = {rope: look_up(tables[rope]) for rope in ropes}
         seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         as_one = tables is not None and count == 1 and self.attention != "xla"
-        as_one = as_one and decoding.fits(self.config) and decoding.served()
+        as_one = as_one and decoding.fits(self.config, self.dtype) and decoding.served()
         keys, values = [], []
         for i, weights in enumerate(self.unstack(params, joined=False)["layers"]):
             kind = self.config.kind(i)
@@ -296,7 +297,7 @@ class Decoder:
             scale=self.config.attention_scale,
             softcap=self.config.attention_softcap,
             # A critic is trained in one program with its policy.
-            first_call=EVERYTHING // 2 if self.config.num_scores else 0,
+            first_call=flash.CRITIC_CALLS if self.config.num_scores else 0,
             **known,
         )
 

@@ -15,7 +15,7 @@ from alignax.methods import DPO
 from alignax.models import cudnn, flash
 from alignax.models.outputs import outputs
 from alignax.train.step import init_state, make_step
-from tests.tiny_batch import decoder, params, random_table
+from tests.tiny_batch import CONFIG, decoder, params, random_table
 
 HOPPER = "NVIDIA H100 80GB HBM3"
 SGD = optax.sgd(0.1)
@@ -64,7 +64,8 @@ def test_an_update_on_a_gpu_adds_nothing_up_in_an_order_that_varies(monkeypatch)
     monkeypatch.setattr(cudnn, "fits", lambda shape, segments: True)
     step, *arguments = update(decoder(dtype="bfloat16", remat="elementwise"))
     text = jax.jit(step).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
-    assert len(re.findall("custom_call @__cudnn", text)) == 4  # each piece, forward and backward
+    calls = 4 * CONFIG.layers  # of each piece and layer, forward and backward
+    assert len(re.findall("custom_call @__cudnn", text)) == calls
     scatters = re.findall(r'"stablehlo\.scatter".*?unique_indices = (\w+)', text)
     assert scatters
     assert set(scatters) == {"true"}

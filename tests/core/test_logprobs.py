@@ -58,7 +58,8 @@ def test_gradients_by_kept_slopes_are_those_of_autodiff(tokens, softcap, monkeyp
         found = jax.nn.log_softmax(logits)
         return jnp.take_along_axis(found, target[..., None], axis=-1)[..., 0]
 
-    chunked = lambda *args: token_logprobs(*args, softcap=softcap, chunk_bytes=size)  # noqa: E731
+    monkeypatch.setattr(logprobs, "room", lambda: size)
+    chunked = lambda *args: token_logprobs(*args, softcap=softcap)  # noqa: E731
     np.testing.assert_allclose(
         chunked(hidden, head, target), expected(hidden, head, target), atol=1e-5
     )
@@ -73,7 +74,8 @@ def test_slopes_of_bfloat16_lose_nothing_where_the_target_is_nearly_certain(monk
     hidden = jnp.full((1, 2, 1), 1.0, jnp.bfloat16)
     head = jnp.array([[0.0], [6.90625]], jnp.bfloat16)  # exact; 1 / (1 + e^6.90625) = 0.0010005
     target = jnp.ones((1, 2), int)
-    total = lambda *arrays: token_logprobs(*arrays, target, chunk_bytes=8).sum()  # noqa: E731
+    monkeypatch.setattr(logprobs, "room", lambda: 8)
+    total = lambda *arrays: token_logprobs(*arrays, target).sum()  # noqa: E731
     found = jax.grad(total, argnums=1)(hidden, head)
     np.testing.assert_allclose(found.astype(np.float32)[:, 0], [-2.001e-3, 2.001e-3], rtol=2**-8)
 
@@ -83,6 +85,7 @@ def test_what_is_kept_of_logits_fits_a_gpu_and_no_other_device_keeps_any(monkeyp
     monkeypatch.setattr(axes, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
     assert logprobs.keeps_slopes(jnp.bfloat16, 2**30)
     assert not logprobs.keeps_slopes(jnp.bfloat16, 2**30 + 1)
+    assert logprobs.keeps_slopes("bfloat16", 2**30)
     assert not logprobs.keeps_slopes(jnp.float32, 1)
 
 

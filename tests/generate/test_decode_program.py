@@ -110,6 +110,7 @@ def test_products_that_read_the_same_states_are_one_when_joined(changes):
     ones = {name for layer in joined["layers"] for part in layer.values() for name in part}
     assert "joined" in ones
     assert not ones & {"query", "key", "value"}
+    assert ("gate" in ones) == ("experts" in changes)
     _, state = begun(2)
     tokens = jnp.full((PROMPTS, 2, 1), 7)
     expected, cache = model.extend(apart, state.cache, tokens)

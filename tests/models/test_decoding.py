@@ -158,7 +158,9 @@ def test_other_devices_and_meshes_of_several_are_not_served(monkeypatch):
 
 def test_what_the_kernel_cannot_compute_it_is_not_given():
     def fits(**changes):
-        return decoding.fits(dataclasses.replace(CONFIG, **({"head_dim": 64} | changes)))
+        config = dataclasses.replace(CONFIG, **({"head_dim": 64} | changes))
+        assert not decoding.fits(config, "float32")
+        return decoding.fits(config, "bfloat16")
 
     assert fits()
     assert fits(head_dim=128, heads=64, kv_heads=1)
@@ -184,14 +186,15 @@ def model():
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Serves the kernel here; where it was asked for."""
+    """Serves the kernel here, in float32 too, which tells more; where it was asked for."""
     asked = []
 
     def attend(*arrays, **how):
         asked.append(arrays[4])
         return decoding_attend(*arrays, **how)
 
-    decoding_attend = decoding.attend
+    decoding_attend, fits = decoding.attend, decoding.fits
+    monkeypatch.setattr(decoding, "fits", lambda config, dtype: fits(config, "bfloat16"))
     monkeypatch.setattr(decoding, "served", lambda: True)
     monkeypatch.setattr(decoding, "attend", attend)
     return asked

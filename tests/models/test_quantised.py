@@ -1,5 +1,6 @@
 """A frozen base in few bits: how near its numbers are, and that what is computed is of them."""
 
+import dataclasses
 import importlib
 
 import jax
@@ -125,3 +126,32 @@ def test_without_the_package_it_is_said_how_to_get_it(monkeypatch):
 def test_a_base_held_as_it_is_is_not_touched():
     base = copy()
     assert quantised.hold(base, Adapter(decoder=DECODER, settings=LoRA()), "bfloat16") is base
+
+
+@few_bits
+def test_layers_that_are_written_out_have_the_same_base_and_the_same_dropout(held):
+    adapter, params = made(LoRA(rank=4, alpha=8.0, dropout=0.5))
+    base, written = held_base(held), dataclasses.replace(DECODER, scan_layers=False)
+
+    def found(decoder):
+        def total(params):
+            given = adapter.attach(base, params, jax.random.key(3))
+            states = decoder.packed(given, rows())
+            return jnp.sum(states * jnp.cos(jnp.arange(states.size).reshape(states.shape))), states
+
+        return jax.jit(jax.grad(total, has_aux=True))(params)
+
+    (gradient, scanned), (same, one_by_one) = found(DECODER), found(written)
+    np.testing.assert_allclose(one_by_one, scanned, atol=2e-5)
+    for x, y in zip(jax.tree.leaves(same), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max(), rtol=1e-4)
+
+
+@few_bits
+def test_products_of_a_base_of_few_bits_and_an_adapter_are_joined_as_they_are(held):
+    adapter, params = made(LoRA(rank=4, alpha=8.0))
+    given = adapter.attach(held_base(held), params)
+    joined, apart = (DECODER.unstack(given, joined=x)["layers"][1] for x in (True, False))
+    parts = [apart["attention"][name]["kernel"] for name in ("query", "key", "value")]
+    found = joined["attention"]["joined"]["kernel"]
+    np.testing.assert_array_equal(found, np.concatenate(parts, axis=1))
