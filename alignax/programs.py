@@ -18,7 +18,7 @@ from alignax.data.plan import Plan
 from alignax.run import Run
 from alignax.train import optim as optim_lib
 from alignax.train import sharding
-from alignax.train.compilations import repeatable
+from alignax.train.compilations import update_options
 from alignax.train.profile import Profile
 from alignax.train.step import ModelFn, init_state, make_step
 
@@ -66,7 +66,7 @@ def make_compiled_step(
         ),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
-        compiler_options=repeatable(traced=profile is not None, same=same),
+        compiler_options=update_options(traced=profile is not None, same=same),
     )
     step = step if profile is None else profile.of(step)
     if frozen is None:
@@ -102,7 +102,7 @@ def _compiled_step(
         update,
         donate_argnums=3,
         out_shardings=(shardings.tree, whole),
-        compiler_options=repeatable(same=same),
+        compiler_options=update_options(same=same),
     )
 
 

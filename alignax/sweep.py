@@ -41,7 +41,7 @@ from alignax.saved import to_json
 from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.compilations import Compilations, repeatable
+from alignax.train.compilations import Compilations, update_options
 from alignax.train.loop import train as train_loop
 from alignax.train.member_logs import MemberLogs, by_member, joined, split
 from alignax.train.metrics import MetricLog, as_line
@@ -140,7 +140,7 @@ def train(
             update,
             donate_argnums=0,
             out_shardings=(shardings, whole),
-            compiler_options=repeatable(),
+            compiler_options=update_options(),
         )
         state = train_loop(
             state,

@@ -43,7 +43,7 @@ from alignax.models.outputs import outputs
 from alignax.models.stack import Remat
 from alignax.models.transformer import Decoder
 from alignax.train import reference, sharding
-from alignax.train.compilations import repeatable
+from alignax.train.compilations import update_options
 from alignax.train.optim import make_optimizer
 from alignax.train.step import Join, init_state, make_step
 from benchmarks import flops
@@ -147,7 +147,7 @@ def from_data(job: dict[str, Any]) -> dict[str, Any]:
             make_step(method, model_fn, optimizer, join=trained.join),
             out_shardings=(shardings, sharding.replicated(mesh)),
             donate_argnums=0,
-            compiler_options=repeatable(),
+            compiler_options=update_options(),
         )
         del params, trained  # donated, or no longer needed
         compiled = step.lower(state, *put(steps[0]), *frozen).compile()

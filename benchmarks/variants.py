@@ -29,7 +29,7 @@ from alignax.data.pipeline import build_step
 from alignax.models import cudnn, flash, outputs
 from alignax.models.stack import Remat
 from alignax.models.transformer import Decoder
-from alignax.train.compilations import repeatable
+from alignax.train.compilations import update_options
 from alignax.train.optim import make_optimizer
 from alignax.train.step import init_state, make_step
 from benchmarks import flops, ours
@@ -84,7 +84,7 @@ def update_of(shape: Shape, how: Variant, model: Decoder) -> tuple[Any, Any, Any
     step = jax.jit(
         make_step(methods.DPO(beta=0.1), model_fn, optimizer),
         donate_argnums=0,
-        compiler_options=repeatable() if how.same else None,
+        compiler_options=update_options() if how.same else None,
     )
     return (
         step,

@@ -91,11 +91,17 @@ def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     target = jnp.pad(target, ((0, 0), (0, padding)))
     hidden = hidden.reshape(rows, chunks, chunk, -1).swapaxes(0, 1)
     target = target.reshape(rows, chunks, chunk).swapaxes(0, 1)
+    # In one place, a chunk's tokens are one axis: with two XLA for CPUs makes slopes beside the
+    # logits and not in their place, and transposes them by a copy ahead of the product.
+    if shards == 1:
+        hidden = hidden.reshape(chunks, rows * chunk, -1)
+        target = target.reshape(chunks, rows * chunk)
     # Where a budget is given, it holds.
     slopes = chunks > 1 and not entropic and budget is None
     slopes = slopes and keeps_slopes(hidden.dtype, target.size * len(head))
     found = _chunked(softcap, entropic, slopes, hidden, head.astype(hidden.dtype), target)
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :tokens], found)
+    whole = lambda x: x.reshape(chunks, rows, chunk).swapaxes(0, 1).reshape(rows, -1)  # noqa: E731
+    return jax.tree.map(lambda x: whole(x)[:, :tokens], found)
 
 
 def keeps_slopes(dtype: DTypeLike, logits: int) -> bool:
@@ -108,7 +114,7 @@ def keeps_slopes(dtype: DTypeLike, logits: int) -> bool:
 
 
 def _logits(softcap, hidden, head):
-    logits = jnp.einsum("ncd,vd->ncv", hidden, head, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
@@ -119,7 +125,9 @@ def _entropy(logprobs):
 def _slopes(softcap, logits, normaliser, target):
     """d log p[target] / d (hidden @ head.T)."""
     probability = jnp.exp(logits - normaliser[..., None])
-    chosen = jax.lax.broadcasted_iota(target.dtype, probability.shape, 2) == target[..., None]
+    chosen = (
+        jax.lax.broadcasted_iota(target.dtype, probability.shape, target.ndim) == target[..., None]
+    )
     slopes = chosen - probability
     return slopes if softcap is None else slopes * (1 - (logits / softcap) ** 2)  # of the tanh
 
@@ -128,10 +136,10 @@ def _plainly_chunked(
     softcap: float | None,
     entropic: bool,
     slopes: bool,
-    hidden: Float[Array, "c n m d"],
+    hidden: Float[Array, "c *t d"],
     head: Float[Array, "v d"],
-    target: Int[Array, "c n m"],
-) -> tuple[Float[Array, "c n m"], Float[Array, "c n m"] | None]:
+    target: Int[Array, "c *t"],
+) -> tuple[Float[Array, "c *t"], Float[Array, "c *t"] | None]:
     return _forward(softcap, entropic, False, hidden, head, target)[0]
 
 
@@ -167,28 +175,34 @@ def _backward(softcap, entropic, slopes, saved, gradients):
     if slopes:  # a token's factor is the same for all its logits
         hidden, head, kept = saved
         factor = gradients[0][..., None]
-        hidden_gradient = (factor * product("knmv,vd->knmd", kept, head)).astype(hidden.dtype)
-        head_gradient = product("knmv,knmd->vd", kept, (factor * hidden).astype(hidden.dtype))
+        hidden_gradient = (factor * product("...v,vd->...d", kept, head)).astype(hidden.dtype)
+        terms = "ctv,ctd->vd" if hidden.ndim == 3 else "cnmv,cnmd->vd"
+        head_gradient = product(terms, kept, (factor * hidden).astype(hidden.dtype))
         return hidden_gradient, head_gradient.astype(head.dtype), None
     hidden, head, target, normaliser, entropy, kept = saved
     head = gathered_vocabulary(head)
     # A row to a device: each sums up its own share, and they meet once, after all chunks.
-    apart = hidden.shape[1] == token_shards() > 1
-    share, terms = ((hidden.shape[1],), "ncv,ncd->nvd") if apart else ((), "ncv,ncd->vd")
+    apart = hidden.ndim == 4 and hidden.shape[1] == token_shards()
+    share = (hidden.shape[1],) if apart else ()
+    terms = "ncv,ncd->nvd" if apart else "ncv,ncd->vd" if hidden.ndim == 4 else "tv,td->vd"
 
     def chunk(head_gradient, inputs):
         hidden, target, normaliser, entropy, (gradient, entropy_gradient) = inputs
         logits = _logits(softcap, hidden, head) if kept is None else kept[0]
-        logits_gradient = gradient[..., None] * _slopes(softcap, logits, normaliser, target)
-        if entropic:  # d entropy / d logit = -p (log p + entropy)
+        by_logits = _slopes(softcap, logits, normaliser, target)
+        # A token's factor stays out of the vocabulary. XLA for CPUs else writes that array three
+        # times over: before the factor, after it, and after it transposed.
+        factor = gradient[..., None]
+        if entropic:  # d entropy / d logit = -p (log p + entropy); no factor is common to both
             logprobs = logits - normaliser[..., None]
             surprise = jnp.exp(logprobs) * (logprobs + entropy[..., None])
-            by_logits = entropy_gradient[..., None] * surprise
             tanh = 1 if softcap is None else 1 - (logits / softcap) ** 2
-            logits_gradient -= by_logits * tanh
-        logits_gradient = logits_gradient.astype(hidden.dtype)
-        hidden_gradient = product("ncv,vd->ncd", logits_gradient, head).astype(hidden.dtype)
-        head_gradient += product(terms, logits_gradient, hidden)
+            by_logits = factor * by_logits - entropy_gradient[..., None] * surprise * tanh
+            factor = 1
+        by_logits = by_logits.astype(hidden.dtype)
+        hidden_gradient = (factor * product("...v,vd->...d", by_logits, head)).astype(hidden.dtype)
+        hidden = (factor * hidden).astype(hidden.dtype)
+        head_gradient += product(terms, by_logits, hidden)
         return head_gradient, hidden_gradient
 
     zero = jnp.zeros((*share, *head.shape))

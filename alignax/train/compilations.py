@@ -1,5 +1,6 @@
 """Programs that JAX compiles: kept on disk between runs, and counted during one."""
 
+import functools
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from alignax.core.axes import device_kind
 COMPILED = "/jax/core/compile/backend_compile_duration"
 FOUND = "/jax/compilation_cache/cache_hits"
 
+LOOK_AT_REGIONS = "xla_cpu_copy_insertion_use_region_analysis"
 LEAST_SECONDS = 0.2  # a program that compiles faster is not worth a file
 LAST_REPEATABLE = 9.0  # compute capability: Hopper
 SHOWN_SECONDS = 0.5  # and one that takes longer is named
@@ -43,28 +45,44 @@ def keep_apart_by_names() -> None:
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
 
 
-def repeatable(*, traced: bool = False, same: bool = True) -> dict[str, Any] | None:
-    """Options for `jax.jit` of an update, which must give the same bits each time.
+def update_options(*, traced: bool = False, same: bool = True) -> dict[str, Any] | None:
+    """Options for `jax.jit` of an update, by the devices that are to run it.
 
-    On GPUs some kernels sum in the order in which threads happen to end: cuDNN's backward pass of
-    attention, scatters. There are others that do not.
-    That holds for one compiled program: XLA chooses kernels by timing them, and may choose others
-    when it compiles anew. So it holds for as long as the program is found on disk.
-
+    An update must give the same bits each time. On GPUs some kernels sum in the order in which
+    threads happen to end: cuDNN's backward pass of attention, scatters. There are others that do
+    not. That holds for one compiled program: XLA chooses kernels by timing them, and may choose
+    others when it compiles anew. So it holds for as long as the program is found on disk.
     Not asked of GPUs later than Hopper, some of whose kernels XLA then refuses.
+
+    On CPUs XLA copies what is donated and read again after something was written in its place, as
+    an optimiser's averages are, unless it looks at when each array is last read. Results are the
+    same to rounding.
 
     Args:
         same: whether all kernels of the update can do so; nothing is asked where one cannot.
         traced: operations are launched one by one, so that a profile knows them. On GPUs XLA has
             many launched as one.
     """
-    if not device_kind().startswith("NVIDIA"):
+    kind = device_kind()
+    if kind == "cpu":
+        return {LOOK_AT_REGIONS: True} if _known(LOOK_AT_REGIONS) else None
+    if not kind.startswith("NVIDIA"):
         return None
     capability = float(getattr(jax.local_devices()[0], "compute_capability", LAST_REPEATABLE))
     launched = {"xla_gpu_enable_command_buffer": ""} if traced else {}
     if not same or capability > LAST_REPEATABLE:
         return launched
     return {"xla_gpu_exclude_nondeterministic_ops": True} | launched
+
+
+@functools.lru_cache
+def _known(option: str) -> bool:
+    """Whether this XLA has the option, which is for speed alone and may go."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: True}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class Compilations:

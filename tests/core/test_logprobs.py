@@ -89,6 +89,20 @@ def test_what_is_kept_of_logits_fits_a_gpu_and_no_other_device_keeps_any(monkeyp
     assert not logprobs.keeps_slopes(jnp.float32, 1)
 
 
+def test_kept_logits_are_the_only_array_of_their_size():
+    """XLA for CPUs once wrote the probabilities beside them, their slopes, and these transposed."""
+    hidden, head = jnp.ones((2, 64, 32)), jnp.ones((1000, 32))
+    target, weight = jnp.zeros((2, 64), int), jnp.ones((2, 64))
+
+    def both(hidden, head):
+        values, back = jax.vjp(lambda *args: token_logprobs(*args, target), hidden, head)
+        return values, back(weight)
+
+    used = jax.jit(both).lower(hidden, head).compile().memory_analysis().temp_size_in_bytes
+    logits = 4 * 2 * 64 * 1000
+    assert logits <= used < 1.3 * logits
+
+
 def test_is_the_same_under_jit():
     arrays = inputs()[:3]
     np.testing.assert_allclose(jax.jit(token_logprobs)(*arrays), token_logprobs(*arrays), atol=1e-6)

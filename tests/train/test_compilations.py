@@ -98,14 +98,24 @@ def test_the_library_keeps_nothing(tmp_path):
 
 
 def test_updates_on_gpus_are_compiled_for_the_same_bits_each_time(monkeypatch):
-    assert compilations.repeatable() is None
     monkeypatch.setattr(compilations, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
-    options = compilations.repeatable(traced=True)
+    options = compilations.update_options(traced=True)
     assert options is not None
     assert options["xla_gpu_exclude_nondeterministic_ops"] is True
     # This XLA knows the names, whatever the device.
     assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.ones(2)).sum() == 4.0
-    assert compilations.repeatable(same=False) == {}
+    assert compilations.update_options(same=False) == {}
     later = types.SimpleNamespace(compute_capability="10.0")
     monkeypatch.setattr(jax, "local_devices", lambda: [later])
-    assert compilations.repeatable() == {}
+    assert compilations.update_options() == {}
+
+
+def test_updates_on_cpus_ask_for_no_option_that_xla_does_not_know(monkeypatch):
+    assert compilations.update_options() == {compilations.LOOK_AT_REGIONS: True}
+    monkeypatch.setattr(compilations, "LOOK_AT_REGIONS", "xla_cpu_an_option_that_is_gone")
+    assert compilations.update_options() is None
+
+
+def test_updates_on_tpus_have_no_options(monkeypatch):
+    monkeypatch.setattr(compilations, "device_kind", lambda: "TPU v5 lite")
+    assert compilations.update_options() is None

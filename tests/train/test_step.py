@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from alignax.data.plan import make_plan
 from alignax.methods import DPO, KTO, SFT, RewardWeighted
 from alignax.models.outputs import outputs
 from alignax.train import reference, sharding
-from alignax.train.compilations import Compilations
+from alignax.train.compilations import Compilations, update_options
+from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import count, init_state, make_step
 from tests.models import plain
 from tests.tiny_batch import CONFIG, decoder, example, model_fn, params, random_table
@@ -291,3 +293,26 @@ def test_means_over_the_step_do_not_depend_on_how_it_is_cut(method):
     assert_close(cut_metrics, metrics, atol=1e-5)
     if "kl" in metrics:
         assert metrics["kl"] > 1.0
+
+
+# --- As it is compiled
+
+
+def test_no_moment_of_adam_is_copied_and_the_update_is_that_without_options():
+    # So large an eps, or rounding decides where a parameter with next to no gradient goes.
+    optim = Optim(learning_rate=0.1, warmup_ratio=0.0, adam_eps=1.0)
+    optimizer = make_optimizer(optim, 3, decoder().axes())
+    plan = make_plan(PAIRS.lengths, batch_size=len(PAIRS), num_steps=1, align=8)
+    arrays = build_step(PAIRS, plan, 0, reference_of(PAIRS))
+    step = make_step(DPO(), model_fn, optimizer)
+    states, copies = [], []
+    for options in (None, update_options()):
+        state = init_state(jax.tree.map(jnp.copy, params()), optimizer)
+        update = jax.jit(step, donate_argnums=0, compiler_options=options)
+        program = update.lower(state, *arrays).compile()
+        copies.append(len(re.findall(r" copy\(%state", program.as_text())))
+        for _ in range(3):
+            state, _ = program(state, *arrays)
+        states.append(state)
+    assert copies[0] > copies[1] == 0
+    assert_close(states[0], states[1])
