@@ -174,7 +174,8 @@ def update(experiment: Experiment, topology: Topology, boxes: Boxes) -> Update:
     state = jax.eval_shape(functools.partial(init_state, optimizer=optimizer), abstract)
     rows = sharding.rows(run.mesh, leading=1)
     given = _placed((batch, layout), jax.tree.map(lambda _: rows, (batch, layout)))
-    step = make_compiled_step(run, plan, optimizer, shardings, None)
+    with jax.set_mesh(run.mesh):  # the compiler is asked for what suits its devices, not the host's
+        step = make_compiled_step(run, plan, optimizer, shardings, None)
     return Update(run, plan, step, _placed(state, shardings), given)
 
 

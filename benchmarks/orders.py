@@ -73,7 +73,7 @@ def timed(name: str, shape: Shape, updates: int) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore
-    known = SHAPES | MORE
+    known = {name: x for name, x in SHAPES.items() if x.task == "dpo" and not x.adapter} | MORE
     parser.add_argument("--shapes", nargs="+", choices=list(known), default=["dpo 1:1", "dpo 4:1"])
     parser.add_argument("--updates", type=int, default=20, help="of each; one more warms up")
     parser.add_argument("--tiny", action="store_true")

@@ -10,11 +10,12 @@ and the comparison begins from what that leaves. Rates are a thirtieth of the ti
 sizes below are for two CPU cores. For a model of 1B parameters on a GPU give MODEL another
 directory, take the tiny comparison's sizes, and take rates down by 3 again (RATES).
 
-Cost:    on 2 CPU cores a slice only. The second line some 15 min; the reward model 20 to 40 min
-         and 8.3 GiB; a run of dpo 5 min and 4.3 GiB, of grpo 11 min and 7 GiB, two at a time. No
-         GPU has run it.
-Expect:  grpo above the start and level with best of 16, dpo not told from the start, 16 updates
-         into each (benchmarks/RESULTS.md, "The same comparison with SmolLM2-135M").
+Cost:    on 2 CPU cores a slice only. The second line some 15 min (reckoned); the reward model 20
+         to 40 min and 8.3 GiB; a run of dpo 5 min and 4.4 GiB, of grpo 11 min and 7 GiB, two at a
+         time. No GPU has run it.
+Expect:  grpo above the start, told neither from best of 16 nor from dpo, and dpo not from the
+         start, 16 updates into each (benchmarks/RESULTS.md, "The same comparison with
+         SmolLM2-135M").
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from alignax import methods
+from alignax import methods, programs
 from alignax.core.errors import BadInput
 from alignax.forecast import (
     Boxes,
@@ -58,6 +58,19 @@ def test_lengths_that_are_not_given_fill_the_limit(tmp_path):
     made = tiny(tmp_path)
     assert boxes_of(made, None, None, None) == Boxes(128, 128, 2)
     assert boxes_of(tiny(tmp_path, method=SFT()), 30, 10, None) == Boxes(30, 10, 1)
+
+
+def test_a_compiler_is_asked_for_what_suits_the_devices_that_are_planned_for(tmp_path, monkeypatch):
+    asked = []
+
+    def options(**_):
+        asked.append(dict(jax.sharding.get_abstract_mesh().shape))
+
+    monkeypatch.setattr(programs, "update_options", options)
+    made = tiny(tmp_path)
+    made = update(made, topology("cpu:1"), boxes_of(made, None, None, None))
+    assert asked == [dict(made.run.mesh.shape)]
+    assert asked[0]  # and not the empty shape of no mesh
 
 
 def test_sampled_responses_are_as_long_as_they_are_sampled(tmp_path):

@@ -176,8 +176,8 @@ def _backward(softcap, entropic, slopes, saved, gradients):
         hidden, head, kept = saved
         factor = gradients[0][..., None]
         hidden_gradient = (factor * product("...v,vd->...d", kept, head)).astype(hidden.dtype)
-        terms = "ctv,ctd->vd" if hidden.ndim == 3 else "cnmv,cnmd->vd"
-        head_gradient = product(terms, kept, (factor * hidden).astype(hidden.dtype))
+        hidden = (factor * hidden).astype(hidden.dtype)
+        head_gradient = product("ctv,ctd->vd", kept, hidden)  # on one GPU: tokens are one axis
         return hidden_gradient, head_gradient.astype(head.dtype), None
     hidden, head, target, normaliser, entropy, kept = saved
     head = gathered_vocabulary(head)

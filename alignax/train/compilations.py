@@ -58,8 +58,11 @@ def update_options(*, traced: bool = False, same: bool = True) -> dict[str, Any]
     an optimiser's averages are, unless it looks at when each array is last read. Results are the
     same to rounding.
 
+    Call it with the mesh set: it goes by the mesh's devices.
+
     Args:
-        same: whether all kernels of the update can do so; nothing is asked where one cannot.
+        same: whether all kernels of the update can give the same bits; of GPUs nothing is asked
+            where one cannot.
         traced: operations are launched one by one, so that a profile knows them. On GPUs XLA has
             many launched as one.
     """
