@@ -23,6 +23,7 @@ from alignax.models.outputs import outputs
 from alignax.models.quantised import hold, stored_bytes
 from alignax.models.transformer import Decoder
 from alignax.train import reference
+from alignax.train.compilations import update_options
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import init_state, make_step
 from benchmarks.rows import Rows
@@ -76,7 +77,11 @@ def row(decoder: Decoder, arrays: Any, reach: Any, lora: LoRA | None) -> dict[st
     optimizer = make_optimizer(Optim(), 10, axes)
     state = jax.eval_shape(lambda params: init_state(params, optimizer), trained)
     model = functools.partial(outputs, decoder, reach=reach)
-    step = jax.jit(make_step(DPO(), model, optimizer, join=join), donate_argnums=0)
+    step = jax.jit(
+        make_step(DPO(), model, optimizer, join=join),
+        donate_argnums=0,
+        compiler_options=update_options(),
+    )
     used = step.lower(state, *arrays, *frozen).compile().memory_analysis()
     params = stored_bytes(trained)
     return {

@@ -19,25 +19,19 @@ from typing import Any
 
 import jax
 
+from alignax.train.compilations import LOOK_AT_REGIONS
 from benchmarks import ours
-from benchmarks.shapes import SHAPES, TINY, Model, Shape
+from benchmarks.shapes import SHAPES, TINY, Shape
 from benchmarks.tables import table
 from benchmarks.variants import Variant, update_of
 
-REGIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+REGIONS = {LOOK_AT_REGIONS: True}
 MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "as XLA does": {"xla_cpu_copy_insertion_use_region_analysis": False},
+    "as XLA does": {LOOK_AT_REGIONS: False},
     "copies by regions": REGIONS,
-    "order for memory": MEMORY | {"xla_cpu_copy_insertion_use_region_analysis": False},
+    "order for memory": MEMORY | {LOOK_AT_REGIONS: False},
     "both": REGIONS | MEMORY,
-}
-SMOLLM2 = Model(layers=30, width=576, heads=9, kv_heads=3, mlp_width=1536, vocab=49_152, tied=True)
-MORE = {
-    "smollm2 4 x 128": Shape(task="dpo", groups=4, responses=2, model=SMOLLM2),
-    "smollm2 8 x 256": Shape(
-        task="dpo", groups=8, responses=2, prompt=256, response=256, model=SMOLLM2
-    ),
 }
 
 
@@ -73,7 +67,7 @@ def timed(name: str, shape: Shape, updates: int) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore
-    known = {name: x for name, x in SHAPES.items() if x.task == "dpo" and not x.adapter} | MORE
+    known = {name: x for name, x in SHAPES.items() if x.task == "dpo" and not x.adapter}
     parser.add_argument("--shapes", nargs="+", choices=list(known), default=["dpo 1:1", "dpo 4:1"])
     parser.add_argument("--updates", type=int, default=20, help="of each; one more warms up")
     parser.add_argument("--tiny", action="store_true")
