@@ -93,7 +93,9 @@ def parser() -> argparse.ArgumentParser:
         "decode_step", parents=[where, numbers], help="what a token of every response costs"
     )
     decode.add_argument("--rounds", type=int, default=5)
-    decode.add_argument("--tokens", type=int, default=5, help="of every response, at a time")
+    decode.add_argument(
+        "--tokens", type=int, default=5, help="of every response, in the shorter of two calls"
+    )
     decode.add_argument("--model", choices=("135m", "1b", "3b"), default="135m")
     decode.add_argument("--batch", type=int, help="responses at once; without it several numbers")
     return top

@@ -8,12 +8,15 @@ room for 128 tokens of each response. A slot holds a prompt and `width` response
 (`alignax.generate`).
 Beside the steps, products of the MLP's shape with as many rows, each with a matrix of its own as in
 a step, against a large square one: what is left of the machine's rate before anything else is done.
+A stretch of tokens is one call of a compiled program, and calls of two lengths tell what a token
+takes from what a call does beside its tokens.
 
 The bound of a step is the bytes that it must read over the rate of memory (`flops.bandwidth`):
 weights, and of the cache each prompt's tokens once a slot and what there is of each response.
 """
 
 import argparse
+import dataclasses
 import functools
 import os
 import statistics
@@ -26,7 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alignax.generate.sampler import Sampler, advance, start
+from alignax.generate.sampler import Sampler, State, advance, start
+from alignax.models.caching import Cache
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
 from benchmarks.flops import bandwidth, machine_rate
@@ -42,14 +46,17 @@ MODELS = {
 PROMPT = PLACES = 128
 SHAPES = ((16, 4), (8, 4), (4, 4), (32, 1), (16, 1), (8, 1))
 ROWS = (64, 32, 16)
+LONGER = 3  # times as many tokens has the longer of two calls
 K = TypeVar("K", bound=Hashable)
 
 
 def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Prints two tables: products, and steps; medians, all measured in turn."""
     del arguments
-    if options.tokens * (options.rounds + 1) > PLACES:
-        sys.exit(f"expected at most {PLACES} tokens in all rounds and one more")
+    lengths = options.tokens, LONGER * options.tokens  # of calls
+    if sum(lengths) * (options.rounds + 1) > PLACES:
+        sys.exit(f"expected at most {PLACES} tokens in all rounds and one more, of calls of "
+                 f"{lengths[0]} and of {lengths[1]}")  # fmt: skip
     shapes, dtype, platform = SHAPES, options.dtype, options.platform
     if options.batch:
         if options.batch % 4:
@@ -68,15 +75,23 @@ def decode_step(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     model = Decoder(config=config, dtype=dtype)
     params = jax.jit(model.init)(jax.random.key(0))
     weights = jax.jit(model.unstack)(params)
-    steps = {x: steps_of(model, params, weights, *x, options.tokens) for x in shapes}
-    print("\n| slots x responses | ms a step | bound | of the bound |\n"
-          "| --- | ---: | ---: | ---: |")  # fmt: skip
-    # The first call of `in_turn`, which is not timed, has drawn some already.
-    drawn = options.tokens * (options.rounds + 2) / 2
-    for (slots, width), seconds in in_turn(steps, options.rounds).items():
-        step = seconds / options.tokens
+    steps = {x: steps_of(model, params, weights, *x) for x in shapes}
+    if platform == "gpu":
+        found = errors(model, params, weights, *shapes[0])
+        print("\nstates of one token, off float32's by: "
+              + ", ".join(f"{name} {error:.1e}" for name, error in found.items()))  # fmt: skip
+    print("\n| slots x responses | ms a token | bound | of the bound | beside, ms a call |\n"
+          "| --- | ---: | ---: | ---: | ---: |")  # fmt: skip
+    # The first calls of `in_turn`, which are not timed, have drawn some already.
+    drawn = sum(lengths) * (options.rounds + 2) / 2
+    calls = {(x, n): functools.partial(go, n) for x, go in steps.items() for n in lengths}
+    seconds = in_turn(calls, options.rounds)
+    for slots, width in shapes:
+        few, many = (seconds[(slots, width), n] for n in lengths)
+        step = (many - few) / (lengths[1] - lengths[0])
         least = bytes_read(config, slots, width, drawn, jnp.dtype(dtype).itemsize) / memory
-        print(f"| {slots} x {width} | {step * 1e3:.2f} | {least * 1e3:.2f} | {least / step:.0%} |")
+        print(f"| {slots} x {width} | {step * 1e3:.3f} | {least * 1e3:.3f} | {least / step:.0%} | "
+              f"{(few - lengths[0] * step) * 1e3:.2f} |")  # fmt: skip
 
 
 def bytes_read(config: DecoderConfig, slots: int, width: int, drawn: float, each: int) -> float:
@@ -118,18 +133,47 @@ def products(config: DecoderConfig, rows: int, dtype: str) -> Callable[[], Any]:
     return functools.partial(run, jnp.ones((rows, config.width), dtype), matrices)
 
 
-def steps_of(
-    model: Decoder, params: Any, weights: Any, slots: int, width: int, tokens: int
-) -> Callable[[], Any]:
-    """Draws some tokens more of every response; each call goes on from the last one's."""
+def begun(model: Decoder, params: Any, slots: int, width: int) -> tuple[State, Sampler]:
+    """Random prompts computed, and what draws responses to them."""
     sampler = Sampler(num_samples=width, max_new_tokens=PLACES)
     prompts = np.random.default_rng(0).integers(0, model.config.vocab_size, (slots, PROMPT))
     whole, ids = jnp.full(slots, PROMPT), jnp.arange(slots)
     begin = jax.jit(functools.partial(start, model, sampler=sampler, places=PLACES))
-    held = [begin(params, jax.random.key(0), prompts.astype(np.int32), whole, ids)]
+    return begin(params, jax.random.key(0), prompts.astype(np.int32), whole, ids), sampler
+
+
+def errors(model: Decoder, params: Any, weights: Any, slots: int, width: int) -> dict[str, float]:
+    """How far states after a token are from those in float32: norms of difference over norm.
+
+    Returns:
+        Of the kernels that serve here, and of XLA's.
+    """
+    cache = begun(model, params, slots, width)[0].cache
+    tokens = jnp.arange(slots * width).reshape(slots, width, 1) % model.config.vocab_size
+    lean = dataclasses.replace(model, attention="xla")
+
+    def states(model: Decoder, params: Any, cache: Cache) -> jax.Array:
+        found = model.extend(params, cache.without_ones(), tokens, model.tables(PROMPT + PLACES))
+        return found[0].astype(jnp.float32)
+
+    by = lambda model: jax.jit(functools.partial(states, model))  # noqa: E731
+    to_float = lambda x: x.astype(jnp.float32) if x.dtype == model.dtype else x  # noqa: E731
+    with jax.default_matmul_precision("highest"):
+        wide = dataclasses.replace(lean, dtype="float32")
+        exact = by(wide)(params, jax.tree.map(to_float, cache))
+    off = lambda x: float(jnp.linalg.norm(x - exact) / jnp.linalg.norm(exact))  # noqa: E731
+    return {name: off(by(x)(weights, cache)) for name, x in (("these", model), ("XLA's", lean))}
+
+
+def steps_of(
+    model: Decoder, params: Any, weights: Any, slots: int, width: int
+) -> Callable[[int], Any]:
+    """Draws so many tokens more of every response; each call goes on from the last one's."""
+    state, sampler = begun(model, params, slots, width)
+    held = [state]
     run = jax.jit(functools.partial(advance, model, sampler=sampler), donate_argnums=1)
 
-    def go() -> Any:
+    def go(tokens: int) -> Any:
         held[0] = run(weights, held[0], jnp.array([-1]), jnp.int32(tokens), jnp.int32(0))
         return held[0]
 

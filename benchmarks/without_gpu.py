@@ -34,7 +34,7 @@ from jax.experimental import topologies
 
 from alignax.core import axes, logprobs
 from alignax.generate.sampler import Sampler, advance, start
-from alignax.models import cudnn, decoding, flash
+from alignax.models import cudnn, decoding, few_rows, flash
 from alignax.models.transformer import Decoder
 from alignax.train import compilations
 from benchmarks import decode_step, variants
@@ -73,7 +73,14 @@ device_description_str: "{KIND}"
 """
 
 
-KNOWS = axes, logprobs, flash, decoding, compilations  # modules that ask what the devices are
+KNOWS = (
+    axes,
+    logprobs,
+    flash,
+    decoding,
+    few_rows,
+    compilations,
+)  # modules that ask what the devices are
 
 
 @contextlib.contextmanager

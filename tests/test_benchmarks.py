@@ -281,6 +281,17 @@ def test_bytes_of_a_step_of_decoding_by_hand():
     )
 
 
+def test_kernels_that_are_timed_are_first_compared_with_float32():
+    model = dataclasses.replace(decoder(SMALL), dtype="bfloat16")
+    params = model.init(jax.random.key(0))
+    found = decode_step.errors(model, params, model.unstack(params), 2, 2)
+    # Eight bits a number; here XLA's kernels are the ones that serve.
+    assert 0 < found["XLA's"] == found["these"] < 2**-6
+    params["layers"]["mlp"]["up"]["kernel"] *= 1.1  # of the float32 side alone
+    weights = model.unstack(model.init(jax.random.key(0)))
+    assert decode_step.errors(model, params, weights, 2, 2)["these"] > 2**-6
+
+
 def test_of_the_meshes_of_a_slice_the_one_that_fits_and_takes_least_is_kept():
     assert plans.meshes(8) == [(1, 8)]
     assert plans.meshes(512) == [(1, 512), (8, 64), (64, 8)]

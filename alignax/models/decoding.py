@@ -12,6 +12,7 @@ processors, 48 for 16 prompts and three heads of keys, and each had all the ring
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,20 +24,15 @@ from alignax.core.axes import device_kind, one_gpu
 from alignax.models.attention import MASKED
 from alignax.models.caching import Cache
 from alignax.models.config import DecoderConfig
-
-triton: Any
-try:
-    from jax.experimental.pallas import triton
-except ImportError:  # JAX says since 0.11 that it will go; XLA's kernels then serve
-    triton = None
+from alignax.models.few_rows import FEWEST_ROWS, dot, triton
 
 CAPABILITIES = 8.0, 10.0  # Ampere to Hopper; no later one has tried it
 HEAD_DIMS = 64, 128  # sides of blocks must be powers of two
-FEWEST_ROWS = 16  # of a product that Triton takes
 MOST_ROWS = 64  # queries of a head of keys, which are held in registers
 BLOCK_NUMBERS = 8192  # of keys at a time: 16 KiB in bfloat16, so that programs share a processor
 LONGEST_BLOCK = 128  # places
 WARPS, STAGES = 4, 2
+Rings = tuple[Float[Array, "*bkg e r"], Float[Array, "*bkg r e"]]
 
 
 def served() -> bool:
@@ -95,7 +91,7 @@ def attend(
     layer: int,
     *,
     scale: float | None = None,
-) -> tuple[Float[Array, "b k 1 h e"], tuple[Float[Array, "*bkg e r"], Float[Array, "*bkg r e"]]]:
+) -> tuple[Float[Array, "b k 1 h e"], Rings]:
     """What `caching.write` and then `caching.cached_attention` give, for one token and no window.
 
     It cannot be differentiated.
@@ -104,26 +100,52 @@ def attend(
         key, value: of the new tokens. cache: before them.
         scale: of the products; head_dim ** -0.5 where None.
     """
+    # As one array, so that what makes the three is one kernel too.
+    new = jnp.concatenate([query, key, value], axis=3)[None, :, :, 0]
+    out, rings = attend_sums(new, None, cache, layer, scale=scale)
+    return out[:, :, None], rings
+
+
+def attend_sums(
+    new: Float[Array, "p b k hgg e"],
+    angles: tuple[Float[Array, "b k half"], Float[Array, "b k half"]] | None,
+    cache: Cache,
+    layer: int,
+    *,
+    scale: float | None = None,
+) -> tuple[Float[Array, "b k h e"], Rings]:
+    """The same, of queries, keys and values as one array, in parts to be added up.
+
+    Args:
+        new: the heads of queries, then those of keys, then those of values, on one axis.
+        angles: cosines and sines by which queries and keys are turned first (`rotary.rotate`);
+            None: they are as they should be.
+    """
     prompts, responses, groups = cache.leading
-    heads, dim = query.shape[-2:]
+    count, *_, all_heads, dim = new.shape
+    heads = all_heads - 2 * groups
     prompt_key, prompt_value = cache.prompt_key[layer], cache.prompt_value[layer]
     held = cache.whole(cache.key[layer]), cache.whole(cache.value[layer])
-    # As one array, so that what makes the three is one kernel too.
-    new = jnp.concatenate([query, key, value], axis=3)[:, :, 0]
     shared = heads // groups
     rows = max(FEWEST_ROWS, pl.next_power_of_2(shared))
     prompt, ring = blocks(prompt_key.shape[-1], dim), blocks(cache.places, dim)
 
     # The programs of a prompt's k responses come one after another: what one reads, others find.
     def each(*block: int) -> pl.BlockSpec:
-        return pl.BlockSpec((None,) * 3 + block, lambda k, g, b: (b, k, g) + (0,) * len(block))
+        return of(*(None,) * 3, *block, where=lambda b, k, g: (b, k, g) + (0,) * len(block))
+
+    def of(*block: int | None, where: Callable[..., Any]) -> pl.BlockSpec:
+        """A block by prompt, response and group."""
+        return pl.BlockSpec(block, lambda k, g, b: where(b, k, g))
 
     def of_prompt(*block: int) -> pl.BlockSpec:
-        return pl.BlockSpec((None,) * 2 + block, lambda k, g, b: (b, g, 0, 0))
+        return of(None, None, *block, where=lambda b, k, g: (b, g, 0, 0))
 
+    turns = [] if angles is None else list(angles)
+    of_turn = of(None, None, dim // 2, where=lambda b, k, g: (b, k, 0))
     over_prompt, over_ring = (x.count * x.size for x in (prompt, ring))
     rings = each(dim, over_ring), each(over_ring, dim)
-    out, *held = pl.pallas_call(
+    out, *found = pl.pallas_call(
         functools.partial(
             _attend_one,
             heads=(heads, groups),
@@ -134,13 +156,14 @@ def attend(
         ),
         grid=(responses, groups, prompts),
         in_specs=[
-            pl.BlockSpec((1,), lambda k, g, b: (0,)),
-            pl.BlockSpec((1,), lambda k, g, b: (b,)),
-            pl.BlockSpec((None, 1), lambda k, g, b: (b, k)),
-            pl.BlockSpec((None, None, heads + 2 * groups, dim), lambda k, g, b: (b, k, 0, 0)),
+            of(1, where=lambda b, k, g: (0,)),
+            of(1, where=lambda b, k, g: (b,)),
+            of(None, 1, where=lambda b, k, g: (b, k)),
+            of(count, None, None, all_heads, dim, where=lambda b, k, g: (0, b, k, 0, 0)),
             of_prompt(dim, over_prompt),
             of_prompt(over_prompt, dim),
             *rings,
+            *[of_turn] * len(turns),
         ],
         out_specs=[each(rows, dim), *rings],
         out_shape=[
@@ -159,9 +182,11 @@ def attend(
         prompt_key,
         prompt_value,
         *held,
+        *turns,
     )
-    rings = (x.reshape(y[layer].shape) for x, y in zip(held, (cache.key, cache.value), strict=True))
-    return out.reshape(query.shape), tuple(rings)
+    like = cache.key[layer], cache.value[layer]
+    rings = (x.reshape(y.shape) for x, y in zip(found, like, strict=True))
+    return out.reshape(prompts, responses, heads, dim), tuple(rings)
 
 
 class Sums(NamedTuple):
@@ -180,15 +205,14 @@ def _attend_one(
     at: Any,  # [1]
     prompt_length: Any,  # [1]
     filled: Any,  # [1]
-    new: Any,  # [h + 2 g, e]: queries, keys and values of the token
+    new: Any,  # [p, h + 2 g, e]: queries, keys and values of the token, in p parts
     prompt_key: Any,  # [e p], filled up to whole blocks, as all places are
     prompt_value: Any,  # [p e]
     key: Any,  # [e r]
     value: Any,  # [r e]
-    out: Any,  # [m e]: of the queries of one head of keys, filled up to m rows
-    key_out: Any,  # [e r]: the same memory as `key`
-    value_out: Any,  # [r e]
-    *,
+    *others: Any,  # cosines and sines [e / 2], where there are any; and what is written:
+    # [m e], of the queries of one head of keys, filled up to m rows; [e r], the same memory as
+    # `key`; [r e]
     heads: tuple[int, int],
     filled_up: int,
     prompt: Blocks,
@@ -196,11 +220,14 @@ def _attend_one(
     scale: float,
 ) -> None:
     """The kernel: one response and one head of keys."""
+    *turns, out, key_out, value_out = others
     at, length, past = at[0], prompt_length[0], filled[0]
     shared, head = heads[0] // heads[1], pl.program_id(1)
     rows = (jnp.arange(filled_up) < shared)[:, None]
-    queries = triton.load(new.at[pl.ds(head * shared, filled_up), :], mask=rows, other=0)
-    latest_key, latest_value = new[heads[0] + head], new[sum(heads) + head]
+    dtype = out.dtype
+    queries = _turned(new, head * shared + jnp.arange(filled_up), turns, dtype, mask=rows)
+    latest_key = _turned(new, heads[0] + head, turns, dtype)
+    latest_value = _turned(new, sum(heads) + head, [], dtype)
     triton.store(key_out.at[:, pl.ds(at, 1)], latest_key[:, None])
     triton.store(value_out.at[pl.ds(at, 1), :], latest_value[None])
 
@@ -219,11 +246,11 @@ def _attend_one(
         visible = seen(place)
         block = triton.load(keys.at[:, part], **inside)
         there = triton.load(values.at[part, :], mask=visible[:, None], other=0)
-        scores = jnp.where(visible[None], _product(queries, block) * scale, MASKED)
+        scores = jnp.where(visible[None], dot(queries, block) * scale, MASKED)
         highest = jnp.maximum(sums.highest, scores.max(axis=1))
         faded = jnp.exp(sums.highest - highest)
         weights = jnp.exp(scores - highest[:, None])
-        more = _product(weights.astype(there.dtype), there)
+        more = dot(weights.astype(there.dtype), there)
         return Sums(
             highest,
             sums.total * faded + weights.sum(axis=1),
@@ -253,10 +280,30 @@ def _attend_one(
     triton.store(out, found.astype(out.dtype), mask=rows)
 
 
-def _product(x: Float[Array, "m i"], y: Float[Array, "i n"]) -> Float[Array, "m n"]:
-    """Their product in float32, of float32 in full."""
-    how: Any = {"precision": jax.lax.Precision.HIGHEST} if x.dtype == jnp.float32 else {}
-    return jnp.dot(x, y, preferred_element_type=jnp.float32, **how)
+def _turned(new: Any, rows: Array, turns: list[Any], dtype: Any, mask: Any = None) -> Array:
+    """Rows of heads, their parts added, turned where there are angles; in the compute dtype."""
+    parts, _, dim = new.shape
+    inside = {} if mask is None else {"mask": mask, "other": 0}
+    if mask is not None:
+        rows = jnp.broadcast_to(rows[:, None], (len(rows), dim))
+
+    def total(places: Array) -> Array:
+        # Triton takes indices of one shape alone.
+        places = jnp.broadcast_to(places, rows.shape or places.shape)
+        found = triton.load(new.at[jnp.int32(0), rows, places], **inside)
+        for n in range(1, parts):
+            found += triton.load(new.at[jnp.int32(n), rows, places], **inside)
+        return found.astype(dtype)
+
+    places = jnp.arange(dim)
+    if not turns:
+        return total(places)
+    # Of each plane the other entry: half a head away.
+    own, other = (total(x).astype(jnp.float32) for x in (places, (places + dim // 2) % dim))
+    cos, sin = (triton.load(turn.at[places % (dim // 2)]) for turn in turns)
+    sin = jnp.where(places < dim // 2, -sin, sin)
+    cos, sin = (jnp.broadcast_to(x, own.shape) for x in (cos, sin))
+    return (own * cos + other * sin).astype(dtype)
 
 
 def _over(places: Int[Array, ""], size: int) -> Int[Array, ""]:

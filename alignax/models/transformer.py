@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from alignax.core.axes import one_gpu, over_heads, split_rows, split_tokens, whole
 from alignax.core.gathers import take_rows
 from alignax.core.types import BLOCK, Layout, Params
-from alignax.models import decoding, flash, rotary, stack
+from alignax.models import decoding, flash, one_token, rotary, stack
 from alignax.models.attention import softcapped
 from alignax.models.blocks import Block, Network, join
 from alignax.models.caching import (
@@ -211,8 +211,16 @@ class Decoder:
         seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         as_one = tables is not None and count == 1 and self.attention != "xla"
         as_one = as_one and decoding.fits(self.config, self.dtype) and decoding.served()
-        keys, values = [], []
-        for i, weights in enumerate(self.unstack(params, joined=False)["layers"]):
+        weights = self.unstack(params, joined=False)
+        norm = nnx.merge(self._abstract_norm, params["norm"])
+        joined = "joined" in weights["layers"][0]["attention"]
+        turns = angles[self.config.kind(0).rope]
+        if as_one and joined and one_token.fits(self.config, cache.filled.size, turns):
+            first = nnx.merge(self._abstract_norm, weights["layers"][0]["attention_norm"])
+            x, rings = one_token.layers(self.config, weights, x, first(x), turns, cache)
+            return x, moved_on(cache, *map(tuple, zip(*rings, strict=True)), count)
+        block, keys, values = _shapes(_joined if joined else Block, self.config)[0], [], []
+        for i, layer in enumerate(weights["layers"]):
             kind = self.config.kind(i)
 
             def attend(query, key, value, i=i, kind=kind):
@@ -232,12 +240,9 @@ class Decoder:
                 )
                 return out, (key, value)
 
-            joined = "joined" in weights["attention"]
-            block = nnx.merge(_shapes(_joined if joined else Block, self.config)[0], weights)
-            x, (key, value) = block(x, angles[kind.rope], attend)
+            x, (key, value) = nnx.merge(block, layer)(x, angles[kind.rope], attend)
             keys.append(key)
             values.append(value)
-        norm = nnx.merge(self._abstract_norm, params["norm"])
         return norm(x), moved_on(cache, tuple(keys), tuple(values), count)
 
     def unstack(self, params: Params, *, joined: bool | None = None) -> Params:
