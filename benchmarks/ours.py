@@ -43,7 +43,7 @@ from alignax.models.outputs import outputs
 from alignax.models.stack import Remat
 from alignax.models.transformer import Decoder
 from alignax.train import reference, sharding
-from alignax.train.compilations import update_options
+from alignax.train.compilations import Compilations, update_options
 from alignax.train.optim import make_optimizer
 from alignax.train.step import Join, init_state, make_step
 from benchmarks import flops
@@ -121,7 +121,7 @@ def from_data(job: dict[str, Any]) -> dict[str, Any]:
     model_fn = functools.partial(outputs, network, reach=plan.shape.reach)
     put = lambda arrays: jax.device_put(arrays, sharding.rows(mesh, leading=1))  # noqa: E731
 
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), Compilations():
         abstract, axes = network.abstract(), network.axes()
         places = sharding.parameters(mesh, abstract, axes)
         params = pretrained.load(job["model"], shardings=places, num_scores=num_scores).params

@@ -7,7 +7,6 @@ where another begins from it, its exported model.
 """
 
 import argparse
-import ctypes
 import dataclasses
 import gc
 import json
@@ -17,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from alignax.core.memory import give_back  # which imports no JAX
 
 if TYPE_CHECKING:
     from alignax.compare.cells import Cell
@@ -193,10 +194,11 @@ def _reset_peak() -> float | None:
     gc.collect()
     if jax.default_backend() != "cpu":
         return None
+    if not give_back():
+        return None
     try:
-        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):  # another system, or another C library
+    except OSError:  # another system
         return None
     return _status("VmRSS")
 

@@ -218,7 +218,8 @@ class Decoder:
         if as_one and joined and one_token.fits(self.config, cache.filled.size, turns):
             first = nnx.merge(self._abstract_norm, weights["layers"][0]["attention_norm"])
             x, rings = one_token.layers(self.config, weights, x, first(x), turns, cache)
-            return x, moved_on(cache, *map(tuple, zip(*rings, strict=True)), count)
+            keys, values = zip(*rings, strict=True)
+            return x, moved_on(cache, keys, values, count)
         block, keys, values = _shapes(_joined if joined else Block, self.config)[0], [], []
         for i, layer in enumerate(weights["layers"]):
             kind = self.config.kind(i)

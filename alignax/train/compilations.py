@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from alignax.core.axes import device_kind
+from alignax.core.memory import give_back
 
 # Of JAX's own events. Every program has the first, whether it was compiled or found on disk.
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -16,6 +17,7 @@ FOUND = "/jax/compilation_cache/cache_hits"
 
 LOOK_AT_REGIONS = "xla_cpu_copy_insertion_use_region_analysis"
 LEAST_SECONDS = 0.2  # a program that compiles faster is not worth a file
+FREES_SECONDS = 0.05  # one that takes longer to compile, or to read, has memory to give back
 LAST_REPEATABLE = 9.0  # compute capability: Hopper
 SHOWN_SECONDS = 0.5  # and one that takes longer is named
 
@@ -89,7 +91,10 @@ def _known(option: str) -> bool:
 
 
 class Compilations:
-    """Counts what JAX compiles while it is entered. Printable.
+    """Counts what JAX compiles while it is entered, and gives back the memory it took. Printable.
+
+    Compiling an update takes some 200 MiB of the host's. They are free before the update first
+    runs, and would else be held beside all that it needs.
 
     Example:
         >>> with Compilations() as compiled:
@@ -123,6 +128,8 @@ class Compilations:
             name = str(about.get("fun_name")).removeprefix("jit(").removesuffix(")")
             self.programs[name] += 1
             self.seconds[name] += duration_secs
+            if duration_secs >= FREES_SECONDS:
+                give_back()
 
     def _note_found(self, event: str, **_: str | int) -> None:
         self.found += event == FOUND

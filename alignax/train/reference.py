@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 from alignax.core import drafts, processes
 from alignax.core.errors import BadInput
+from alignax.core.memory import give_back
 from alignax.core.types import Batch, Layout, Params
 from alignax.data.ladder import widened
 from alignax.data.pipeline import Batches, Groups, TokenArrays, build_step
@@ -70,6 +71,7 @@ def compute(
             for j, length in enumerate(groups.lengths.response[group]):
                 table.values[start : start + length] = found[i, j, :length]
                 start += length
+    give_back()  # its temporary arrays: what comes next has others
     return table
 
 

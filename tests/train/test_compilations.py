@@ -45,6 +45,24 @@ def test_what_was_compiled_is_told_in_one_line():
     )
 
 
+def test_memory_is_given_back_after_what_took_long_to_compile(monkeypatch):
+    given = []
+    monkeypatch.setattr(compilations, "give_back", lambda: given.append(1))
+    with Compilations():
+        monkeypatch.setattr(compilations, "FREES_SECONDS", 1e6)
+        jax.jit(lambda x: x + 2)(jnp.zeros(6))
+        assert not given
+        monkeypatch.setattr(compilations, "FREES_SECONDS", 0.0)
+        halve = jax.jit(lambda x: x / 3)
+        halve(jnp.zeros(6))
+        assert given
+        count = len(given)
+        halve(jnp.zeros(6))  # compiled already
+        assert len(given) == count
+    jax.jit(lambda x: x / 5)(jnp.zeros(6))  # outside: the process is its owner's
+    assert len(given) == count
+
+
 PROGRAM = """
 import json
 {prepare}
