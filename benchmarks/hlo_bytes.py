@@ -21,6 +21,13 @@ SLICES = ("dynamic-slice", "slice", "gather")
 ALONE = {"copy": 2, "copy-start": 2, "dynamic-slice": 2, "dynamic-update-slice": 2, "sort": 2,
          "concatenate": 2, "transpose": 2, "scatter": 2, "gather": 2, "broadcast": 1}  # fmt: skip
 
+# Of this library's own kernels of Triton, by the names they have.
+OURS = {
+    "product_in_parts": "product",
+    "gated_product": "product",
+    "attention_to_cache": "attention",
+}
+
 
 class Operation(NamedTuple):
     """A line of a computation."""
@@ -143,6 +150,8 @@ def _launched(found: dict[str, list[Operation]], name: str, times: int) -> Itera
         elif operation.kind == "custom-call":
             target = re.search(r'custom_call_target="([^"]+)"', operation.about)
             kind = _target(target[1] if target else "")
+            if kind == "triton":
+                kind = next((x for name, x in OURS.items() if name in about[1]), kind)
             given -= bytes_of(" ".join(re.findall(r"s8\[\d+\]", operation.shape)))  # room to work
             given += sum(bytes_of(shapes.get(x, "")) for x in operation.operands)
             yield Kernel(kind, *about, times * given)

@@ -73,14 +73,8 @@ device_description_str: "{KIND}"
 """
 
 
-KNOWS = (
-    axes,
-    logprobs,
-    flash,
-    decoding,
-    few_rows,
-    compilations,
-)  # modules that ask what the devices are
+# Modules that ask what the devices are.
+KNOWS = axes, logprobs, flash, decoding, few_rows, compilations
 
 
 @contextlib.contextmanager

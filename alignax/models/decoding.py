@@ -4,6 +4,7 @@ A decoding step is bound by how many kernels it starts: as XLA compiles them, `c
 `caching.cached_attention` are thirteen a layer, each of which has next to nothing to do. This one
 is Pallas's by way of Triton: it writes the new key and value into the ring, in place, and goes
 through what is seen of the prompt and of the ring in blocks, with one running softmax in float32.
+Where queries, keys and values come in parts (`few_rows.product`), it adds them up and turns them.
 
 A program is one response and one head of keys. The k responses of a prompt so read its keys k
 times, but side by side, and of memory once: the programs start after one another and the rest
@@ -26,7 +27,7 @@ from alignax.models.caching import Cache
 from alignax.models.config import DecoderConfig
 from alignax.models.few_rows import FEWEST_ROWS, dot, triton
 
-CAPABILITIES = 8.0, 10.0  # Ampere to Hopper; no later one has tried it
+CAPABILITIES = 8.0, 10.0  # Ampere to Hopper; 9.0 alone has run it
 HEAD_DIMS = 64, 128  # sides of blocks must be powers of two
 MOST_ROWS = 64  # queries of a head of keys, which are held in registers
 BLOCK_NUMBERS = 8192  # of keys at a time: 16 KiB in bfloat16, so that programs share a processor

@@ -58,13 +58,11 @@ def layers(
         attention, mlp = block["attention"], block["mlp"]
         new = few_rows.product(normed, attention["joined"]["kernel"].reshape(width, -1))
         new = new.reshape(-1, *shape[:2], heads, config.head_dim)
-        scale = config.attention_scale
-        attended, held = decoding.attend_sums(new, turns, cache, i, scale=scale)
+        attended, held = decoding.attend_sums(new, turns, cache, i, scale=config.attention_scale)
         rings.append(held)
         out = attention["out"]["kernel"].reshape(-1, width)
         pieces = few_rows.product(attended.reshape(len(stream), -1), out)
-        scale = block["mlp_norm"]["scale"]
-        stream, normed = few_rows.added(pieces, stream, scale, config.norm_eps)
+        stream, normed = few_rows.added(pieces, stream, block["mlp_norm"]["scale"], config.norm_eps)
         wide = few_rows.gated(normed, mlp["joined"]["kernel"], ACTIVATIONS[config.activation])
         pieces = few_rows.product(wide, mlp["down"]["kernel"])
         stream, normed = few_rows.added(pieces, stream, norm, config.norm_eps)

@@ -195,8 +195,8 @@ class Decoder:
         Args:
             params: as `unstack` gives them, where this is called more than once.
             tables: for all positions that can be reached, likewise. Only loops that draw give them,
-                and they ask for no gradients: so where tokens come one by one a kernel may serve
-                that has none (`decoding`).
+                and they ask for no gradients: so where tokens come one by one kernels may serve
+                that have none (`decoding`, `one_token`).
         """
         position = (cache.prompt_lengths[:, None] + cache.filled)[..., None]
         position = position + jnp.arange(tokens.shape[2])[None, None]
@@ -208,11 +208,9 @@ class Decoder:
         else:  # kind by kind: the keys have no order, so the whole is no tree
             look_up = functools.partial(jax.tree.map, lambda table: table[position])
             angles = {rope: look_up(tables[rope]) for rope in ropes}
-        seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         as_one = tables is not None and count == 1 and self.attention != "xla"
         as_one = as_one and decoding.fits(self.config, self.dtype) and decoding.served()
         weights = self.unstack(params, joined=False)
-        norm = nnx.merge(self._abstract_norm, params["norm"])
         joined = "joined" in weights["layers"][0]["attention"]
         turns = angles[self.config.kind(0).rope]
         if as_one and joined and one_token.fits(self.config, cache.filled.size, turns):
@@ -220,6 +218,7 @@ class Decoder:
             x, rings = one_token.layers(self.config, weights, x, first(x), turns, cache)
             keys, values = zip(*rings, strict=True)
             return x, moved_on(cache, keys, values, count)
+        seen = {w: visible(cache, count, w) for w in {kind.window for kind in kinds}}
         block, keys, values = _shapes(_joined if joined else Block, self.config)[0], [], []
         for i, layer in enumerate(weights["layers"]):
             kind = self.config.kind(i)
@@ -244,6 +243,7 @@ class Decoder:
             x, (key, value) = nnx.merge(block, layer)(x, angles[kind.rope], attend)
             keys.append(key)
             values.append(value)
+        norm = nnx.merge(self._abstract_norm, params["norm"])
         return norm(x), moved_on(cache, tuple(keys), tuple(values), count)
 
     def unstack(self, params: Params, *, joined: bool | None = None) -> Params:

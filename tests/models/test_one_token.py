@@ -33,7 +33,8 @@ def served(monkeypatch):
     monkeypatch.setattr(decoding, "fits", lambda config, dtype: fits(config, "bfloat16"))
     monkeypatch.setattr(decoding, "served", lambda: True)
     monkeypatch.setattr(one_token, "layers", layers)
-    monkeypatch.setattr(few_rows, "PROGRAMS", 8)  # so that products are cut into parts
+    monkeypatch.setattr(few_rows, "PROGRAMS", 16)
+    assert few_rows.parts(512, 128) == 2  # attention adds parts up, too
     return asked
 
 
@@ -104,13 +105,13 @@ def test_a_layer_is_seven_kernels_on_nvidias_gpus():
     weights = jax.eval_shape(functools.partial(model.unstack, joined=True), params)
     prefill = functools.partial(model.prefill, num_responses=4, max_response=9)
     shape = jax.ShapeDtypeStruct
-    cache = jax.eval_shape(prefill, params, shape((2, 16), int), shape((2,), int))[1]
+    cache = jax.eval_shape(prefill, params, shape((2, 16), jnp.int32), shape((2,), jnp.int32))[1]
     with jax.sharding.use_abstract_mesh(H100):
 
         def step(weights, cache, tokens):
             return model.extend(weights, cache, tokens, model.tables(25))
 
-        traced = jax.jit(step).trace(weights, cache, shape((2, 4, 1), int))
+        traced = jax.jit(step).trace(weights, cache, shape((2, 4, 1), jnp.int32))
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     # Layers that are alike are not merged: each call stands in the text, or in a function of its.
     assert text.count("xla.gpu.triton") == 7 * 2

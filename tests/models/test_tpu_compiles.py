@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 
+fcntl = pytest.importorskip("fcntl", reason="another system than Linux, which alone has libtpu")
 if importlib.util.find_spec("libtpu") is None:
     pytest.skip("libtpu, which has wheels for Linux on x86-64 only", allow_module_level=True)
 
@@ -67,7 +68,20 @@ FROZEN = {"int8": BYTE_EACH + ELSE, "nf4": HALF_EACH + ELSE}
 
 
 @pytest.fixture(scope="module")
-def compiled():
+def compiled(tmp_path_factory):
+    """Compiled once in a run: of two workers that share these tests one waits for the other."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the worker's own folder is in that of the run
+        shared = shared.parent
+    found = shared / "compiled_for_tpu.json"
+    with open(shared / "compiled_for_tpu.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            found.write_text(compile_all())
+    return json.loads(found.read_text())
+
+
+def compile_all() -> str:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",  # those of the tests are for CPUs
@@ -77,7 +91,7 @@ def compiled():
     command = [sys.executable, "-m", "tests.models.compile_for_tpu"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()[-1]
 
 
 def sizes(program, *kinds):

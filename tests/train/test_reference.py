@@ -48,6 +48,13 @@ def test_any_plan_gives_the_same_to_rounding():
     np.testing.assert_allclose(other.values, computed().values, atol=2e-6)
 
 
+def test_what_the_pass_has_freed_is_given_back_when_it_ends(monkeypatch):
+    given = []
+    monkeypatch.setattr(reference, "give_back", lambda: given.append(1))
+    computed()
+    assert len(given) == 1
+
+
 def test_a_part_is_a_data_set_of_its_groups():
     part = reference.Part(TABLE, np.array([1, 4]))
     assert len(part) == 2
