@@ -17,6 +17,7 @@ from alignax.models import decoding
 from alignax.models.caching import Cache, cached_attention, visible, write
 from alignax.models.config import LayerKind
 from alignax.models.decoding import Blocks
+from alignax.models.rotary import Rope, angles, rotate
 from alignax.models.transformer import Decoder
 from tests.tiny_batch import CONFIG
 
@@ -129,6 +130,44 @@ def test_it_is_mapped_over_another_axis():
     found = jax.vmap(as_one)(*both)
     for i, arrays in enumerate([(new, cache), others]):
         assert_same(jax.tree.map(lambda x, i=i: x[i], found), in_parts(*arrays), 1e-5)
+
+
+def in_three_parts(new, cache):
+    """Arrays for `attend_sums` whose sums, turned, are queries and keys; and angles."""
+    whole = jnp.concatenate(new, axis=3)[:, :, 0]
+    noise = jax.random.normal(jax.random.key(7), (2, *whole.shape))
+    position = cache.prompt_lengths[:, None] + cache.filled
+    return jnp.stack([*noise, whole - noise.sum(0)]), angles(Rope(), 64, position)
+
+
+def turned(new, cache):
+    """What `attend_sums` does with them first, in plain words."""
+    _, angle = in_three_parts(new, cache)
+    angle = jax.tree.map(lambda x: x[:, :, None], angle)
+    query, key, value = new
+    return rotate(query, angle), rotate(key, angle), value
+
+
+def test_parts_are_added_up_and_turned_before_they_are_attended_to():
+    new, cache = begun()
+    parts, angle = in_three_parts(new, cache)
+    run = jax.jit(lambda *x: decoding.attend_sums(*x, 0))
+    found, rings = run(parts, angle, cache.without_ones())
+    expected, held = in_parts(turned(new, cache), cache)
+    np.testing.assert_allclose(found, expected[:, :, 0], rtol=0, atol=1e-4)
+    for one, other in zip(rings, held, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_parts_are_mapped_over_another_axis():
+    one = begun(k=2)
+    both = one, jax.tree.map(lambda x: x[::-1] if x.ndim else x + 5, one)
+    arrays = [(*in_three_parts(*x), x[1].without_ones()) for x in both]
+    run = lambda *x: decoding.attend_sums(*x, 0)  # noqa: E731
+    found = jax.vmap(run)(*jax.tree.map(lambda x, y: jnp.stack([x, y]), *arrays))
+    for i, (new, cache) in enumerate(both):
+        expected, _ = in_parts(turned(new, cache), cache)
+        np.testing.assert_allclose(found[0][i], expected[:, :, 0], rtol=0, atol=1e-4)
 
 
 # JAX says since 0.11 that Pallas's way to Triton will go; without it XLA's kernels serve.
