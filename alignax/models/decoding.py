@@ -13,7 +13,6 @@ processors, 48 for 16 prompts and three heads of keys, and each had all the ring
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -133,17 +132,14 @@ def attend_sums(
 
     # The programs of a prompt's k responses come one after another: what one reads, others find.
     def each(*block: int) -> pl.BlockSpec:
-        return of(*(None,) * 3, *block, where=lambda b, k, g: (b, k, g) + (0,) * len(block))
-
-    def of(*block: int | None, where: Callable[..., Any]) -> pl.BlockSpec:
-        """A block by prompt, response and group."""
-        return pl.BlockSpec(block, lambda k, g, b: where(b, k, g))
+        return pl.BlockSpec((None,) * 3 + block, lambda k, g, b: (b, k, g) + (0,) * len(block))
 
     def of_prompt(*block: int) -> pl.BlockSpec:
-        return of(None, None, *block, where=lambda b, k, g: (b, g, 0, 0))
+        return pl.BlockSpec((None,) * 2 + block, lambda k, g, b: (b, g, 0, 0))
 
     turns = [] if angles is None else list(angles)
-    of_turn = of(None, None, dim // 2, where=lambda b, k, g: (b, k, 0))
+    of_turn = pl.BlockSpec((None, None, dim // 2), lambda k, g, b: (b, k, 0))
+    of_new = (count, None, None, all_heads, dim)
     over_prompt, over_ring = (x.count * x.size for x in (prompt, ring))
     rings = each(dim, over_ring), each(over_ring, dim)
     out, *found = pl.pallas_call(
@@ -157,10 +153,10 @@ def attend_sums(
         ),
         grid=(responses, groups, prompts),
         in_specs=[
-            of(1, where=lambda b, k, g: (0,)),
-            of(1, where=lambda b, k, g: (b,)),
-            of(None, 1, where=lambda b, k, g: (b, k)),
-            of(count, None, None, all_heads, dim, where=lambda b, k, g: (0, b, k, 0, 0)),
+            pl.BlockSpec((1,), lambda k, g, b: (0,)),
+            pl.BlockSpec((1,), lambda k, g, b: (b,)),
+            pl.BlockSpec((None, 1), lambda k, g, b: (b, k)),
+            pl.BlockSpec(of_new, lambda k, g, b: (0, b, k, 0, 0)),
             of_prompt(dim, over_prompt),
             of_prompt(over_prompt, dim),
             *rings,
