@@ -8,16 +8,14 @@
 Orbax reads a flipped bit in an array's data without a word, and a shape that is not the one asked
 for only late; so what was written is recorded here, and checked before Orbax is asked to read.
 
-The file is long on purpose: it is the one module that touches Orbax, and writing, checking and
-restoring share the layout on disk. What can be said without the arrays is in `checkpoint_names`.
+What can be said without the arrays is in `checkpoint_names`.
 """
 
 import concurrent.futures
 import contextlib
-import errno
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +28,7 @@ from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import TrainState
 from alignax.train import checkpoint_names as names
-from alignax.train.integrity import RECORD, damage, read_record, write_record
+from alignax.train.integrity import damage, read_record, write_record
 
 logger = logging.getLogger("alignax")
 
@@ -213,7 +211,7 @@ class Checkpoints:
         path = self._path(step)
         record = read_record(path)
         wanted = _flatten(abstract_state)
-        _check_leaves(wanted, record["leaves"], path)
+        names.check_leaves(wanted, record["leaves"], path)
         try:
             with _context():
                 leaves = ocp.load(path, wanted)
@@ -325,17 +323,7 @@ class Checkpoints:
 
     def _failed(self, step: int, error: Exception) -> BadInput:
         whole = max(set(names.steps(self._dir)) - self._damaged, default=None)
-        left = "None is there yet" if whole is None else f"{self._path(whole)} is still there"
-        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        free = names.free(self._dir) if full else None
-        free = "" if free is None else f"; {free:,} bytes are free"
-        return BadInput(
-            "to write the checkpoint",
-            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{free}",
-            f"{'Free some disk space' if full else 'Make the directory writable'}, or give another "
-            f"output_dir, and start again. {left}.",
-            where=str(self._path(step)),
-        )
+        return names.not_written(self._dir, step, error, whole)
 
     def _path(self, step: int) -> epath.Path:
         return self._dir / f"checkpoint-{step}"
@@ -360,22 +348,3 @@ def _flatten(state: TrainState) -> dict[str, Any]:
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
     assert len(leaves) == len(pairs), "two parameters have one name"
     return leaves
-
-
-def _check_leaves(
-    wanted: dict[str, Any], found: dict[str, Sequence[Any]], path: epath.Path
-) -> None:
-    def describe(shape: Sequence[int], dtype: str) -> str:
-        return f"{dtype}[{', '.join(map(str, shape))}]"
-
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
-        expected = describe(wanted[name].shape, str(wanted[name].dtype)) if name in wanted else None
-        got = describe(*found[name]) if name in found else None
-        if expected != got:
-            raise BadInput(
-                f"{name} of {expected}" if expected else f"no {name}",
-                got or "none",
-                "It is of another model or optimiser. Resume with the experiment that "
-                f"{RECORD} in it holds, or give another output_dir.",
-                where=str(path),
-            )

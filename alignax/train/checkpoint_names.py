@@ -5,15 +5,17 @@ output_dir/checkpoint-<step>.partial*   one that a kill or an error cut short
 """
 
 import contextlib
+import errno
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from alignax.core.errors import BadInput
-from alignax.train.integrity import read_record
+from alignax.train.integrity import RECORD, read_record
 
 PARTIAL = ".partial"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a record
@@ -106,3 +108,55 @@ def _children(directory: epath.Path) -> list[epath.Path]:
         return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def not_written(path: epath.Path, step: int, error: Exception, whole: int | None) -> BadInput:
+    """That a save has failed, whether its disk is full, and which checkpoint is still there.
+
+    Args:
+        path: the run's output_dir.
+        step: the one that was to be saved.
+        error: what came of it.
+        whole: the newest checkpoint that is not known to be damaged.
+    """
+    left = (
+        "None is there yet" if whole is None else f"{path / f'checkpoint-{whole}'} is still there"
+    )
+    full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+    room = free(path) if full else None
+    room = "" if room is None else f"; {room:,} bytes are free"
+    return BadInput(
+        "to write the checkpoint",
+        f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{room}",
+        f"{'Free some disk space' if full else 'Make the directory writable'}, or give another "
+        f"output_dir, and start again. {left}.",
+        where=str(path / f"checkpoint-{step}"),
+    )
+
+
+def check_leaves(wanted: dict[str, Any], found: dict[str, Sequence[Any]], path: epath.Path) -> None:
+    """Refuses a checkpoint of another model or optimiser.
+
+    Args:
+        wanted: an array or its shape and dtype for each name that the run has.
+        found: the shape and the name of the dtype of each that was saved.
+        path: the checkpoint.
+
+    Raises:
+        BadInput: where a name, a shape or a dtype is not the same.
+    """
+
+    def describe(shape: Sequence[int], dtype: str) -> str:
+        return f"{dtype}[{', '.join(map(str, shape))}]"
+
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        expected = describe(wanted[name].shape, str(wanted[name].dtype)) if name in wanted else None
+        got = describe(*found[name]) if name in found else None
+        if expected != got:
+            raise BadInput(
+                f"{name} of {expected}" if expected else f"no {name}",
+                got or "none",
+                "It is of another model or optimiser. Resume with the experiment that "
+                f"{RECORD} in it holds, or give another output_dir.",
+                where=str(path),
+            )
