@@ -84,6 +84,7 @@ def _ours(run: Run) -> Answer:
         end_ids=tuple(sorted(run.renderer.end_ids)),
         slots=max(settings.slots, settings.sampling(run.method).num_samples),
         fitted=settings.shapes == "fitted",
+        tempered=run.method.needs().tempered,
         weights=run.decoding_shardings,
     )
     key = jax.random.fold_in(jax.random.key(run.experiment.seed), SAMPLING)

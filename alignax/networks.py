@@ -36,16 +36,22 @@ class Computed:
     Fields:
         reach: how far back each block of a row looks, where the plan knows it.
         entropy: whether it says that of each scored token's distribution too.
+        temperature: divides the logits.
     """
 
     network: Decoder | ActorCritic
     reach: tuple[int, ...] | None = None
     entropy: bool = False
+    temperature: float = 1.0
 
     def __call__(self, params: Params, batch: Batch, layout: Layout) -> Outputs:
         """The model's numbers for a batch."""
         compute = outputs if isinstance(self.network, Decoder) else actor_critic_outputs
-        asked = {"reach": self.reach, "entropy": self.entropy}
+        asked = {
+            "reach": self.reach,
+            "entropy": self.entropy,
+            "temperature": self.temperature,
+        }
         return compute(self.network, params, batch, layout, **asked)  # type: ignore[arg-type]
 
 
@@ -231,11 +237,19 @@ class Networks:
     def model_fn(self, plan: Plan | None) -> ModelFn:
         """The model as the update calls it, for batches of one plan's shape; of any, where None."""
         reach = None if plan is None else plan.shape.reach
-        return Computed(self.network, reach, entropy="entropy" in self.method.needs().outputs)
+        entropy = "entropy" in self.method.needs().outputs
+        return Computed(self.network, reach, entropy, self.temperature)
 
     def policy_fn(self) -> ModelFn:
         """The policy alone, for batches of any shape."""
-        return Computed(self.decoder)
+        return Computed(self.decoder, temperature=self.temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What divides the logits wherever a log-probability is computed that is learnt from."""
+        if not self.method.needs().tempered:
+            return 1.0
+        return self.experiment.rollout.sampling(self.method).temperature or 1.0
 
     def put(self, arrays: Any) -> Any:
         """Takes a step's arrays, a leading axis of micro-batches before all, to the devices."""

@@ -8,6 +8,7 @@ finds what their gradient is but for a factor a token, kept in two bytes by the 
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,13 @@ CHUNK_BYTES = 256 * 2**20  # float32 logits held at once on one device
 # On GPUs: each chunk reads and writes the gradient of the whole matrix, which is memory's time.
 GPU_CHUNK_BYTES = 2**30
 SLOPES_BYTES = 2**31  # bfloat16 slopes kept on a GPU for the backward pass, of each member too
+
+
+class Form(NamedTuple):
+    """What products of states and matrix go through to become logits: a cap, then a division."""
+
+    softcap: float | None = None
+    temperature: float = 1.0
 
 
 def room() -> int:
@@ -37,15 +45,17 @@ def token_logprobs(
     target: Int[Array, "n m"],
     *,
     softcap: float | None = None,
+    temperature: float = 1.0,
     chunk_bytes: int | None = None,
 ) -> Float[Array, "n m"]:
-    """log softmax(hidden @ head.T)[target], in nats and float32, whatever dtype comes in.
+    """log softmax(hidden @ head.T / temperature)[target], in nats and float32, of any dtype.
 
     Args:
         hidden: the states that predict the targets, already gathered: the shift by one is made.
         head: the output matrix.
         target: token ids in [0, v).
         softcap: c, where the logits are c * tanh(hidden @ head.T / c), as Gemma 2's are.
+        temperature: above 0; divides the logits, capped ones too.
         chunk_bytes: how many bytes of logits may exist at once on one device: over all of axis n,
             or over the part of it that a device of the mesh in use has. `room()` where None; then
             their slopes may be kept too (`keeps_slopes`).
@@ -53,7 +63,8 @@ def token_logprobs(
     Returns:
         One log-probability a token, at most 0.
     """
-    return _in_chunks(hidden, head, target, softcap, chunk_bytes, entropic=False)[0]
+    form = Form(softcap, temperature)
+    return _in_chunks(hidden, head, target, form, chunk_bytes, entropic=False)[0]
 
 
 @jax.named_scope("head")
@@ -63,6 +74,7 @@ def token_logprobs_and_entropy(
     target: Int[Array, "n m"],
     *,
     softcap: float | None = None,
+    temperature: float = 1.0,
     chunk_bytes: int | None = None,
 ) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
     """`token_logprobs`, and the entropy -sum p log p of the distributions that they are of.
@@ -73,12 +85,13 @@ def token_logprobs_and_entropy(
         Two numbers a token: its log-probability, and the entropy over the vocabulary, in nats and
         float32, from 0 to log v.
     """
-    logprobs, entropy = _in_chunks(hidden, head, target, softcap, chunk_bytes, entropic=True)
+    form = Form(softcap, temperature)
+    logprobs, entropy = _in_chunks(hidden, head, target, form, chunk_bytes, entropic=True)
     assert entropy is not None
     return logprobs, entropy
 
 
-def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
+def _in_chunks(hidden, head, target, form, chunk_bytes, *, entropic):
     rows, tokens = target.shape
     shards = token_shards()
     here = rows if rows % shards else rows // shards
@@ -99,7 +112,7 @@ def _in_chunks(hidden, head, target, softcap, chunk_bytes, *, entropic):
     # Where a budget is given, it holds.
     slopes = chunks > 1 and not entropic and budget is None
     slopes = slopes and keeps_slopes(hidden.dtype, target.size * len(head))
-    found = _chunked(softcap, entropic, slopes, hidden, head.astype(hidden.dtype), target)
+    found = _chunked(form, entropic, slopes, hidden, head.astype(hidden.dtype), target)
     whole = lambda x: x.reshape(chunks, rows, chunk).swapaxes(0, 1).reshape(rows, -1)  # noqa: E731
     return jax.tree.map(lambda x: whole(x)[:, :tokens], found)
 
@@ -113,42 +126,50 @@ def keeps_slopes(dtype: DTypeLike, logits: int) -> bool:
     return one_gpu() and jnp.dtype(dtype) == jnp.bfloat16 and 2 * logits <= SLOPES_BYTES
 
 
-def _logits(softcap, hidden, head):
+def _logits(form, hidden, head):
     logits = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    if form.softcap is not None:
+        logits = form.softcap * jnp.tanh(logits / form.softcap)
+    return logits if form.temperature == 1 else logits / form.temperature
 
 
 def _entropy(logprobs):
     return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
-def _slopes(softcap, logits, normaliser, target):
+def _slopes(form, logits, normaliser, target):
     """d log p[target] / d (hidden @ head.T)."""
     probability = jnp.exp(logits - normaliser[..., None])
     chosen = (
         jax.lax.broadcasted_iota(target.dtype, probability.shape, target.ndim) == target[..., None]
     )
-    slopes = chosen - probability
-    return slopes if softcap is None else slopes * (1 - (logits / softcap) ** 2)  # of the tanh
+    return (chosen - probability) * _slope(form, logits)
+
+
+def _slope(form, logits):
+    """d logit / d (hidden @ head.T); 1 where nothing is done to the products."""
+    if form.softcap is None:
+        return 1 / form.temperature
+    return (1 - (logits * form.temperature / form.softcap) ** 2) / form.temperature  # of the tanh
 
 
 def _plainly_chunked(
-    softcap: float | None,
+    form: Form,
     entropic: bool,
     slopes: bool,
     hidden: Float[Array, "c *t d"],
     head: Float[Array, "v d"],
     target: Int[Array, "c *t"],
 ) -> tuple[Float[Array, "c *t"], Float[Array, "c *t"] | None]:
-    return _forward(softcap, entropic, False, hidden, head, target)[0]
+    return _forward(form, entropic, False, hidden, head, target)[0]
 
 
-def _forward(softcap, entropic, slopes, hidden, head, target):
+def _forward(form, entropic, slopes, hidden, head, target):
     given, head = head, gathered_vocabulary(head)
 
     def chunk(inputs):
         hidden, target = inputs
-        logits = _logits(softcap, hidden, head)
+        logits = _logits(form, hidden, head)
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         entropy = _entropy(logits - normaliser[..., None]) if entropic else None
@@ -156,7 +177,7 @@ def _forward(softcap, entropic, slopes, hidden, head, target):
 
     def slope(inputs):
         found, normaliser, logits = chunk(inputs)
-        return found, _slopes(softcap, logits, normaliser, inputs[1]).astype(hidden.dtype)
+        return found, _slopes(form, logits, normaliser, inputs[1]).astype(hidden.dtype)
 
     if slopes:
         found, kept = jax.lax.map(slope, (hidden, target))
@@ -170,7 +191,7 @@ def _forward(softcap, entropic, slopes, hidden, head, target):
     return found, (hidden, given, target, normaliser, found[1], logits)
 
 
-def _backward(softcap, entropic, slopes, saved, gradients):
+def _backward(form, entropic, slopes, saved, gradients):
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if slopes:  # a token's factor is the same for all its logits
         hidden, head, kept = saved
@@ -188,16 +209,16 @@ def _backward(softcap, entropic, slopes, saved, gradients):
 
     def chunk(head_gradient, inputs):
         hidden, target, normaliser, entropy, (gradient, entropy_gradient) = inputs
-        logits = _logits(softcap, hidden, head) if kept is None else kept[0]
-        by_logits = _slopes(softcap, logits, normaliser, target)
+        logits = _logits(form, hidden, head) if kept is None else kept[0]
+        by_logits = _slopes(form, logits, normaliser, target)
         # A token's factor stays out of the vocabulary. XLA for CPUs else writes that array three
         # times over: before the factor, after it, and after it transposed.
         factor = gradient[..., None]
         if entropic:  # d entropy / d logit = -p (log p + entropy); no factor is common to both
             logprobs = logits - normaliser[..., None]
             surprise = jnp.exp(logprobs) * (logprobs + entropy[..., None])
-            tanh = 1 if softcap is None else 1 - (logits / softcap) ** 2
-            by_logits = factor * by_logits - entropy_gradient[..., None] * surprise * tanh
+            surprise *= _slope(form, logits)
+            by_logits = factor * by_logits - entropy_gradient[..., None] * surprise
             factor = 1
         by_logits = by_logits.astype(hidden.dtype)
         hidden_gradient = (factor * product("...v,vd->...d", by_logits, head)).astype(hidden.dtype)

@@ -60,6 +60,9 @@ class Needs:
         reference: whether `batch.ref_logprobs` must be there.
         reward: whether responses must be scored by a reward function.
         sampling: how responses are drawn, for methods that learn from samples.
+        tempered: log-probabilities, the reference's too, are those of the distribution that
+            responses are drawn from, with logits divided by the temperature of `sampling`: a policy
+            gradient is one of what drew the samples. Truncation (top_p and so on) is left out.
         head: a scalar head: "value" beside the vocabulary, "reward" in its place.
         score_names: of the outputs of the reward head.
         outputs: further fields of `Outputs` to compute: the entropy alone.
@@ -73,6 +76,7 @@ class Needs:
     reference: bool = False
     reward: bool = False
     sampling: Sampling | None = None
+    tempered: bool = False
     head: Literal["value", "reward"] | None = None
     score_names: tuple[str, ...] = ("reward",)
     outputs: frozenset[Literal["entropy"]] = frozenset()

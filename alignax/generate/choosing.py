@@ -64,6 +64,7 @@ def choose(
     *,
     sampler: Sampler,
     greedy: Bool[Array, "b k"] | None = None,
+    tempered: bool = False,
 ) -> tuple[Int[Array, "b k"], Float[Array, "b k"]]:
     """One token for each response: the likeliest, or a draw from the truncated distribution.
 
@@ -74,16 +75,22 @@ def choose(
     Args:
         keys: of each draw.
         greedy: responses that take the likeliest token whatever the sampler says.
+        tempered: give log-probabilities at the sampler's temperature, where that is above 0, and
+            not at 1.
 
     Returns:
-        The tokens, and their log-probabilities before temperature and truncation.
+        The tokens, and their log-probabilities before truncation.
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     logits -= highest
+    tempered = tempered and sampler.temperature > 0
+    if tempered:
+        logits /= sampler.temperature
     log_total = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
     token = likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if sampler.temperature > 0:
-        token = _draw(keys, jnp.exp(logits / sampler.temperature), sampler)
+        divisor = 1.0 if tempered else sampler.temperature
+        token = _draw(keys, jnp.exp(logits / divisor), sampler)
         if greedy is not None:
             token = jnp.where(greedy, likeliest, token)
     logprob = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0] - log_total

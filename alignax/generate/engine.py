@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
     Fields:
         tokens: 0 after the end.
         lengths: in tokens, the end-of-turn token included.
-        logprobs: under the policy itself, before temperature and truncation; 0 after the end.
+        logprobs: before truncation, as `choose` has them; 0 after the end.
         ended: whether the response ended by itself.
     """
 
@@ -60,6 +60,8 @@ class Engine:
             they would be gathered for every token. None where there is one device.
         smallest: responses that are not moved into fewer slots any more: each number of slots is
             a program to compile.
+        tempered: log-probabilities are those at the sampler's temperature, where that is above 0,
+            and not at 1.
         fitted: whether arrays fit what is to be computed, by a ladder of sizes; else all are as
             large as they get, so that each program is compiled once.
     """
@@ -72,6 +74,7 @@ class Engine:
     places: int = 128
     align: int = 32
     smallest: int = 16
+    tempered: bool = False
     fitted: bool = True
     weights: Any = None
 
@@ -144,10 +147,11 @@ def _start(
     return slots_lib.split(state, width)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
 def _advance(
     model: Decoder,
     sampler: Sampler,
+    tempered: bool,
     end_ids: tuple[int, ...],
     weights: Params,
     state: State,
@@ -157,7 +161,7 @@ def _advance(
 ) -> State:
     return advance(
         model, weights, state, jnp.asarray(end_ids, jnp.int32), steps, until,
-        sampler=sampler, greedy=greedy if sampler.greedy_first else None,
+        sampler=sampler, greedy=greedy if sampler.greedy_first else None, tempered=tempered,
     )  # fmt: skip
 
 
@@ -221,6 +225,7 @@ class _Work:
             self.state = _advance(
                 self.engine.model,
                 self.engine.sampler,
+                self.engine.tempered,
                 tuple(self.engine.end_ids),
                 weights,
                 state,

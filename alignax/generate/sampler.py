@@ -19,7 +19,7 @@ class Samples(NamedTuple):
     Fields:
         tokens: 0 after the end.
         lengths: in tokens, the end-of-turn token included.
-        logprobs: under the policy itself, before temperature and truncation; 0 after the end.
+        logprobs: before truncation, as `choose` has them; 0 after the end.
         ended: whether the response ended by itself.
     """
 
@@ -123,6 +123,7 @@ def advance(
     *,
     sampler: Sampler,
     greedy: Bool[Array, "b k"] | None = None,
+    tempered: bool = False,
 ) -> State:
     """Draws a token for every response that is still going, again and again.
 
@@ -132,6 +133,7 @@ def advance(
         until: stop when no more than this many responses are still going.
         greedy: which responses take the likeliest tokens; the first of each prompt if the sampler
             says so, where not given.
+        tempered: as `choose` has it.
     """
     if greedy is None and sampler.greedy_first:
         first = jnp.arange(state.keys.shape[1])[None] == 0
@@ -151,7 +153,9 @@ def advance(
         active = going(state)
         logits = model.logits(params, hidden)
         draw_keys = jax.vmap(jax.vmap(jax.random.fold_in))(keys, samples.lengths)
-        token, logprob = choose(draw_keys, logits, sampler=sampler, greedy=greedy)
+        token, logprob = choose(
+            draw_keys, logits, sampler=sampler, greedy=greedy, tempered=tempered
+        )
         samples = _put(samples, active, token, logprob, end_ids)
         hidden, cache = model.extend(params, cache, token[..., None], tables)
         # A response that has ended is carried along, and must not outgrow the ring.

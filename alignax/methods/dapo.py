@@ -33,7 +33,7 @@ class DAPO(Method):
 
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 16.
-        temperature: of the samples.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         clip_low: how far below 1 the policies' ratio of a token still counts.
         clip_high: how far above 1; more than below, so that rare tokens can become frequent.
         scale: divide advantages by the standard deviation within the prompt.
@@ -71,6 +71,7 @@ class DAPO(Method):
                 refresh=self.refresh,
                 fill=True,
             ),
+            tempered=True,
             mean_over="tokens",
         )
 

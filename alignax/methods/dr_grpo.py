@@ -31,7 +31,7 @@ class DrGRPO(Method):
 
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8.
-        temperature: of the samples. The gradient is unbiased at 1.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         clip: of the policies' ratio of a token to 1.
         max_length: what a response's sum over tokens is divided by, in tokens: the longest that
             may be sampled. A constant factor of the loss.
@@ -60,6 +60,7 @@ class DrGRPO(Method):
                 epochs=self.epochs,
                 refresh=self.refresh,
             ),
+            tempered=True,
         )
 
     def group(self, record: Record) -> Group:

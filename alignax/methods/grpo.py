@@ -35,7 +35,7 @@ class GRPO(Method):
 
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8 to 64.
-        temperature: of the samples.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         clip: of the policies' ratio of a token to 1.
         beta: weight of the KL to the reference. With 0 there is no reference.
         scale: divide by the standard deviation.
@@ -68,6 +68,7 @@ class GRPO(Method):
                 epochs=self.epochs,
                 refresh=self.refresh,
             ),
+            tempered=True,
         )
 
     def group(self, record: Record) -> Group:

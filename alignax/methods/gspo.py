@@ -32,7 +32,7 @@ class GSPO(Method):
 
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8 to 64.
-        temperature: of the samples.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         clip_low: how far below 1 the ratio of a response still counts.
         clip_high: how far above 1.
         scale: divide advantages by the standard deviation within the prompt.
@@ -64,6 +64,7 @@ class GSPO(Method):
                 epochs=self.epochs,
                 refresh=self.refresh,
             ),
+            tempered=True,
         )
 
     def group(self, record: Record) -> Group:

@@ -69,7 +69,7 @@ class PPO(Method):
 
     Fields:
         num_samples: responses to a prompt.
-        temperature: of the samples.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
         discount: of a reward one token later, in [0, 1].
         decay: lambda, in [0, 1]: 0 trusts the values, 1 the rewards.
@@ -109,6 +109,7 @@ class PPO(Method):
                 epochs=self.epochs,
                 refresh=self.refresh,
             ),
+            tempered=True,
             head="value",
             outputs=frozenset() if is_zero(self.entropy_weight) else frozenset({"entropy"}),
             mean_over="tokens",

@@ -32,7 +32,7 @@ class REINFORCE(Method):
 
     Fields:
         num_samples: responses to a prompt, averaged.
-        temperature: of the samples. The gradient is unbiased at 1.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
         kl: which log-ratios a token pays for: its own and later ones ("full-step"), or those of
             the whole response ("sequence"). The same on average; the first has less variance.
@@ -53,6 +53,7 @@ class REINFORCE(Method):
             reward=True,
             reference=not is_zero(self.beta),
             sampling=Sampling(num_samples=self.num_samples, temperature=self.temperature),
+            tempered=True,
         )
 
     def group(self, record: Record) -> Group:

@@ -41,7 +41,7 @@ class ReMax(Method):
 
     Fields:
         num_samples: responses to a prompt, the greedy one included; at least 2.
-        temperature: of the samples. The gradient is unbiased at 1.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         top_p: of the samples. The gradient is unbiased at 1.
         beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
         kl: which log-ratios a token pays for: its own ("one-step", biased), its own and later
@@ -81,6 +81,7 @@ class ReMax(Method):
                 top_p=self.top_p,
                 greedy_first=True,
             ),
+            tempered=True,
             mean_over="tokens" if self.reduction == "token" else "prompts",
         )
 

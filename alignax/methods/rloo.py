@@ -34,7 +34,7 @@ class RLOO(Method):
 
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 2 or 4.
-        temperature: of the samples. The gradient is unbiased at 1.
+        temperature: of the samples, and of all log-probabilities that the loss meets.
         beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
         clip: of the ratio of a whole response's probabilities to 1, where samples are older than
             the policy; None leaves the ratio out. Typical: 0.2.
@@ -64,6 +64,7 @@ class RLOO(Method):
                 epochs=self.epochs,
                 refresh=self.refresh,
             ),
+            tempered=True,
         )
 
     def group(self, record: Record) -> Group:

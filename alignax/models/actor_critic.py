@@ -39,6 +39,7 @@ def actor_critic_outputs(
     *,
     reach: tuple[int, ...] | None = None,
     entropy: bool = False,
+    temperature: float = 1.0,
 ) -> Outputs:
     """The policy's log-probabilities, and before each scored token the critic's value.
 
@@ -47,8 +48,10 @@ def actor_critic_outputs(
 
     Args:
         entropy: give the policy's too, as `outputs` does.
+        temperature: divides the policy's logits.
     """
-    found = outputs(model.policy, params["policy"], batch, layout, reach=reach, entropy=entropy)
+    asked = {"reach": reach, "entropy": entropy, "temperature": temperature}
+    found = outputs(model.policy, params["policy"], batch, layout, **asked)  # type: ignore[arg-type]
     prompts, responses = batch.valid.shape
     segments = prompts * (1 + responses)
     hidden = model.critic.packed(params["critic"], layout, reach=reach, segments=segments)

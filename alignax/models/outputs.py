@@ -26,6 +26,7 @@ def outputs(
     *,
     reach: tuple[int, ...] | None = None,
     entropy: bool = False,
+    temperature: float = 1.0,
     chunk_bytes: int | None = None,
 ) -> Outputs:
     """Log-probabilities of the scored response tokens of a batch, through its packed rows.
@@ -37,6 +38,7 @@ def outputs(
     Args:
         reach: how far back each block of a row looks, where the plan knows it.
         entropy: give that of the distributions too which the scored tokens are drawn from.
+        temperature: divides the logits of both.
         chunk_bytes: how many bytes of logits may exist at once; as `core.logprobs` has it.
     """
     prompts, responses = batch.valid.shape
@@ -56,6 +58,7 @@ def outputs(
     )
     settings: dict[str, Any] = {
         "softcap": model.config.logits_softcap,
+        "temperature": temperature,
         "chunk_bytes": chunk_bytes,
     }
     if not entropy:

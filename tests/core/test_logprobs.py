@@ -44,9 +44,9 @@ def test_values_and_gradients_are_those_of_autodiff(tokens):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
-@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize(("softcap", "temperature"), [(None, 1.0), (5.0, 1.0), (5.0, 0.7)])
 @pytest.mark.parametrize("tokens", [1, 2, 3])
-def test_gradients_by_kept_slopes_are_those_of_autodiff(tokens, softcap, monkeypatch):
+def test_gradients_by_kept_slopes_are_those_of_autodiff(tokens, softcap, temperature, monkeypatch):
     monkeypatch.setattr(logprobs, "keeps_slopes", lambda dtype, logits: True)
     hidden, head, target, weight = inputs()
     weight = weight.at[:, 1].set(0.0)  # a token that is not learnt from
@@ -55,11 +55,12 @@ def test_gradients_by_kept_slopes_are_those_of_autodiff(tokens, softcap, monkeyp
     def expected(hidden, head, target):
         logits = jnp.einsum("nmd,vd->nmv", hidden, head)
         logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
-        found = jax.nn.log_softmax(logits)
+        found = jax.nn.log_softmax(logits / temperature)
         return jnp.take_along_axis(found, target[..., None], axis=-1)[..., 0]
 
     monkeypatch.setattr(logprobs, "room", lambda: size)
-    chunked = lambda *args: token_logprobs(*args, softcap=softcap)  # noqa: E731
+    how = {"softcap": softcap, "temperature": temperature}
+    chunked = lambda *args: token_logprobs(*args, **how)  # noqa: E731
     np.testing.assert_allclose(
         chunked(hidden, head, target), expected(hidden, head, target), atol=1e-5
     )
@@ -101,6 +102,45 @@ def test_kept_logits_are_the_only_array_of_their_size():
     used = jax.jit(both).lower(hidden, head).compile().memory_analysis().temp_size_in_bytes
     logits = 4 * 2 * 64 * 1000
     assert logits <= used < 1.3 * logits
+
+
+@pytest.mark.parametrize("tokens", [2, 7])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_a_temperature_divides_logits_of_log_probs_and_entropies_alike(softcap, tokens):
+    hidden, head, target, weight = inputs()
+    how = {"softcap": softcap, "temperature": 0.7, "chunk_bytes": 4 * ROWS * VOCAB * tokens}
+
+    def expected(hidden, head):
+        logits = jnp.einsum("nmd,vd->nmv", hidden, head)
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+        found = jax.nn.log_softmax(logits / 0.7)
+        entropy = -jnp.sum(jnp.exp(found) * found, axis=-1)
+        return jnp.take_along_axis(found, target[..., None], axis=-1)[..., 0], entropy
+
+    both = lambda hidden, head: token_logprobs_and_entropy(hidden, head, target, **how)  # noqa: E731
+    alone = lambda hidden, head: token_logprobs(hidden, head, target, **how)  # noqa: E731
+    np.testing.assert_allclose(alone(hidden, head), expected(hidden, head)[0], atol=1e-5)
+    for x, y in zip(both(hidden, head), expected(hidden, head), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+    def slopes(function):
+        total = lambda *arrays: sum(  # noqa: E731
+            jnp.sum(w * x) for w, x in zip((weight, weight[::-1]), function(*arrays), strict=False)
+        )
+        return jax.grad(total, argnums=(0, 1))(hidden, head)
+
+    first = lambda function: lambda *arrays: function(*arrays)[:1]  # noqa: E731
+    for x, y in zip(slopes(both), slopes(expected), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+    for x, y in zip(slopes(lambda *a: (alone(*a),)), slopes(first(expected)), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_four_logits_at_temperature_two_are_in_the_ratio_of_their_roots():
+    """Probabilities of 1, 4, 9 and 16 thirtieths become 1, 2, 3 and 4 tenths."""
+    head = jnp.log(jnp.array([[1.0], [4.0], [9.0], [16.0]]))
+    found = token_logprobs(jnp.ones((1, 4, 1)), head, jnp.arange(4)[None], temperature=2.0)
+    np.testing.assert_allclose(jnp.exp(found), [[0.1, 0.2, 0.3, 0.4]], rtol=1e-5)
 
 
 def test_is_the_same_under_jit():

@@ -230,6 +230,27 @@ def test_the_log_prob_of_a_token_is_that_of_the_whole_distribution():
     np.testing.assert_allclose(logprob, LOGITS[token], rtol=1e-4)  # float32 at 300
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_a_tempered_sampler_draws_the_same_and_says_log_probs_at_its_temperature(top_p):
+    roots = np.sqrt([0.3, 0.05, 0.5, 0.15])
+    expected = np.log(roots / roots.sum())
+    keys = jax.random.split(jax.random.key(0), (1, 50))
+    logits = jnp.broadcast_to(LOGITS + 30.0, (1, 50, 4))
+    settings = {"temperature": 2.0, "top_p": top_p}
+    token, logprob = choose(keys, logits, sampler=Sampler(**settings), tempered=True)
+    np.testing.assert_allclose(logprob, expected[token], atol=2e-5)
+    plain, _ = choose(keys, logits, sampler=Sampler(**settings))
+    np.testing.assert_array_equal(token, plain)
+
+
+def test_a_tempered_sampler_that_is_greedy_says_log_probs_at_1():
+    keys = jax.random.split(jax.random.key(0), (1, 1))
+    sampler = Sampler(temperature=0.0)
+    token, logprob = choose(keys, LOGITS[None, None], sampler=sampler, tempered=True)
+    assert token.item() == 2
+    np.testing.assert_allclose(logprob.item(), np.log(0.5), rtol=1e-5)
+
+
 def test_the_first_sample_is_greedy_where_asked_and_the_others_are_not():
     found, _, _ = draw(Sampler(num_samples=3, max_new_tokens=8, greedy_first=True))
     greedy, _, _ = draw(Sampler(max_new_tokens=8, temperature=0.0))

@@ -237,7 +237,7 @@ def engine_programs(devices) -> dict[str, Program]:
         begin = functools.partial(engine._start, model, sampler, **how)
         state = place(jax.eval_shape(begin, params, key, *arrays))
         asked = place((jax.ShapeDtypeStruct((8, 2), jnp.bool), ids(()), ids(())))
-        advance = engine._advance.lower(model, sampler, (2,), weights, state, *asked)
+        advance = engine._advance.lower(model, sampler, False, (2,), weights, state, *asked)
     return {
         "engine: unstack": Program(unstack, {"params": params}, {}),
         "engine: start": Program(start, {"params": params, "prompts": arrays}, {}),
