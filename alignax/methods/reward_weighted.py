@@ -10,14 +10,14 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Bool, Float, Real
 
 from alignax.core.constant import constant
 from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs, over_step
 from alignax.core.records import Group, Record, Scored
 from alignax.core.scores import mean_and_deviation
-from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
+from alignax.core.types import Batch, Means, Metrics, Number, Outputs, Scalar
 
 
 def reward_weights(
@@ -36,12 +36,16 @@ def reward_weights(
         One weight a response, at least 0, float32; a constant, for its negative log-likelihood
         (`nll`). 1 where all scores are 0.
     """
-    log_weights = constant(scores) / constant(beta)
     if not normalise:
-        return jnp.minimum(jnp.exp(log_weights), constant(max_weight))
+        return jnp.minimum(jnp.exp(constant(scores) / constant(beta)), constant(max_weight))
     # By softmax, so that scores far from 0 leave neither 0 / 0 nor infinity / infinity.
-    clipped = jnp.minimum(log_weights, jnp.log(constant(max_weight)))
-    return scores.shape[-1] * jax.nn.softmax(clipped, axis=-1)
+    return scores.shape[-1] * jax.nn.softmax(_log_weights(scores, beta, max_weight), axis=-1)
+
+
+def _log_weights(
+    scores: Real[Array, "*s b"], beta: Number, max_weight: Number
+) -> Float[Array, "*s b"]:
+    return jnp.minimum(constant(scores) / constant(beta), jnp.log(constant(max_weight)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,17 +94,20 @@ class RewardWeighted(Method):
         )
 
     def means(self, outputs: Outputs, batch: Batch) -> Metrics:
-        """The weight of each response before it is normalised."""
+        """The logarithm of each response's weight before it is normalised."""
         del outputs
-        raw = reward_weights(
-            batch.scores[:, 0], beta=self.beta, max_weight=self.max_weight, normalise=False
-        )
-        return {"weight": raw}
+        return {"log_weight": _log_weights(batch.scores[:, 0], self.beta, self.max_weight)}
+
+    def pool(self, values: Metrics, present: Bool[Array, " b"]) -> Means:
+        """The logarithm of the mean weight, which may be smaller than any number above 0."""
+        logs = jnp.where(present, values["log_weight"], -jnp.inf)
+        total = jax.nn.logsumexp(logs) - jnp.log(jnp.sum(present, dtype=jnp.float32))
+        return {"log_weight": jnp.where(jnp.any(present), total, 0.0)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Each response's negative log-likelihood, summed over its tokens, times its weight."""
-        raw, mean = self.means(outputs, batch)["weight"], over_step(self, outputs, batch)["weight"]
-        weight = raw / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+        own, pooled = self.means(outputs, batch), over_step(self, outputs, batch)
+        weight = jnp.exp(own["log_weight"] - pooled["log_weight"])
         logps = masked_sum(outputs.logprobs, batch.mask)[:, 0]
         token = masked_mean(outputs.logprobs, batch.mask)[:, 0]
         return -weight * logps, {

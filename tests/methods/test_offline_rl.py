@@ -91,9 +91,17 @@ def test_no_weight_is_above_the_clip_before_the_mean():
 
 
 def test_weights_stay_finite_and_of_mean_1_where_every_one_of_them_is_tiny():
-    losses, metrics = loss(RewardWeighted(beta=1e-3), [-1.0, -1.0])
-    assert np.isfinite(losses).all()
-    assert np.isfinite(metrics["weight"]).all()
+    losses, metrics = loss(RewardWeighted(beta=1e-3), [-1.0, -1.0])  # e^-1000 each
+    np.testing.assert_allclose(metrics["weight"], [1.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(losses, [2.0, 4.0], rtol=1e-6)
+    # e^-100 and e^-90: 1 to e^10 = 22026.47 of their sum, and there are two.
+    _, metrics = loss(RewardWeighted(beta=0.02), [-2.0, -1.8])
+    np.testing.assert_allclose(metrics["weight"], [9.07957e-5, 1.9999092], rtol=1e-4)
+
+
+def test_a_step_without_any_response_has_finite_weights():
+    found = RewardWeighted().pool({"log_weight": jnp.zeros(2)}, jnp.zeros(2, bool))
+    assert found["log_weight"] == 0.0
 
 
 # --- Decision Transformer
