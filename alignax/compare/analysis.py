@@ -53,6 +53,7 @@ def findings(results: Results, made: Mapping[str, Any]) -> dict[str, Any]:
         },
     }
     seeds = {e["name"]: x.seeds for e in league if (x := runs[e["name"]]) is not None}
+    pairs = {name: _pairs(x, seeds, reference.seeds) for name, x in values.items()}
     return {
         "title": described["title"],
         "made": dict(made),
@@ -63,10 +64,10 @@ def findings(results: Results, made: Mapping[str, Any]) -> dict[str, Any]:
         | {"diversity": float(reference.at("diversity", 0).mean())},
         "entries": [_entry(results, entry, runs[entry["name"]], budget) for entry in league]
         + [_baseline(name, results, x) for name, x in _baselines(results, reference).items()],
-        "pairs": {name: _pairs(x, seeds, reference.seeds) for name, x in values.items()},
+        "pairs": pairs,
         "frontier": _frontier(results),
         "claims": judging.claims(results, runs, made["command"]),
-        "checks": judging.checks(results, runs, reference),
+        "checks": judging.checks(results, runs, reference, max(1, len(pairs["data"]))),
         "samples": _samples(results, league, runs, reference),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 from alignax.compare.results import Results, Runs
 from alignax.evaluate.paired import Difference, crossed, difference
 from alignax.evaluate.stats import Estimate
-from alignax.evaluate.verdicts import Check, aa_check, coverage_check, holm, verdict
+from alignax.evaluate.verdicts import Check, aa_check, coverage_check, holm, tail_check, verdict
 
 UNITS = {"gold": "gold reward", "proxy": "proxy reward", "kl": "nats", "length": "tokens",
          "flops": "operations", "seconds": "s", "peak_mib": "MiB", "ended": "share",
@@ -163,9 +163,13 @@ def _spread(results: Results, entry: str) -> np.ndarray | None:
 
 
 def checks(
-    results: Results, runs: Mapping[str, Runs | None], reference: Runs
+    results: Results, runs: Mapping[str, Runs | None], reference: Runs, pairs: int
 ) -> list[dict[str, Any]]:
-    """An A/A run, shuffled labels, and the coverage of the intervals on synthetic data."""
+    """An A/A run, shuffled labels, and intervals and false verdicts on synthetic data.
+
+    Args:
+        pairs: of which verdicts are given together.
+    """
     described, found = results.described, []
     step = described["data_steps"]
     again = results.runs(described["again"], "again") if described["again"] else None
@@ -200,6 +204,13 @@ def checks(
             "coverage",
             "intervals hold the truth as often as they say, on synthetic data",
             coverage_check(described["seeds"], prompts),
+        )
+    )
+    found.append(
+        _check(
+            "false verdicts",
+            "no more verdicts are false than should be, on synthetic data without differences",
+            tail_check(described["seeds"], prompts, pairs),
         )
     )
     gold = crossed(reference.at("gold", 0))

@@ -4,9 +4,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import bdtrik, stdtrit
+from scipy.special import bdtrik, stdtr, stdtrit
 
-from alignax.evaluate.paired import LEVEL, Difference, difference, spread
+from alignax.evaluate.paired import LEVEL, Difference, difference, of_squares, spread
+
+# Of synthetic differences: mean squares between seeds and between prompts, by that of the rest.
+# Little but noise, seeds that vary some and much, prompts that do, and both.
+RATIOS = ((1.0, 1.0), (3.0, 1.2), (6.5, 1.4), (30.0, 1.0), (1.0, 9.0), (9.0, 9.0))
 
 Verdict = Literal["better", "worse", "inconclusive"]
 
@@ -92,4 +96,49 @@ def coverage_check(seeds: int, prompts: int, trials: int = 2000, seed: int = 0) 
         low <= share <= high,
         f"{share:.1%} of {trials:,} intervals from {seeds} seeds and {prompts} prompts hold the"
         f" truth on synthetic data; 95% but for chance is {low:.1%} to {high:.1%}",
+    )
+
+
+def false_verdicts(
+    seeds: int, prompts: int, level: float, trials: int, seed: int = 0
+) -> Float[np.ndarray, " ratios"]:
+    """The share of synthetic differences of nothing with a p-value below a level, far out too.
+
+    Effects are normal. The mean and the three mean squares are then independent, and drawn as they
+    are distributed, chi-squared, in place of tables: millions of trials take a second.
+
+    Args:
+        seed: of the trials.
+
+    Returns:
+        A share for each of `RATIOS`.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    freedoms = np.array([seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)])
+    drawn = generator.chisquare(freedoms, (trials, 3)) / freedoms
+    normal, found = generator.standard_normal(trials), []
+    for of_seeds, of_prompts in RATIOS:
+        squares = drawn * [of_seeds, of_prompts, 1.0]
+        error, freedom = of_squares(squares, seeds, prompts)
+        mean = normal * np.sqrt((of_seeds + of_prompts - 1) / (seeds * prompts))
+        p = 2 * stdtr(np.minimum(freedom, seeds - 1), -np.abs(mean) / error)
+        found.append((p < level).mean())
+    return np.array(found)
+
+
+def tail_check(seeds: int, prompts: int, tests: int, trials: int = 500_000) -> Check:
+    """Whether a verdict is false as seldom as one of so many tests may be.
+
+    At `LEVEL` over the number of tests, which is where the smallest p-value of Holm's is judged. No
+    share of `RATIOS` may be more than 99% of shares would be if each trial erred with that
+    probability (binomial).
+    """
+    level = LEVEL / tests
+    worst = float(false_verdicts(seeds, prompts, level, trials).max())
+    most = float(bdtrik(0.99, trials, level)) / trials
+    return Check(
+        worst <= most,
+        f"at most {worst * 1e6:.0f} of a million synthetic differences of nothing are told apart at"
+        f" {LEVEL:g} / {tests} with {seeds} seeds and {prompts} prompts, whatever varies how much;"
+        f" {level * 1e6:.0f} may be, and {most * 1e6:.0f} by chance",
     )

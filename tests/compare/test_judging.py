@@ -129,7 +129,7 @@ def test_a_claim_without_runs_was_not_run():
 def test_labels_dealt_out_at_random_that_teach_something_are_caught():
     results = made_up(shuffled="good")
     runs = {name: results.runs(name) for name in MEANS}
-    checks = {x["name"]: x for x in judging.checks(results, runs, runs["fair"])}
+    checks = {x["name"]: x for x in judging.checks(results, runs, runs["fair"], 21)}
     assert not checks["shuffled labels"]["passed"]
     assert checks["coverage"]["passed"]
 
@@ -138,16 +138,16 @@ def test_what_begins_elsewhere_is_named_and_what_does_not_begin_as_the_reference
     results = made_up()
     fair = results.runs("fair")
     alike = dict.fromkeys(("good", "fair", "wild"), fair)
-    check = judging.checks(results, {**alike, "held": results.runs("held")}, fair)[-1]
+    check = judging.checks(results, {**alike, "held": results.runs("held")}, fair, 21)[-1]
     assert check["passed"]
     assert check["found"].startswith("3 of 3 entries begin at ")
     assert check["found"].endswith("; asked in another way, or begun elsewhere: held")
-    check = judging.checks(results, {**alike, "twin": results.runs("twin")}, fair)[-1]
+    check = judging.checks(results, {**alike, "twin": results.runs("twin")}, fair, 21)[-1]
     assert not check["passed"]
     assert check["found"].startswith("3 of 4 entries begin at ")
     assert ", but twin at " in check["found"]
     results.described["entries"][1]["after"] = "good"
-    check = judging.checks(results, {**alike, "twin": results.runs("twin")}, fair)[-1]
+    check = judging.checks(results, {**alike, "twin": results.runs("twin")}, fair, 21)[-1]
     assert check["passed"]
 
 

@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from alignax.evaluate.paired import Difference, difference
+from alignax.evaluate import verdicts
+from alignax.evaluate.paired import Difference, difference, of_squares
 from alignax.evaluate.stats import Estimate
-from alignax.evaluate.verdicts import aa_check, coverage, coverage_check, holm, verdict
+from alignax.evaluate.verdicts import (
+    RATIOS,
+    aa_check,
+    coverage,
+    coverage_check,
+    false_verdicts,
+    holm,
+    tail_check,
+    verdict,
+)
 
 
 def test_holms_p_values_worked_by_hand():
@@ -68,6 +78,31 @@ def test_the_coverage_check_passes_for_eight_seeds_and_says_that_two_are_too_few
     assert "of 2,000 intervals from 8 seeds and 64 prompts" in enough.found
     assert enough.found.endswith("95% but for chance is 93.7% to 96.2%")
     assert not coverage_check(2, 64).passed
+
+
+def test_no_more_verdicts_of_hundreds_are_false_than_should_be():
+    found = tail_check(8, 64, 630)
+    assert found.passed
+    # 0.05 / 630 is 79.4 in a million; of 500,000, 39.7 with a root of 6.3: 2.33 of those above is 54.4.
+    assert found.found.endswith("79 may be, and 109 by chance")
+    for seeds in (2, 3, 4):
+        assert tail_check(seeds, 64, 630, trials=100_000).passed
+
+
+def test_where_seeds_alone_vary_much_the_test_of_differences_is_students():
+    """A 30th of the variance of the mean is not the seeds': 0.05 less some hundredths of it."""
+    shares = false_verdicts(8, 64, 0.05, 400_000)
+    assert shares[RATIOS.index((30.0, 1.0))] == pytest.approx(0.0495, abs=0.001)
+    assert (shares < 0.05).all()
+
+
+def test_errors_that_are_said_too_small_far_out_are_caught(monkeypatch):
+    def too_sure(squares, s, b):
+        error, freedom = of_squares(squares, s, b)
+        return 0.9 * error, freedom
+
+    monkeypatch.setattr(verdicts, "of_squares", too_sure)
+    assert not tail_check(8, 64, 630).passed
 
 
 def test_coverage_is_the_same_every_time_it_is_asked_for():
