@@ -250,16 +250,18 @@ def _compare(path: str, arguments: list[str]) -> None:
 
     options = options_lib.parser("compare").parse_args(arguments)
     output = Path(options.output or f"runs/{Path(path).stem}")
+    part = Part(
+        added=tuple(options.add), only=tuple(options.only), claims=tuple(options.claim),
+        seeds=options.seeds,
+    )  # fmt: skip
     manage.compare(
         path,
         output,
-        part=Part(
-            added=tuple(options.add), only=tuple(options.only), claims=tuple(options.claim),
-            seeds=options.seeds,
-        ),
+        part=part,
+        page=output / "parts" / part.name if part.name and not options.output else output,
         workers=options.workers,
         command=shlex.join(["alignax", "compare", path, *arguments]),
-    )  # fmt: skip
+    )
 
 
 def _report(path: str, arguments: list[str]) -> None:

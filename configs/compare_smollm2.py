@@ -31,12 +31,13 @@ RATES = 1 / 30  # of the tiny model's
 GROUPS, UPDATES = 8, 16  # 16, 32: the budget of equal data
 START_UPDATES = 192  # with 32, half of its answers do not end and best of 16 is worse than of 4
 MOST_UPDATES = 32  # 112: where an entry ends that has not spent the budget of equal arithmetic
-TRIALS = 2  # 4: of each entry, the first ones
+TRIALS = 2  # 4: of each entry, the first and the third, which has another rate
 ANSWERS = 16  # 128: of the reference to each prompt, for best of n
 PROXY_UPDATES = 50  # 150: of the reward model, 64 pairs each
 TINY = Path(__file__).with_name("compare_tiny.py")
 START = "runs/compare_smollm2_start"
 RATE = "optim.learning_rate"
+LENGTHS = ("loop.max_steps", "loop.eval_steps", "rollout.refresh")
 
 
 def experiment() -> Experiment:
@@ -59,7 +60,12 @@ def comparison() -> Comparison:
         trials = tuple(x | {RATE: x[RATE] * RATES} if RATE in x else x for x in entry.trials)
         own = dict(entry.settings)
         own |= {RATE: own[RATE] * RATES} if RATE in own else {}
-        return dataclasses.replace(entry, trials=trials[:TRIALS], settings=own)
+        # Lengths in updates, by the budget.
+        whole = tiny.base.loop.max_steps or UPDATES
+        own |= {name: max(1, own[name] * UPDATES // whole) for name in LENGTHS if name in own}
+        # Spread over those there are: the first ones would have one rate.
+        spread = trials[:: max(1, len(trials) // TRIALS)][:TRIALS]
+        return dataclasses.replace(entry, trials=spread, settings=own)
 
     model = Model(model_name_or_path=f"{START}/export", remat="attention")
     loop = dataclasses.replace(
@@ -85,8 +91,10 @@ def comparison() -> Comparison:
         limits=(
             f"One made-up world, one model of 135M parameters, {UPDATES} to {MOST_UPDATES} updates "
             f"of {GROUPS} groups.",
+            f"Where a claim's note counts updates, here they are {UPDATES} for "
+            f"{tiny.base.loop.max_steps}.",
             "The data set's answers are the tiny model's, and so others' for this one.",
             f"{TRIALS} trials a method: another range of settings can change the order.",
-            *tiny.limits[2:],
+            *(x.replace("update 112", f"update {MOST_UPDATES}") for x in tiny.limits[2:]),
         ),
     )

@@ -4,6 +4,7 @@ OUTPUT/cells/...       a result.json a cell
 OUTPUT/results.jsonl   all of them, a line for every measurement
 OUTPUT/findings.json   what they say (`analysis`); OUTPUT/report.html, the page
 OUTPUT/worker-0.log    what the runs of a process printed
+OUTPUT/parts/NAME/...  results, findings and page of a part (`--only`, `--claim`, `--seeds`)
 """
 
 import contextlib
@@ -55,12 +56,15 @@ def compare(
     output: Path,
     *,
     part: Part = WHOLE,
+    page: Path | None = None,
     workers: int | None = None,
     command: str = "",
 ) -> Path:
     """Runs what is not there yet of a comparison, and reports.
 
     Args:
+        output: where cells are, those of other parts too, which are not run again.
+        page: the folder of results, findings and page; `output` where None.
         workers: cells at a time; None for the comparison's own on CPUs, and else one: a process
             takes all of an accelerator's memory.
         command: that started this, for the page.
@@ -72,8 +76,9 @@ def compare(
         BadInput: settings that cannot be compared; a reward model, or answers of the reference,
             that could not be made.
     """
-    comparison = load(config, part)
-    output.mkdir(parents=True, exist_ok=True)
+    comparison, page = load(config, part), page or output
+    for folder in (output, page):
+        folder.mkdir(parents=True, exist_ok=True)
     one, two = Cell(purpose="proxy"), Cell(purpose="baselines")
     cpus = _on_cpus()
     workers = workers or (comparison.workers if cpus else 1)
@@ -104,7 +109,7 @@ def compare(
         found |= pool.run(wanted, "trials, and seeds of what they chose", must=two, then=seeds)
         last = [cell for cell in seeds(found, after=True) if cell not in found]
         found |= pool.run(last, "seeds of what comes after others")
-    results.write(comparison, output, found)
+    results.write(comparison, page, found)
     for cell, result in found.items():
         if "failed" in result:
             console.print(f"[yellow]failed[/] {cell.path}: {escape(result['failed'])}")
@@ -113,8 +118,8 @@ def compare(
         console.print(f"[yellow]runs of {len(commits)} commits[/]: {', '.join(commits)}")
     seconds = sum(result["wall"] for result in found.values())
     around = made(command, seconds, facts.versions(), ", ".join(commits))
-    (output / MADE).write_text(json.dumps(around), encoding="utf-8")
-    return report(output)
+    (page / MADE).write_text(json.dumps(around), encoding="utf-8")
+    return report(page)
 
 
 def _check_variants(comparison: Comparison, output: Path) -> None:
@@ -265,12 +270,23 @@ class Pool:
         return {cell: found[cell] for cell in given}
 
     def _known(self, cells: Sequence[Cell]) -> Results:
-        """Of cells that have ended before, and whose settings are the same now."""
+        """Of cells that have ended before, and whose settings are the same now.
+
+        A part without what begins from a cell's weights has not kept them.
+        """
+        begun_from = {entry.after for entry in self._comparison.entries}
+
+        def kept(cell: Cell) -> bool:
+            if cell.purpose != "final" or cell.entry not in begun_from:
+                return True
+            return (cells_lib.result_path(self._output, cell).parent / "export").is_dir()
+
         return {
             cell: result
             for cell, result in cells_lib.read(self._output, cells).items()
             if "failed" not in result
             and result["fingerprint"] == fingerprints.of(self._comparison, cell)
+            and kept(cell)
         }
 
     def _run(self, number: int, cell: Cell) -> None:

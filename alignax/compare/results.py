@@ -77,8 +77,9 @@ def _train_prompts(comparison: Comparison) -> Sequence[Any]:
 
 
 def write(comparison: Comparison, output: Path, found: Mapping[Cell, Mapping[str, Any]]) -> None:
-    """One line a measurement, a failed run, the proxy and the baselines."""
-    with (output / RESULTS).open("w", encoding="utf-8") as file:
+    """One line a measurement, a failed run, the proxy and the baselines; whole or not at all."""
+    written = (output / RESULTS).with_suffix(".new")
+    with written.open("w", encoding="utf-8") as file:
         for cell, result in found.items():
             about: dict[str, Any] = {"purpose": cell.purpose, "entry": cell.entry}
             if cell.entry:
@@ -86,6 +87,7 @@ def write(comparison: Comparison, output: Path, found: Mapping[Cell, Mapping[str
                 about |= {"trial": cell.trial, "setting": setting, "seed": cell.seed}
             for row in _lines(result):
                 file.write(json.dumps(about | row, ensure_ascii=False) + "\n")
+    written.replace(output / RESULTS)
     text = json.dumps(describe(comparison), indent=1, ensure_ascii=False)
     (output / DESCRIPTION).write_text(text, encoding="utf-8")
 

@@ -5,6 +5,7 @@ A config is a Python file with a function `comparison()` that returns a `Compari
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -241,6 +242,12 @@ class Part:
     only: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
     seeds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What is left out, as the name of a folder; empty where nothing is."""
+        words = [*self.only, *self.claims, *([f"{self.seeds} seeds"] if self.seeds else [])]
+        return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")[:80]
 
 
 WHOLE = Part()

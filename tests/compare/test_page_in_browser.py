@@ -192,6 +192,24 @@ def test_arrow_keys_go_from_mark_to_mark_and_each_says_what_it_is(open_page):
     assert page.locator("#tip").is_hidden()
 
 
+def test_the_crosses_of_best_of_n_are_a_stop_of_their_own_and_so_are_the_entries(open_page):
+    page = open_page()
+    groups = page.locator("#frontier figure:visible svg:visible .marks").all()
+    assert len(groups) == 2
+    for group, said in zip(groups, ("best of ", "gold"), strict=True):
+        group.locator(".point[tabindex='0']").focus()
+        assert said in page.locator("#tip").inner_text()
+
+
+def test_a_picture_keeps_its_stop_where_the_family_of_the_first_mark_is_left_out(open_page):
+    page = open_page()
+    marks = page.locator("#frontier figure:visible svg:visible .marks").last
+    family = marks.locator(".point[tabindex='0']").get_attribute("data-family")
+    page.locator(f"[data-only='{family}']").uncheck()
+    assert marks.locator(".point[tabindex='0']:visible").count() == 1
+    assert marks.locator(".point[tabindex='0']").count() == 1
+
+
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_the_page_never_scrolls_sideways(open_page, width):
     page = open_page(width=width)

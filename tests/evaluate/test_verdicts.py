@@ -83,7 +83,7 @@ def test_the_coverage_check_passes_for_eight_seeds_and_says_that_two_are_too_few
 def test_no_more_verdicts_of_hundreds_are_false_than_should_be():
     found = tail_check(8, 64, 630)
     assert found.passed
-    # 0.05 / 630 is 79.4 in a million; of 500,000, 39.7 with a root of 6.3: 2.33 of those above is 54.4.
+    # 0.05 / 630 is 79.4 in a million; of 500,000, 39.7 with a root of 6.3, of which 2.33 are 14.7.
     assert found.found.endswith("79 may be, and 109 by chance")
     for seeds in (2, 3, 4):
         assert tail_check(seeds, 64, 630, trials=100_000).passed

@@ -114,15 +114,20 @@ def _best_of_n(
         return []
     pixels = [(x.at(b["kl"]), y.at(b["gold"]["mean"])) for b in chosen]
     decimals = places(b["gold"] for b in chosen)
-    parts = [line(pixels, "best-of-n")]
+    crosses = []
     for b, (px, py) in zip(chosen, pixels, strict=True):
         said = f"best of {b['n']} from the reference\ngold {interval(b['gold'], decimals)}"
         title = element("title", f"{said}\nKL {compact(b['kl'])} nats")
         cross = element("path", class_="cross", d=f"M{px - 4:.1f},{py:.1f}h8m-4,-4v8")
-        parts.append(element("g", title, cross, class_="point"))
+        crosses.append(element("g", title, cross, class_="point"))
         taken.append((px - 5, py - 5, px + 5, py + 5))
     name = f"best of {chosen[0]['n']} to {chosen[-1]['n']}"
-    return [*parts, _name(name, pixels[0][0] + 9, pixels[0][1] + 21, "start", taken)]
+    marks = element("g", *crosses, class_="marks", data_roving="")
+    return [
+        line(pixels, "best-of-n"),
+        marks,
+        _name(name, pixels[0][0] + 9, pixels[0][1] + 21, "start", taken),
+    ]
 
 
 def cost(findings: Findings, budget: str, quantity: str, title: str) -> Markup:

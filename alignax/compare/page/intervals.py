@@ -81,7 +81,9 @@ def evidence(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             parts.append(element("circle", class_="mark", cx=middle, cy=12, r=4.5))
         text = f"{interval(shown['value'], places(alike))} {shown['unit']}"
         if shown.get("detectable") is not None:
-            text += f"; {number(shown['detectable'], places(alike))} would have been seen"
+            text += (
+                f"; {number(shown['detectable'], places(alike))} would be seen four times in five"
+            )
         picture = _cell(parts, _HEIGHT, "evidence", 200)
         found.append({"label": shown["label"], "picture": picture, "text": text})
     return found

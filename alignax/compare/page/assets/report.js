@@ -37,9 +37,15 @@ for (const name of new Set(all("[data-switch]").map((button) => button.dataset.s
   turn(name, document.querySelector(`[data-switch="${name}"]`).dataset.to);
 }
 
+// A picture is one stop of the Tab key: what makes sure that its stop is a mark to be seen.
+const stops = [];
+
 // --- Filters: by family everywhere, by name where there is a field for it.
 for (const box of all("[data-only]")) {
-  box.addEventListener("change", () => document.body.classList.toggle(`no-${box.dataset.only}`, !box.checked));
+  box.addEventListener("change", () => {
+    document.body.classList.toggle(`no-${box.dataset.only}`, !box.checked);
+    for (const settle of stops) settle();
+  });
 }
 for (const field of all("[data-find]")) {
   field.addEventListener("input", () => {
@@ -172,6 +178,12 @@ for (const group of all("[data-roving]")) {
   const marks = () => all(".point, td[class]", group).filter((mark) => mark.getClientRects().length);
   const start = group.querySelector(".point, td[class]");
   for (const mark of all(".point, td[class]", group)) mark.setAttribute("tabindex", mark === start ? "0" : "-1");
+  stops.push(() => {
+    const list = marks();
+    if (!list.length || list.some((mark) => mark.getAttribute("tabindex") === "0")) return;
+    for (const mark of all(".point, td[class]", group)) mark.setAttribute("tabindex", "-1");
+    list[0].setAttribute("tabindex", "0");
+  });
   group.addEventListener("keydown", (event) => {
     const down = Number(group.dataset.roving || 2) - 1; // the diagonal of a matrix is empty
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: down, ArrowUp: -down }[event.key];
