@@ -15,6 +15,8 @@ from alignax.core.types import Batch, Metrics, Number
 
 # How far the sampler's log-probabilities of a drawing are from the trainer's, in nats a token.
 DIFFERENCE = "sampling/logp_difference"
+# How far the policy's are from the reference's.
+FROM_REFERENCE = "reference/logp_difference"
 # The arrays of a batch that have an axis of responses.
 BY_RESPONSE = (
     *("responses", "mask", "scores", "valid"),

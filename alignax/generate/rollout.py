@@ -29,7 +29,8 @@ class Rollout:
         replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
             the "best"; `generate.rounds` says how much of it a round meets.
         truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
-        missing_end: taken off the reward of a response that was cut.
+        missing_end: taken off the reward of a response that was cut, before anything is chosen by
+            rewards: one that was cut is no equal of one that ended.
         slots: responses decoded together.
         shapes: of the arrays of rounds and of the sampler. "fitted": from a ladder of sizes, with
             little padding; "longest": as large as they can get, so that each program is compiled

@@ -2,7 +2,9 @@
 
 Rafailov et al. 2023, arXiv:2305.18290, equation 7. With `label_smoothing` > 0 it is conservative
 DPO (Mitchell 2023): a pair is taken to be the wrong way round with that probability. Robust DPO
-(Chowdhury et al. 2024, arXiv:2403.00409) undoes such flips instead.
+(Chowdhury et al. 2024, arXiv:2403.00409) undoes such flips instead. Averaged over
+tokens it is Tulu 3's (arXiv:2411.15124); with the chosen response's likelihood beside it, that of
+reasoning models trained in rounds (arXiv:2404.19733).
 """
 
 import dataclasses
@@ -12,10 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.constant import constant
-from alignax.core.masked import masked_sum
+from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.shaping import is_zero
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -84,10 +87,16 @@ class DPO(Method):
     Fields:
         beta: how strongly the policy is held to the reference.
         label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
+        average: take log-ratios a token and not a response, so that length does not count. A
+            typical beta is then 5.
+        nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens.
+            Typical: 0, or 0.2 to 1.
     """
 
     beta: Scalar = 0.1
     label_smoothing: Scalar = 0.0
+    average: bool = False
+    nll_weight: Scalar = 0.0
 
     def needs(self) -> Needs:
         """Preference pairs and the reference's log-probabilities."""
@@ -99,11 +108,15 @@ class DPO(Method):
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Equation 7 for each pair; metrics under TRL's names, rewards without gradient."""
-        ratio = log_ratios(outputs, batch)
+        ratio = log_ratios(outputs, batch, average=self.average)
         loss = dpo(
             ratio, jnp.zeros_like(ratio), beta=self.beta, label_smoothing=self.label_smoothing
         )
-        return loss, pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.beta * ratio)
+        metrics = pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.beta * ratio)
+        if is_zero(self.nll_weight):
+            return loss, metrics
+        nll = -masked_mean(outputs.logprobs, batch.mask)[:, 0]
+        return loss + self.nll_weight * nll, {**metrics, "nll_loss": nll}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

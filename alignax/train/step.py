@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from alignax.core.masked import masked_mean
 from alignax.core.method import Method
-from alignax.core.rollouts import DIFFERENCE
+from alignax.core.rollouts import DIFFERENCE, FROM_REFERENCE
 from alignax.core.types import Batch, Layout, Outputs, Params, TrainState
 from alignax.train.optim import global_norm
 
@@ -113,22 +113,24 @@ def evaluate(
     outputs = model(params, batch, layout)
     with jax.named_scope("loss"):
         losses, metrics = method.loss(outputs, batch)
-    if batch.old_logprobs is not None:
-        metrics = {**metrics, DIFFERENCE: _difference(outputs, batch)}
+    for name, others in ((DIFFERENCE, batch.old_logprobs), (FROM_REFERENCE, batch.ref_logprobs)):
+        if others is not None:
+            metrics = {**metrics, name: _difference(outputs, others, batch)}
     total = lambda x: jnp.sum(jnp.where(present, x, 0.0))  # noqa: E731
     return total(losses), {name: total(x) for name, x in metrics.items()}
 
 
-def _difference(outputs: Outputs, batch: Batch) -> Float[Array, " b"]:
-    """How far the policy's log-probabilities are from those of what drew the responses, in nats.
+def _difference(
+    outputs: Outputs, others: Float[Array, "b k r"], batch: Batch
+) -> Float[Array, " b"]:
+    """How far the policy's log-probabilities are from others: of what drew, of the reference.
 
-    The mean over the scored tokens of a prompt. Rounding alone, before the first update after a
-    drawing; then how far the policy has moved. Where a server draws, what stands in for its own
-    are the trainer's at the drawing, and this says nothing of the server.
+    The mean over the scored tokens of a prompt, in nats. Rounding alone, before the first update
+    after a drawing, or of a run; then how far the policy has moved. Where a server draws, what
+    stands in for its own are the trainer's at the drawing, and this says nothing of the server.
     """
-    assert batch.old_logprobs is not None
     there = (batch.mask & batch.valid[..., None]).reshape(len(batch.mask), -1)
-    apart = jnp.abs(jax.lax.stop_gradient(outputs.logprobs) - batch.old_logprobs)
+    apart = jnp.abs(jax.lax.stop_gradient(outputs.logprobs) - others)
     return masked_mean(apart.reshape(there.shape), there)
 
 

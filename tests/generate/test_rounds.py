@@ -99,6 +99,26 @@ def test_a_round_meets_what_earlier_ones_kept_where_it_is_replayed(tmp_path, rep
     assert [met(feed)[0] for _ in range(2)] == [[10, 10, 11, 11], second]
 
 
+@pytest.mark.parametrize(("missing_end", "kept"), [(0.0, 7), (1.0, 7), (3.0, 5)])
+def test_a_response_that_was_cut_is_worth_less_by_what_a_missing_end_costs(
+    tmp_path, missing_end, kept
+):
+    """Of 5, which ended, and 7, which was cut: 7, 7 - 1 = 6, and 7 - 3 = 4."""
+    script = Script(lambda drawing, place: [5, 7], ended=[True, False])
+    method = RAFT(num_samples=2, refresh=1, epochs=1)
+    feed = made(tmp_path, method, script, batch_size=2, missing_end=missing_end)
+    assert met(feed)[0] == [kept, kept]
+
+
+def test_a_cut_tells_apart_what_rewards_do_not_before_dapo_leaves_groups_out(tmp_path):
+    script = Script(lambda drawing, place: [5, 5], ended=[True, False])
+    method = DAPO(num_samples=2)
+    with pytest.raises(DrawFailed):  # all groups are of equal rewards
+        made(tmp_path, method, script, batch_size=2, max_draws=1).draw(None)
+    feed = made(tmp_path, method, script, batch_size=2, max_draws=1, missing_end=1.0)
+    assert met(feed)[0] == [5, 5, 5, 5]
+
+
 def test_a_pool_larger_than_a_round_is_met_in_part_and_nothing_twice(tmp_path):
     method = RAFT(num_samples=2, refresh=1, epochs=2)
     feed = made(tmp_path, method, Script(best), batch_size=4, replay="all")

@@ -36,6 +36,9 @@ def loss_and_metrics(method, policy=POLICY):
     ("method", "expected"),
     [
         (DPO(beta=0.1), math.log1p(math.exp(-0.15))),
+        # 5 x (1 / 4 + 0.5 / 6) = 5 / 3: 0.1730080. And half of 3 nats a token beside it.
+        (DPO(beta=5.0, average=True), math.log1p(math.exp(-5 / 3))),
+        (DPO(beta=0.1, nll_weight=0.5), math.log1p(math.exp(-0.15)) + 1.5),
         # (0.9 L - 0.1 (L + 0.15)) / 0.8 = L - 0.01875
         (RobustDPO(beta=0.1, label_smoothing=0.1), math.log1p(math.exp(-0.15)) - 0.01875),
         (IPO(tau=0.1, average=False), (1.5 - 5.0) ** 2),
@@ -63,6 +66,7 @@ def test_loss_of_one_pair_worked_by_hand(method, expected):
     ("method", "chosen", "rejected"),
     [
         (DPO(beta=0.1), 0.1, -0.05),
+        (DPO(beta=0.1, average=True), 0.025, -0.05 / 6),
         (RobustDPO(beta=0.1), 0.1, -0.05),
         (Hinge(beta=0.1), 0.1, -0.05),
         (IPO(tau=0.1, average=False), 0.1, -0.05),
