@@ -114,12 +114,20 @@ def compare(
         if "failed" in result:
             console.print(f"[yellow]failed[/] {cell.path}: {escape(result['failed'])}")
     commits = sorted({result.get("commit") or "" for result in found.values()} - {""})
-    if len(commits) > 1:
-        console.print(f"[yellow]runs of {len(commits)} commits[/]: {', '.join(commits)}")
+    if said := of_other_commits(commits, (facts.git() or {}).get("commit")):
+        console.print(f"[yellow]{said}[/]")
     seconds = sum(result["wall"] for result in found.values())
     around = made(command, seconds, facts.versions(), ", ".join(commits))
     (page / MADE).write_text(json.dumps(around), encoding="utf-8")
     return report(page)
+
+
+def of_other_commits(commits: Sequence[str], now: str | None) -> str | None:
+    """What is to be known of runs that are not all of the code as it is; None where they are."""
+    if len({*commits, now} - {None}) <= 1:
+        return None
+    here = f", and the code is that of {now}" if now and now not in commits else ""
+    return f"runs of {len(commits)} commit{'s' * (len(commits) != 1)}: {', '.join(commits)}{here}"
 
 
 def _check_variants(comparison: Comparison, output: Path) -> None:

@@ -25,6 +25,20 @@ def test_a_name_is_no_longer_than_a_folder_may_have():
 
 
 @pytest.mark.parametrize(
+    ("commits", "now", "said"),
+    [
+        (["a"], "a", None),
+        (["a"], None, None),  # of a wheel nobody knows
+        ([], "b", None),
+        (["a", "b"], "b", "runs of 2 commits: a, b"),
+        (["a"], "b", "runs of 1 commit: a, and the code is that of b"),
+    ],
+)
+def test_results_of_other_code_than_that_which_reports_them_are_told(commits, now, said):
+    assert manage.of_other_commits(commits, now) == said
+
+
+@pytest.mark.parametrize(
     ("options", "page"),
     [
         ([], "runs/c"),
