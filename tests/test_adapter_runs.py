@@ -1,7 +1,6 @@
 """Whole runs that train an adapter: the base stays as it is, and is the reference."""
 
 import dataclasses
-import json
 import math
 import shutil
 
@@ -14,15 +13,14 @@ from safetensors.numpy import load_file
 from alignax import jobs
 from alignax.core.errors import BadInput
 from alignax.methods import GRPO, KTO, PPO, RewardModel
-from alignax.models import peft, pretrained
+from alignax.models import pretrained
 from alignax.models.lora import LoRA
 from alignax.run import Run
-from alignax.sample import answer
 from alignax.train.loop import Loop
 from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
+from tests.run_files import arrays, held_out, updates
 from tests.test_online_runs import setup
-from tests.test_run import arrays, held_out, updates
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import model_directory
 
@@ -168,103 +166,6 @@ def test_micro_batches_and_meshes_change_nothing_but_rounding(tmp_path):
     np.testing.assert_allclose(losses("micro", ONE, accumulation=2), whole, atol=1e-5)
     eight = losses("eight", Mesh(data=2, fsdp=2, tensor=2))
     np.testing.assert_allclose(eight, whole, atol=1e-5)
-
-
-# --- What is left behind, and begun with
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A run that leaves its adapter."""
-    folder = tmp_path_factory.mktemp("exported")
-    adapter = LoRA(rank=4, alpha=8.0, targets=("q_proj", "down_proj"), export="adapter")
-    experiment = tiny(folder, adapter=adapter, mesh=ONE)
-    jobs.train(experiment, quiet=True)
-    return experiment, folder
-
-
-def test_an_exported_adapter_is_that_of_the_last_checkpoint(exported):
-    experiment, folder = exported
-    names = {path.name for path in (folder / "run" / "export").iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
-    assert "model.safetensors" not in names
-    card = (folder / "run" / "export" / "README.md").read_text()
-    assert "library_name: peft" in card
-    assert "AutoPeftModelForCausalLM" in card
-    assert "An adapter: " in card
-    config = json.loads((folder / "run" / "export" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == experiment.model.model_name_or_path
-    assert config["target_modules"] == ["down_proj", "q_proj"]
-    tensors = load_file(folder / "run" / "export" / "adapter_model.safetensors")
-    found = arrays(folder / "run" / "checkpoint-6")
-    query = "base_model.model.model.layers.1.self_attn.q_proj"
-    np.testing.assert_array_equal(
-        tensors[f"{query}.lora_A.weight"], found["params/layers/attention/query/a"][1].T
-    )
-    np.testing.assert_array_equal(
-        tensors[f"{query}.lora_B.weight"],
-        found["params/layers/attention/query/b"][1].reshape(4, 32).T,
-    )
-
-
-def test_the_same_run_exports_the_merged_model_too(exported, tmp_path):
-    experiment, folder = exported
-    merged = dataclasses.replace(experiment.adapter, export="merged")
-    changed = dataclasses.replace(experiment, adapter=merged)
-    jobs.export_newest(changed, tmp_path / "merged", quiet=True)
-    expected = peft.load_merged(folder / "run" / "export").params
-    jax.tree.map(
-        np.testing.assert_array_equal, pretrained.load(tmp_path / "merged").params, expected
-    )
-
-
-def test_an_exported_adapter_answers_as_the_merged_model_does(exported, tmp_path):
-    experiment, folder = exported
-    merged = dataclasses.replace(experiment.adapter, export="merged")
-    changed = dataclasses.replace(experiment, adapter=merged)
-    jobs.export_newest(changed, tmp_path / "merged", quiet=True)
-    one, two = (
-        answer(directory, ["Is 3 a number?"], temperature=0.0, max_new_tokens=8)
-        for directory in (folder / "run" / "export", tmp_path / "merged")
-    )
-    assert one == two
-
-
-def test_training_goes_on_from_a_given_adapter_which_is_then_the_reference(exported, tmp_path):
-    experiment, folder = exported
-    given = str(folder / "run" / "export")
-    begun = dataclasses.replace(experiment.adapter, adapter_name_or_path=given, export="merged")
-    changed = dataclasses.replace(
-        experiment, adapter=begun, output_dir=str(tmp_path / "run"), loop=Loop(batch_size=8)
-    )
-    jobs.train(changed, quiet=True)
-    lines = updates(tmp_path / "run")
-    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    # What was learnt before is there from the start: the answers are those of the first run's end.
-    end = held_out(folder / "run")[6]
-    assert held_out(tmp_path / "run")[0]["eval_logps/chosen"] == pytest.approx(
-        end["eval_logps/chosen"], abs=1e-3
-    )
-    for name, value in (("rank", 8), ("targets", ("query",)), ("dora", True)):
-        other = dataclasses.replace(changed, adapter=dataclasses.replace(begun, **{name: value}))
-        with pytest.raises(BadInput) as error:
-            jobs.train(dataclasses.replace(other, output_dir=str(tmp_path / "x")), quiet=True)
-        assert error.value.where == f"adapter.{name}"
-        assert given in error.value.expected
-
-
-def test_a_given_adapter_of_another_base_is_refused(exported, tmp_path):
-    experiment, folder = exported
-    model_directory(tmp_path / "wide", mlp_width=96)
-    begun = dataclasses.replace(
-        experiment.adapter, adapter_name_or_path=str(folder / "run" / "export"), export="merged"
-    )
-    model = dataclasses.replace(experiment.model, model_name_or_path=str(tmp_path / "wide"))
-    changed = dataclasses.replace(
-        experiment, adapter=begun, model=model, output_dir=str(tmp_path / "run")
-    )
-    with pytest.raises(BadInput, match="belongs to another base"):
-        jobs.train(changed, quiet=True)
 
 
 def test_settings_that_cannot_be_are_refused_before_anything_is_read(tmp_path, monkeypatch):

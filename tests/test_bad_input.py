@@ -1,48 +1,32 @@
 """Input that cannot be used: each kind is told where, what was expected, what came, what to do.
 
-And told in time: nothing has been written, allocated or lost by then.
+And told in time: nothing has been written, allocated or lost by then. Single rows are in
+`test_bad_rows.py`, weights and checkpoints in `test_bad_weights.py`, disks in `test_full_disks.py`.
 """
 
 import gzip
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from alignax import jobs
-from alignax.cli import main
-from alignax.models import pretrained
-from tests.tiny_model import experiment as tiny
-from tests.tiny_model import model_directory, write_pairs
+from tests.refused_runs import (
+    CONFIG,
+    LONG,
+    PAIR,
+    forbid_weights,
+    make_ready,
+    nothing_was_made,
+    refused,
+    with_second_line,
+    without,
+)
+from tests.tiny_model import model_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = """
-import pathlib
-from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits
-
-HERE = pathlib.Path(__file__).parent
-
-def experiment():
-    return Experiment(
-        method=DPO(beta=0.5),
-        model=Model(model_name_or_path=str(HERE / "model")),
-        data=Data(
-            train=str(HERE / "train.jsonl"),
-            limits=TokenLimits(max_length=256),
-            cache_dir=str(HERE / "cache"),
-        ),
-        optim=Optim(learning_rate=1e-2),
-        loop=Loop(batch_size=8, max_steps=2),
-        output_dir=str(HERE / "run"),
-    )
-"""
 LINES = CONFIG.splitlines()
 
 
@@ -54,135 +38,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, model):
-    """A run that would succeed: the model, 24 pairs, a config."""
-    shutil.copytree(model, tmp_path / "model")
-    write_pairs(tmp_path / "train.jsonl", 24)
-    (tmp_path / "config.py").write_text(CONFIG)
-    return tmp_path
-
-
-def refused(folder, capsys, *options, command="train"):
-    """What is printed on stderr by a command that must be refused, as it stands."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([command, str(folder / "config.py"), *options])
-    assert stopped.value.code == 2
-    printed = capsys.readouterr().err
-    assert "Traceback" not in printed
-    # Three parts: where and what, and on a line of its own what to do.
-    report = printed[printed.index("error: ") :]
-    first, remedy = report.rstrip("\n").rsplit("\n    ", 1)
-    assert ": expected " in first or first.startswith("error: expected ")
-    assert "; got " in first
-    assert remedy
-    return report
-
-
-def nothing_was_made(folder):
-    """At most the output directory itself, and whole prepared data."""
-    made = list((folder / "run").rglob("*"))
-    drafts = [p for p in (folder / "cache").glob("*") if p.name.startswith(".")]
-    return made == [] and drafts == []
-
-
-# --- Rows: (what the second line of the data is, what is said of it)
-
-PAIR = {"prompt": "Is 2 a number?", "chosen": "yes", "rejected": "no"}
-USER = [{"role": "user", "content": "Is 2 a number?"}]
-ROWS = {
-    "broken JSON": (
-        '{"prompt": "Is 2 a number?" "chosen": "yes", "rejected": "no"}',
-        "expected a JSON object; got broken JSON at column 29 (Expecting ',' delimiter).\n"
-        "    Mend the file",
-    ),
-    "bytes of another encoding": (
-        '{"prompt": "Großer"}'.encode("latin-1"),
-        "expected a JSON object; got bytes that are not UTF-8 at byte 16.\n",
-    ),
-    "no object": ([1, 2], "expected a JSON object; got list.\n"),
-    "missing field": (
-        {"prompt": "Is 2 a number?", "chosen": "yes"},
-        "expected the columns prompt, chosen, rejected or chosen, rejected; got prompt, chosen.\n"
-        "    For prompt and response alone, use SFT.",
-    ),
-    "misspelt field": (
-        {"prompt": "Is 2 a number?", "chosen": "yes", "rejectd": "no"},
-        "got prompt, chosen, rejectd.\n    Did you mean rejected by rejectd? Rename the column.",
-    ),
-    "empty field": (
-        PAIR | {"chosen": ""},
-        "expected text in chosen; got an empty string.\n"
-        "    Fill it, remove the row, or set on_bad_row='drop'.",
-    ),
-    "white space": (PAIR | {"prompt": " \n"}, r"expected text in prompt; got only white space"),
-    "null": (PAIR | {"rejected": None}, "expected text in rejected; got null.\n"),
-    "empty list": (PAIR | {"prompt": []}, "expected text in prompt; got an empty list.\n"),
-    "number": (
-        PAIR | {"chosen": 7},
-        "expected chosen to be text; got int 7.\n"
-        "    Write it as a string, or as a list of {role, content}.",
-    ),
-    "content that is a number": (
-        PAIR | {"prompt": [{"role": "user", "content": 2}]},
-        "expected prompt[0].content to be text; got int 2.\n",
-    ),
-    "not a message": (
-        PAIR | {"prompt": [{"from": "user", "value": "Hi"}]},
-        "expected prompt[0] to be a message with role and content; got the keys from, value.\n",
-    ),
-    "chosen equal to rejected": (
-        PAIR | {"rejected": "yes"},
-        "expected a chosen response that differs from the rejected one; got twice 'yes'.\n"
-        "    A pair of equals teaches nothing: remove the row",
-    ),
-    "unknown role": (
-        PAIR | {"prompt": [{"role": "human", "content": "Is 2 a number?"}]},
-        "expected the role of prompt[0] to be one of system, user, assistant, tool; got 'human'.\n"
-        "    Did you mean user?",
-    ),
-    "prompt that is answered": (
-        PAIR | {"prompt": [*USER, {"role": "assistant", "content": "yes"}]},
-        "expected a prompt that ends with a user turn; got a last turn by assistant.\n",
-    ),
-    "special token in the text": (
-        PAIR | {"chosen": "yes<|im_end|>"},
-        "expected text without the tokenizer's special tokens; got <|im_end|> in a turn of the "
-        "assistant",
-    ),
-}
-
-
-def with_second_line(folder, row):
-    first, _, *rest = (folder / "train.jsonl").read_bytes().splitlines()
-    line = row if isinstance(row, bytes) else row if isinstance(row, str) else json.dumps(row)
-    line = line if isinstance(line, bytes) else line.encode()
-    (folder / "train.jsonl").write_bytes(b"\n".join([first, line, *rest]) + b"\n")
+    return make_ready(tmp_path, model)
 
 
 @pytest.fixture
 def no_weights(monkeypatch):
-    """Fails where weights are read: an error found before the run must come before them."""
-
-    def load(*_, **__):
-        raise AssertionError("the weights were read")
-
-    monkeypatch.setattr(pretrained, "load", load)
-
-
-@pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize("name", ROWS)
-def test_a_bad_row_is_refused_at_its_line(name, folder, capsys):
-    row, wanted = ROWS[name]
-    with_second_line(folder, row)
-    printed = refused(folder, capsys)
-    assert printed.startswith("error: train.jsonl:2: expected ")
-    assert wanted in printed
-    assert nothing_was_made(folder)
-
-
-# --- Everything else that is found before the run: (change, options, what is said)
-
-LONG = json.dumps(PAIR | {"prompt": "Is 2 a number? " * 40})
+    forbid_weights(monkeypatch)
 
 
 def change_data(text):
@@ -211,14 +72,11 @@ def a_file(name, content=""):
     return lambda folder: (folder / name).write_text(content)
 
 
-def without(name):
-    return lambda folder: (folder / "model" / name).unlink()
-
-
 def nothing(folder):
     del folder
 
 
+# What is done, with which options, and what is said of it.
 BEFORE = {
     # Data
     "a group longer than the window": (
@@ -411,209 +269,4 @@ def test_a_misspelt_setting_in_a_config_is_refused_at_its_line(old, new, wanted,
     line = line_of("return Experiment(") if old == "output_dir=" else line_of(old)
     assert done.stderr.startswith(f"error: {folder}/config.py:{line}: expected a setting of ")
     assert wanted in done.stderr
-    assert nothing_was_made(folder)
-
-
-def test_what_is_dropped_is_counted_and_its_first_places_named(folder, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    with_second_line(folder, LONG)
-    main(["prepare", str(folder / "config.py")])
-    printed = capsys.readouterr().out
-    assert "groups: 24; kept: 23;" in printed
-    assert "1 prompt and response longer than max_length=256 (train.jsonl:2 (" in printed
-
-
-# --- Weights
-
-
-def change_weights(change):
-    def apply(folder):
-        path = folder / "model" / "model.safetensors"
-        tensors = load_file(path)
-        change(tensors)
-        save_file(tensors, path, metadata={"format": "pt"})
-
-    return apply
-
-
-def cut_weights(folder):
-    path = folder / "model" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-NORM = "model.layers.1.input_layernorm.weight"
-WEIGHTS = {
-    "a missing tensor": (
-        change_weights(lambda tensors: tensors.pop(NORM)),
-        f"{{model}}: expected the tensor {NORM}; got 19 tensors, without it and 0 others.\n"
-        "    The weights do not belong to this config.json; take both from one source.",
-    ),
-    "a mis-shaped tensor": (
-        change_weights(lambda tensors: tensors.update({NORM: np.ones(16, np.float32)})),
-        f"{{model}}/model.safetensors: {NORM}: expected the shape [32]; got [16].\n",
-    ),
-    "a tensor of whole numbers": (
-        change_weights(lambda tensors: tensors.update({NORM: np.ones(32, np.int8)})),
-        f"{NORM}: expected a tensor of F32, BF16, F16; got I8.\n",
-    ),
-    "no weights": (
-        without("model.safetensors"),
-        "{model}: expected model.safetensors, or shards and model.safetensors.index.json; got "
-        "neither.\n    Fetch the weights in the safetensors format.",
-    ),
-    "weights that break off": (
-        cut_weights,
-        "{model}/model.safetensors: expected a complete safetensors file; got ",
-    ),
-    "no tokenizer": (
-        lambda folder: [without(x)(folder) for x in ("tokenizer.json", "tokenizer_config.json")],
-        "{model}: expected a tokenizer beside the weights (tokenizer.json, "
-        "tokenizer_config.json); got ",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_a_model_directory_that_is_not_whole_is_refused(name, folder, capsys):
-    change, wanted = WEIGHTS[name]
-    change(folder)
-    printed = refused(folder, capsys)
-    assert wanted.format(model=folder / "model") in printed
-    assert nothing_was_made(folder)
-
-
-# --- Checkpoints
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A finished run, to be copied."""
-    folder = tmp_path_factory.mktemp("trained")
-    experiment = tiny(folder)
-    jobs.train(experiment, quiet=True)
-    return experiment, folder / "run"
-
-
-@pytest.fixture
-def copied(trained, tmp_path):
-    """A config for a copy of a finished run, and the copy."""
-    _, output = trained
-    shutil.copytree(output, tmp_path / "run")
-    (tmp_path / "config.py").write_text(
-        "import dataclasses, pathlib\n"
-        "from tests.tiny_model import experiment as tiny\n"
-        "def experiment():\n"
-        f"    made = tiny(pathlib.Path({str(output.parent)!r}))\n"
-        f"    return dataclasses.replace(made, output_dir={str(tmp_path / 'run')!r})\n"
-    )
-    return tmp_path
-
-
-def damage(checkpoint):
-    """Changes one bit in the middle of the largest file."""
-    files = [path for path in checkpoint.rglob("*") if path.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    return largest.relative_to(checkpoint)
-
-
-def test_no_whole_checkpoint_is_an_error_and_not_a_new_run(copied, capsys):
-    files = [damage(copied / "run" / f"checkpoint-{step}") for step in (4, 6)]
-    before = {p: p.read_bytes() for p in (copied / "run").rglob("*") if p.is_file()}
-    printed = refused(copied, capsys)
-    assert f"{copied}/run: expected a whole checkpoint; got 2 damaged: " in printed
-    for step, file in zip((4, 6), files, strict=True):
-        assert f"checkpoint-{step} ({file} has changed since it was written)" in printed
-    assert "Put the files back from a copy; or delete these checkpoints" in printed
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_a_half_written_checkpoint_is_passed_over_and_said_so(copied, capsys, caplog):
-    newest = copied / "run" / "checkpoint-6"
-    (newest / "alignax.json").unlink()
-    newest.rename(copied / "run" / "checkpoint-6.partial")
-    main(["evaluate", str(copied / "config.py")])
-    assert f"skipped {copied}/run/checkpoint-6.partial: it was cut short" in caplog.text
-    main(["train", str(copied / "config.py")])
-    assert "resumed from step 4 of 6" in capsys.readouterr().out
-    assert not (copied / "run" / "checkpoint-6.partial").exists()
-    assert (copied / "run" / "checkpoint-6" / "alignax.json").exists()
-
-
-def test_a_checkpoint_of_another_model_is_refused_before_it_is_read(copied, capsys):
-    other = model_directory(copied / "other", mlp_width=128)
-    printed = refused(copied, capsys, "--model.model-name-or-path", str(other))
-    assert "model.model_name_or_path: expected the settings of the run that " in printed
-    printed = refused(copied, capsys, "--model.model-name-or-path", str(other), command="evaluate")
-    assert "/checkpoint-6: expected params/" in printed
-
-
-# --- Full disks
-
-
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[pathlib.Path]:
-    """A file system of 6 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk without mounting one: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(place, leave):
-    """Leaves so many bytes free."""
-    free = shutil.disk_usage(place).free
-    (place / "ballast").write_bytes(b"\0" * (free - leave))
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_run(
-    folder, small_disk, capsys
-):
-    fill(small_disk, 1 << 18)
-    printed = refused(folder, capsys, "--output-dir", str(small_disk / "run"))
-    assert f"{small_disk}/run: expected " in printed
-    assert "bytes of free disk space; got " in printed
-    assert "Free some, keep fewer checkpoints, or give another output_dir." in printed
-    assert list((small_disk / "run").iterdir()) == []
-
-
-def test_a_disk_that_fills_up_on_the_way_loses_no_earlier_checkpoint(
-    folder, small_disk, capsys, monkeypatch
-):
-    options = ["--output-dir", str(small_disk / "run"), "--mesh.data", "1"]
-    options += ["--loop.save-steps", "1", "--loop.max-steps", "3"]
-    from alignax.train.checkpoint import Checkpoints
-
-    save = Checkpoints.save
-
-    def save_and_fill(self, step, *arguments, **named):
-        if step == 2:
-            self.wait()
-            fill(small_disk, 1 << 16)
-        return save(self, step, *arguments, **named)
-
-    monkeypatch.setattr(Checkpoints, "save", save_and_fill)
-    printed = refused(folder, capsys, *options)
-    assert "checkpoint-2: expected to write the checkpoint; got " in printed
-    assert "Free some disk space, or give another output_dir, and start again. " in printed
-    assert f"{small_disk}/run/checkpoint-1 is still there." in printed
-    monkeypatch.undo()
-    (small_disk / "ballast").unlink()
-    main(["train", str(folder / "config.py"), *options])
-    assert "resumed from step 1 of 3" in capsys.readouterr().out
-
-
-def test_a_disk_too_small_for_the_prepared_data_says_so(folder, small_disk, capsys):
-    fill(small_disk, 1 << 12)
-    printed = refused(folder, capsys, "--data.cache-dir", str(small_disk / "cache"))
-    assert f"{small_disk}/cache: expected room for the prepared data; got No space left" in printed
-    assert "Free some, or set data.cache_dir to a folder on another disk." in printed
     assert nothing_was_made(folder)

@@ -21,7 +21,7 @@ from alignax.methods import KTO, Curriculum, DecisionTransformer, RewardModel, S
 from alignax.run import Run
 from alignax.train.loop import Loop
 from alignax.train.sharding import Mesh
-from tests.test_run import held_out, lines, updates
+from tests.run_files import held_out, lines, updates
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import write_rows
 

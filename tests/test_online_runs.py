@@ -22,8 +22,8 @@ from alignax.train.compilations import Compilations
 from alignax.train.loop import Interrupted, Loop
 from alignax.train.sharding import Mesh
 from tests.generate.servers import Running
+from tests.run_files import lines, updates
 from tests.test_offline_runs import checkpoints
-from tests.test_run import lines, updates
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import write_rows
 

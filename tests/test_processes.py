@@ -18,7 +18,7 @@ from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.records import Preference, Prompt
 from alignax.train import sharding
-from tests.test_run import lines, updates
+from tests.run_files import lines, updates
 from tests.tiny_model import model_directory, write_rows
 
 ROOT = pathlib.Path(__file__).parents[1]

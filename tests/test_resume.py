@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.test_run import arrays, lines
+from tests.run_files import arrays, lines
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 20

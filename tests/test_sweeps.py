@@ -29,8 +29,8 @@ from alignax.train.loop import Loop
 from alignax.train.member_logs import joined, split
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import init_state, make_step
+from tests.run_files import arrays, lines, updates
 from tests.test_online_runs import setup as sampling
-from tests.test_run import arrays, lines, updates
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import write_rows
 

@@ -22,7 +22,7 @@ from alignax.train.checkpoint import Checkpoints
 from alignax.train.loop import Loop
 from alignax.train.step import SKIPPED, init_state, make_step
 from alignax.train.watchdog import Watchdog
-from tests.test_run import lines
+from tests.run_files import lines
 from tests.tiny import FIRST_BYTE
 from tests.tiny_batch import model_fn, params, random_table
 from tests.tiny_model import experiment as tiny

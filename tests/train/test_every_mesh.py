@@ -19,7 +19,7 @@ from alignax.train import sharding
 from alignax.train.collectives import collectives
 from alignax.train.sharding import Mesh
 from alignax.train.step import init_state, make_step
-from tests.test_every_method import case
+from tests.method_cases import case
 from tests.tiny_batch import CONFIG, random_table
 
 SHARDS = 8  # the same arrays for every mesh
