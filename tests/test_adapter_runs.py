@@ -35,12 +35,27 @@ def weights(directory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """One run of DPO, left as it was by everyone who looks at it."""
-    folder = tmp_path_factory.mktemp("adapter")
+def watched(tmp_path_factory):
+    """A run of DPO, its folder, the base's file before it; arrays read for it, and copies then."""
+    folder, kept, read = tmp_path_factory.mktemp("adapter"), [], pretrained.load
     experiment = tiny(folder, adapter=SETTINGS, mesh=ONE)
-    jobs.train(experiment, quiet=True)
-    return experiment, folder
+
+    def load(*arguments, **settings):
+        found = read(*arguments, **settings)
+        kept.append((found.params, jax.tree.map(np.array, found.params)))
+        return found
+
+    before = weights(folder / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "load", load)
+        jobs.train(experiment, quiet=True)
+    return experiment, folder, before, kept
+
+
+@pytest.fixture(scope="module")
+def run(watched):
+    """One run of DPO, left as it was by everyone who looks at it."""
+    return watched[:2]
 
 
 def test_the_first_loss_is_ln_2_and_the_last_far_below(run):
@@ -64,23 +79,13 @@ def test_a_checkpoint_holds_the_adapter_its_moments_and_nothing_of_the_base(run)
     assert sum(x.size for x in found.values() if x.size > 1) == 3 * size
 
 
-def test_the_base_is_unchanged_bit_for_bit(tmp_path, monkeypatch):
+def test_the_base_is_unchanged_bit_for_bit(watched):
     """The arrays that were read for it, after all updates; and its files."""
-    experiment, kept = tiny(tmp_path, adapter=SETTINGS, mesh=ONE), []
-    read = pretrained.load
-
-    def load(*arguments, **settings):
-        found = read(*arguments, **settings)
-        kept.append((found.params, jax.tree.map(np.array, found.params)))
-        return found
-
-    before = weights(tmp_path / "model")
-    monkeypatch.setattr(pretrained, "load", load)
-    jobs.train(experiment, quiet=True)
+    _, folder, before, kept = watched
     (now, then), *others = kept
     assert not others, "the base was read more than once"
     jax.tree.map(np.testing.assert_array_equal, now, then)
-    after = weights(tmp_path / "model")
+    after = weights(folder / "model")
     assert all(np.array_equal(after[name], x) for name, x in before.items())
 
 

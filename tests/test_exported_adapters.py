@@ -57,25 +57,25 @@ def test_an_exported_adapter_is_that_of_the_last_checkpoint(exported):
     )
 
 
-def test_the_same_run_exports_the_merged_model_too(exported, tmp_path):
-    experiment, folder = exported
-    merged = dataclasses.replace(experiment.adapter, export="merged")
-    changed = dataclasses.replace(experiment, adapter=merged)
-    jobs.export_newest(changed, tmp_path / "merged", quiet=True)
-    expected = peft.load_merged(folder / "run" / "export").params
-    jax.tree.map(
-        np.testing.assert_array_equal, pretrained.load(tmp_path / "merged").params, expected
-    )
+@pytest.fixture(scope="module")
+def merged(exported, tmp_path_factory):
+    """The model that the same run exports where it is to be merged."""
+    experiment, _ = exported
+    adapter = dataclasses.replace(experiment.adapter, export="merged")
+    place = tmp_path_factory.mktemp("merged") / "merged"
+    jobs.export_newest(dataclasses.replace(experiment, adapter=adapter), place, quiet=True)
+    return place
 
 
-def test_an_exported_adapter_answers_as_the_merged_model_does(exported, tmp_path):
-    experiment, folder = exported
-    merged = dataclasses.replace(experiment.adapter, export="merged")
-    changed = dataclasses.replace(experiment, adapter=merged)
-    jobs.export_newest(changed, tmp_path / "merged", quiet=True)
+def test_the_same_run_exports_the_merged_model_too(exported, merged):
+    expected = peft.load_merged(exported[1] / "run" / "export").params
+    jax.tree.map(np.testing.assert_array_equal, pretrained.load(merged).params, expected)
+
+
+def test_an_exported_adapter_answers_as_the_merged_model_does(exported, merged):
     one, two = (
         answer(directory, ["Is 3 a number?"], temperature=0.0, max_new_tokens=8)
-        for directory in (folder / "run" / "export", tmp_path / "merged")
+        for directory in (exported[1] / "run" / "export", merged)
     )
     assert one == two
 

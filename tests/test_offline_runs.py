@@ -5,6 +5,7 @@ over the step.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -114,12 +115,26 @@ def test_a_curriculum_that_is_resumed_goes_on_where_it_was(curriculum):
         assert (again / name).read_bytes() == (folder / "run" / name).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    """Trains a method once: to be looked at by everyone, and changed by no one."""
+
+    @functools.cache
+    def trained(method, record):
+        made = setup(tmp_path_factory.mktemp("one"), method, record)
+        jobs.train(made, quiet=True)
+        return made, pathlib.Path(made.output_dir)
+
+    return trained
+
+
 @pytest.mark.parametrize(
     ("method", "record"), [(KTO(beta=0.5), Labelled), (RewardModel(), Preference)], ids=repr
 )
-def test_devices_and_micro_batches_change_nothing_but_rounding(method, record, tmp_path):
-    one = setup(tmp_path, method, record)
-    jobs.train(one, quiet=True)
+def test_devices_and_micro_batches_change_nothing_but_rounding(
+    method, record, on_one_device, tmp_path
+):
+    one, output = on_one_device(method, record)
     many = dataclasses.replace(
         one,
         mesh=Mesh(data=2, fsdp=2, tensor=2),
@@ -127,19 +142,18 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(method, record, t
         output_dir=str(tmp_path / "many"),
     )
     jobs.train(many, quiet=True)
-    found, expected = (updates(tmp_path / name) for name in ("many", "run"))
+    found, expected = (updates(x) for x in (tmp_path / "many", output))
     names = {"loss", "kl"} & expected[0].keys()
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose([a[n] for n in names], [b[n] for n in names], atol=2e-3)
     assert expected[-1]["loss"] < expected[0]["loss"]
 
 
-def test_a_reward_model_is_asked_for_no_answers(tmp_path):
-    made = setup(tmp_path, RewardModel(), Preference)
+def test_a_reward_model_is_asked_for_no_answers(on_one_device):
+    made, output = on_one_device(RewardModel(), Preference)
     assert sampled(Run(made, quiet=True)) is None
-    jobs.train(made, quiet=True)
-    assert not list((tmp_path / "run").glob("samples-*"))
-    assert held_out(tmp_path / "run")[6]["eval_rewards/accuracies"] >= 7 / 8
+    assert not list(output.glob("samples-*"))
+    assert held_out(output)[6]["eval_rewards/accuracies"] >= 7 / 8
 
 
 def test_kto_with_one_prompt_is_refused_before_the_weights_are_read(tmp_path):

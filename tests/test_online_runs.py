@@ -1,6 +1,7 @@
 """Whole runs that sample what they learn from: they learn, resume, and run any method."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -130,21 +131,34 @@ ROUNDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Trains a case of `ROUNDS` once: to be looked at, and copied."""
+
+    @functools.cache
+    def trained(case):
+        method, rollout = ROUNDS[case]
+        folder = tmp_path_factory.mktemp("unbroken")
+        made = setup(folder, method, rollout=rollout, loop={"max_steps": 5})
+        jobs.train(made, quiet=True)
+        return made, pathlib.Path(made.output_dir)
+
+    return trained
+
+
 @pytest.mark.parametrize("case", ROUNDS)
-def test_a_run_stopped_within_a_round_and_resumed_equals_an_unbroken_one(case, tmp_path):
-    method, rollout = ROUNDS[case]
-    made = setup(tmp_path, method, rollout=rollout, loop={"max_steps": 5})
-    jobs.train(made, quiet=True)
+def test_a_run_stopped_within_a_round_and_resumed_equals_an_unbroken_one(case, unbroken, tmp_path):
+    made, whole = unbroken(case)
     for stopped in (1, 3):
         again = tmp_path / f"again-{stopped}"
-        shutil.copytree(tmp_path / "run", again)
+        shutil.copytree(whole, again)
         for path in checkpoints(again):
             if int(path.name.split("-")[1]) > stopped:
                 shutil.rmtree(path)
         shutil.rmtree(again / "export")
         jobs.train(dataclasses.replace(made, output_dir=str(again)), quiet=True)
         for name in ("metrics.jsonl", "rollouts.jsonl", "export/model.safetensors"):
-            assert (again / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+            assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -210,10 +224,12 @@ def test_ppo_as_llama_2s_last_round_begins_from_what_rejection_sampling_left(rej
     ).read_bytes()
 
 
-def test_a_round_that_is_lost_is_missed_by_name(tmp_path):
-    made = setup(tmp_path, PPO(refresh=4, epochs=2), loop={"max_steps": 2})
-    jobs.train(made, quiet=True)
-    shutil.rmtree(checkpoints(tmp_path / "run")[-1])
+def test_a_round_that_is_lost_is_missed_by_name(unbroken, tmp_path):
+    made, whole = unbroken("ppo")
+    shutil.copytree(whole, tmp_path / "run")
+    made = dataclasses.replace(made, output_dir=str(tmp_path / "run"))
+    for path in checkpoints(tmp_path / "run")[1:]:  # what is left is in the middle of a round
+        shutil.rmtree(path)
     for path in (tmp_path / "run" / "rounds").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadInput, match=r"a whole checkpoint; got .*/rounds/round-000000.npz: "):

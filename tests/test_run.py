@@ -182,9 +182,11 @@ def test_margins_of_rounding_grow_with_the_root_of_the_tokens(
         look({"rewards/margins": beyond, "loss": 0.7})
 
 
-def test_a_tampered_reference_cache_is_refused_before_the_second_update(tmp_path):
-    experiment = tiny(tmp_path, mesh=ONE)
-    jobs.train(dataclasses.replace(experiment, output_dir=str(tmp_path / "whole")), quiet=True)
+def test_a_tampered_reference_cache_is_refused_before_the_second_update(run, tmp_path):
+    experiment, output = run
+    shutil.copytree(output.parent / "cache", tmp_path / "cache")
+    data = dataclasses.replace(experiment.data, cache_dir=str(tmp_path / "cache"))
+    experiment = dataclasses.replace(experiment, data=data, output_dir=str(tmp_path / "run"))
     # Half a nat more for the first half of the tokens, so that some pair's two sums part.
     for path in (tmp_path / "cache").glob("ref_logprobs-*.npy"):
         values = np.load(path)
