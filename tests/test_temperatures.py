@@ -30,8 +30,8 @@ from alignax.methods import (
 )
 from alignax.run import Run
 from tests.models import plain
+from tests.run_files import updates
 from tests.test_online_runs import setup
-from tests.test_run import updates
 
 GRADIENTS = [DAPO, DrGRPO, GRPO, GSPO, PPO, REINFORCE, RLOO, ReMax]
 
