@@ -65,7 +65,7 @@ class Networks:
     def method(self) -> Method:
         """The experiment's method, with what it takes from the training data."""
         method, data = self.experiment.method, self.experiment.data
-        if type(method).fit is Method.fit:
+        if not method.fits():
             return method
         if self.experiment.rollout and method.needs().sampling is None:
             return method  # what it takes from data it takes from the samples of each round

@@ -99,6 +99,10 @@ class Method(abc.ABC):
         del records
         return self
 
+    def fits(self) -> bool:
+        """Whether `fit` takes anything from the data; where not, they are not read for it."""
+        return type(self).fit is not Method.fit
+
     @abc.abstractmethod
     def group(self, record: Record) -> Group:
         """Puts the responses of one record side by side, in the order the loss expects.

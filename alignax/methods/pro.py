@@ -4,6 +4,9 @@ Song et al. 2023, arXiv:2306.17492.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
@@ -13,6 +16,7 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.ranking import gaps, only_valid, ranking_nll
 from alignax.core.records import Group, Ranking, Record
+from alignax.core.scores import mean_and_deviation
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -59,18 +63,36 @@ class PRO(Method):
             scale is then the strength of the loss.
         sft_weight: of the best response's negative log-likelihood, summed over its tokens and
             times (n - 1)^2 for a list of n; 0.05 in the authors' scripts.
+        normalise: divide scores by their deviation over the training data, so that a reward model's
+            scale is not the strength of the loss.
+        deviation: of the scores of the training data; None until it is known, or not asked for.
     """
 
     temperature: bool = True
     sft_weight: Scalar = 0.05
+    normalise: bool = False
+    deviation: float | None = None
 
     def needs(self) -> Needs:
         """Ranked lists, and no reference."""
         return Needs(record=Ranking)
 
+    def fits(self) -> bool:
+        """Where the deviation is asked for and not given."""
+        return self.normalise and self.deviation is None
+
+    def fit(self, records: Sequence[Record]) -> "PRO":
+        """Takes the deviation from the data, where it is asked for and not given."""
+        if not self.fits():
+            return self
+        scores = itertools.chain.from_iterable(cast(Ranking, x).scores for x in records)
+        return dataclasses.replace(self, deviation=mean_and_deviation(scores)[1])
+
     def group(self, record: Record) -> Group:
         """Best first. A list of equal scores is left out."""
-        return best_first(record)
+        group = best_first(record)
+        scores = tuple(x / (self.deviation or 1.0) for x in group.scores)
+        return dataclasses.replace(group, scores=scores)
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """Ranking and likelihood; rewards are log-probabilities a token."""

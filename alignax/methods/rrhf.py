@@ -52,10 +52,13 @@ class RRHF(Method):
         padded_width: divide log-probabilities, and the likelihood of the best response, by the
             length of the longest prompt and response of the list, as the authors' code does, and
             not by each response's own length, as the paper does.
+        average_nll: take the mean of that negative log-likelihood over the response's tokens, and
+            not the sum, which long answers rule.
     """
 
     sft_weight: Scalar = 1.0
     padded_width: bool = False
+    average_nll: bool = False
 
     def needs(self) -> Needs:
         """Ranked lists, and no reference."""
@@ -74,6 +77,8 @@ class RRHF(Method):
             longest = jnp.max(jnp.where(batch.mask, place, 0), axis=(1, 2))
             width = jnp.maximum(batch.prompt_lengths + longest, 1)[:, None].astype(jnp.float32)
             rewards, likelihood = summed / width, summed / width
+        elif self.average_nll:
+            likelihood = rewards
         nll = -best(likelihood, batch.scores, batch.valid)
         loss = rrhf(rewards, batch.scores, batch.valid) + self.sft_weight * nll
         metrics = list_metrics(summed, rewards, batch.scores, batch.valid)

@@ -41,6 +41,7 @@ def loss_and_metrics(method, *, order=(0, 1, 2), valid=(True, True, True), count
     [
         (RRHF(), 0.5 + 12.0),
         (RRHF(sft_weight=0.1), 0.5 + 1.2),
+        (RRHF(average_nll=True), 0.5 + 3.0),
         # The prompt of 4 and the longest response of 6: all are divided by 10. -1.2, -1.5 and
         # -0.8: the third is more probable than the first (by 0.4) and the second (by 0.7).
         (RRHF(padded_width=True), 0.4 + 0.7 + 1.2),
@@ -90,6 +91,20 @@ def test_learns_from_lists_in_any_order_and_puts_the_best_first(cls):
     assert cls().needs().reference == (cls is PlackettLuceDPO)
     group = cls().group(Ranking(prompt="p", responses=("a", "b", "c"), scores=(0.0, 2.0, 0.0)))
     assert (group.responses, group.scores) == (("b", "a", "c"), (2.0, 0.0, 0.0))
+
+
+def test_pro_divides_scores_by_their_deviation_over_all_lists_where_it_is_asked_to():
+    # 0, 4, 2 and 6: deviations of 3, 1, 1 and 3 from 3, 20 in squares, over n - 1 = 3.
+    lists = [Ranking(prompt="p", responses=("a", "b"), scores=x) for x in ((0.0, 4.0), (2.0, 6.0))]
+    method = PRO(normalise=True).fit(lists)
+    assert method.deviation == pytest.approx(math.sqrt(20 / 3))
+    assert method.group(lists[1]).scores == pytest.approx(
+        (6 / math.sqrt(20 / 3), 2 / math.sqrt(20 / 3))
+    )
+    assert method.fit(lists[:1]) is method
+    assert [x.fits() for x in (PRO(), PRO(normalise=True), method)] == [False, True, False]
+    assert PRO().fit(lists) == PRO()
+    assert PRO().group(lists[1]).scores == (6.0, 2.0)
 
 
 @pytest.mark.parametrize("cls", LISTS)
