@@ -157,7 +157,9 @@ def _sample(path: str, arguments: list[str]) -> None:
     from alignax.generate.server import Server
 
     options, overrides = options_lib.parser("sample").parse_known_args(arguments)
+    _refuse_unread_by_sample(options, arguments)
     directory = path
+    reading: dict[str, Any] = {"split": options.split, "on_bad_row": options.on_bad_row or "refuse"}
     rendering: dict[str, Any] = {
         "template": options.template or "chat",
         "chat_template": options.chat_template,
@@ -178,12 +180,14 @@ def _sample(path: str, arguments: list[str]) -> None:
             "chat_template_kwargs": experiment.data.chat_template_kwargs,
             "ask": Run(experiment).method.ask,
         }
+        reading["on_bad_row"] = options.on_bad_row or experiment.data.on_bad_row
+        reading["max_dropped_share"] = experiment.data.max_dropped_share
     elif overrides:
         raise BadInput(
             "options of sample beside a model directory",
             " ".join(overrides),
-            "They are --prompt, or --data and --to (with --split); --server, --served; --template, "
-            "--chat-template; "
+            "They are --prompt, or --data and --to (with --split, --on-bad-row); --server, "
+            "--served; --template, --chat-template; "
             "--num-samples, --max-new-tokens, --temperature, --top-p, --top-k, --min-p, --seed. "
             "Settings go with a config file.",
             where="command line",
@@ -202,7 +206,25 @@ def _sample(path: str, arguments: list[str]) -> None:
             "Say what is to be answered.",
             where="command line",
         )
-    sample.sample(directory, options.data, options.to, split=options.split, **rendering, **settings)
+    sample.sample(directory, options.data, options.to, **reading, **rendering, **settings)
+
+
+def _refuse_unread_by_sample(options: Any, arguments: Sequence[str]) -> None:
+    if options.prompt:
+        options_lib.refuse_unread(
+            arguments, ("--data", "--to", "--split", "--on-bad-row"), beside="--prompt",
+            remedy="Answer prompts in one call and a file of them in another.",
+        )  # fmt: skip
+    if not options.server:
+        options_lib.refuse_unread(
+            arguments, ("--served",), beside="a model that answers itself",
+            remedy="It names the model of a --server: give its URL too.",
+        )  # fmt: skip
+    options_lib.refuse_unread(
+        arguments, ("--evaluation.sampler.",), beside="the options of sample",
+        remedy="They say how answers are drawn, whatever the config says of its evaluation: give "
+        "--temperature, --max-new-tokens and so on.",
+    )  # fmt: skip
 
 
 def _evaluate(path: str, arguments: list[str]) -> None:
@@ -226,14 +248,21 @@ def _score(path: str, arguments: list[str]) -> None:
     from alignax import score
 
     options = options_lib.parser("score").parse_args(arguments)
+    reading = {"split": options.split, "on_bad_row": options.on_bad_row or "refuse"}
     if ":" in path:
-        score.score_by(path, options.data, options.to, split=options.split)
+        options_lib.refuse_unread(
+            arguments,
+            ("--batch-size", "--max-length", "--template", "--chat-template", "--whole-numbers"),
+            beside="a function",
+            remedy="Only a model takes it: leave it out.",
+        )
+        score.score_by(path, options.data, options.to, **reading)
         return
     score.score(
         path,
         options.data,
         options.to,
-        split=options.split,
+        **reading,
         batch_size=options.batch_size,
         max_length=options.max_length,
         template=options.template or "chat",

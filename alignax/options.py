@@ -1,7 +1,10 @@
 """The options of each command, beside a config's settings, and what `--help` says of them."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from alignax.core.errors import BadInput
 
 PROFILED = 3  # updates that `train --profile` traces
 
@@ -42,6 +45,10 @@ RENDERING: Options = {
 SPLIT: Options = {
     "--split": _text("of --data, where that is a directory or data set", "NAME", default="train"),
 }
+BAD_ROWS: Options = {
+    "--on-bad-row": _text("of --data: stop at a row with a defect, or leave it out and count "
+                          "it; the config's, or refuse", "refuse|drop", choices=("refuse", "drop")),
+}  # fmt: skip
 # What every command with settings reads besides; `sample` has a --data of its own.
 SHARED: Options = {
     "--method": _text("in place of CONFIG: the default config of this method", "NAME"),
@@ -82,6 +89,7 @@ COMMANDS = {
         "--data": _text("in its place: a file of prompts"),
         "--to": _text("with --data: where answers are written; a new file"),
         **SPLIT,
+        **BAD_ROWS,
         **RENDERING,
         "--server": _text("an engine that answers in place of the model", "URL"),
         "--served": _text("of the model there (default the directory's)", "NAME"),
@@ -104,6 +112,7 @@ COMMANDS = {
         "--data": _text("the rows to score", required=True),
         "--to": _text("where they are written with their scores; a new file", required=True),
         **SPLIT,
+        **BAD_ROWS,
         "--batch-size": _number("rows of tokens at a time", default=16),
         "--max-length": _number("tokens of prompt and response; longer rows are left out "
                                 "(default the model's)"),
@@ -135,6 +144,22 @@ def parser(command: str, *only: str) -> argparse.ArgumentParser:
     for name in only or options:
         made.add_argument(name, **options[name])
     return made
+
+
+def refuse_unread(
+    arguments: Sequence[str], names: Sequence[str], *, beside: str, remedy: str
+) -> None:
+    """Refuses options that the command would pass over in silence.
+
+    Args:
+        names: of the options; one that ends with a point stands for all settings within.
+        beside: what the command was given that makes it so.
+    """
+    given = [word.partition("=")[0].replace("_", "-") for word in arguments if word[:2] == "--"]
+    unread = [word for word in given if word in names or word.rpartition(".")[0] + "." in names]
+    if unread:
+        raise BadInput(f"no {unread[0]} beside {beside}", " ".join(unread), remedy,
+                       where="command line")  # fmt: skip
 
 
 def explained(command: str) -> str:

@@ -10,10 +10,13 @@ import jax
 import numpy as np
 from rich.markup import escape
 
+from alignax.core.errors import BadInput
 from alignax.core.records import Text
+from alignax.data.bad_rows import OnBadRow
 from alignax.data.chat import Renderer
 from alignax.data.json_lines import check_json, written
 from alignax.data.prompts import Prompts, load_prompts
+from alignax.data.responses import without_responses
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.drawing import ask_server
 from alignax.generate.engine import Engine
@@ -55,8 +58,7 @@ def answer(
         sampling: fields of `Sampler`.
     """
     prompts = [ask(prompt) for prompt in prompts]
-    sampler = Sampler(**sampling)
-    sampler.check("command line")
+    sampler = _sampler(sampling, seed)
     directory = pretrained.locate(directory)
     renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
@@ -82,14 +84,17 @@ def sample(
     ask: Callable[[Text], Text] = lambda prompt: prompt,
     server: Server | None = None,
     seed: int = 0,
+    on_bad_row: OnBadRow = "refuse",
+    max_dropped_share: float = 0.1,
     quiet: bool = False,
     **sampling: Any,
 ) -> Path:
     """Answers every prompt of a source; writes JSON lines with `prompt`, `completions`, `ended`.
 
     `alignax score` gives the completions their scores, and methods for ranked lists learn from
-    them. Other columns are kept. What a server has answered is written as it comes: where it
-    fails, the same call goes on behind that.
+    them. Other columns are kept, but for those that describe responses that were there before.
+    What a server has answered is written as it comes: where it fails, the same call goes on behind
+    that.
 
     Args:
         directory: the model, an adapter that names its base, or only its tokenizer where a server
@@ -99,23 +104,33 @@ def sample(
         template, chat_template, chat_template_kwargs: as in `config.Data`.
         ask: how the model is asked, as `Method.ask`; what is written has the prompts as they were.
         server: answers in place of the model.
+        on_bad_row, max_dropped_share: as in `config.Data`.
         sampling: fields of `Sampler`.
 
     Raises:
         BadInput: no prompts, a file that is there already or cannot be written, or a column that
             JSON cannot hold.
     """
-    sampler = Sampler(**sampling)
-    sampler.check("command line")
+    sampler = _sampler(sampling, seed)
     directory = pretrained.locate(directory)
     renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
-    config = pretrained.read_config(_home(directory))
+    positions = pretrained.read_config(_home(directory)).max_positions
+    if sampler.max_new_tokens >= positions:
+        raise BadInput(
+            f"fewer new tokens than the model's {positions:,} positions",
+            f"{sampler.max_new_tokens:,}",
+            "Lower --max-new-tokens, so that prompts have room.",
+            where="--max-new-tokens",
+        )
     prompts = load_prompts(
         source,
         renderer,
         ask=ask,
-        max_length=config.max_positions - sampler.max_new_tokens,
+        max_length=positions - sampler.max_new_tokens,
         split=split,
+        on_bad_row=on_bad_row,
+        max_dropped_share=max_dropped_share,
+        remedy="Lower --max-new-tokens, or take these prompts out of the file.",
     )
     if not quiet:
         console.print(str(prompts))
@@ -141,6 +156,15 @@ def sample(
             "by themselves"
         )
     return target
+
+
+def _sampler(settings: Mapping[str, Any], seed: int) -> Sampler:
+    """The settings as one value, which draws something; the seed one that JAX takes as it is."""
+    sampler = Sampler(**settings)
+    sampler.check("command line")
+    if not -(2**31) <= seed < 2**32:
+        raise BadInput("a number of 32 bits", str(seed), "Change it.", where="command line.seed")
+    return sampler
 
 
 def _portions(server: Server | None, first: int, count: int) -> Iterator[range]:
@@ -177,8 +201,7 @@ def _renderer(
 def _row(prompts: Prompts, i: int) -> dict[str, Any]:
     prompt = prompts.texts[i]
     plain = prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
-    columns = {name: values[i] for name, values in prompts.columns.items()}
-    return {"prompt": plain, **{n: x for n, x in columns.items() if x is not None}}
+    return {"prompt": plain, **without_responses(prompts.rows[i])}
 
 
 def _drawing(

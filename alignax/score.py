@@ -12,9 +12,11 @@ from jaxtyping import Float32
 from rich.progress import track
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Demonstration, Group, Preference, Ranking, Record, Text
+from alignax.core.records import Group
+from alignax.data.bad_rows import BadRow, OnBadRow, Tally
+from alignax.data.catalogues import Row
 from alignax.data.json_lines import check_json, written
-from alignax.data.records import detect, parse
+from alignax.data.responses import LISTS, TEXTS, last_answer, to_judge
 from alignax.data.sources import read_rows
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 from alignax.generate.reward_functions import Function
@@ -34,13 +36,14 @@ def score(
     template: Literal["chat", "none"] = "chat",
     chat_template: str | None = None,
     whole_numbers: bool = False,
+    on_bad_row: OnBadRow = "refuse",
     quiet: bool = False,
 ) -> Path:
     """Writes the rows of a source again, as JSON lines, with what a reward model gives them.
 
     A single response gets `score`; a model of several attributes gives it `attributes`. A list
-    gets `scores`, a pair `score_chosen` and `score_rejected`. Rows that are too long are left out
-    and counted.
+    of one or more gets `scores`, a pair `score_chosen` and `score_rejected`. Rows that are too
+    long are left out and counted.
 
     Args:
         directory: a sequence classifier, ours or another of a family that alignax computes.
@@ -50,31 +53,33 @@ def score(
         max_length: of prompt and response, in tokens; the model's where None.
         template, chat_template: as in `config.Data`.
         whole_numbers: round, as SteerLM's attributes are.
+        on_bad_row: whether a row with a defect stops the work, or is left out and counted.
 
     Raises:
-        BadInput: no reward model, rows that hold no responses, a file that is there already or
-            cannot be written, a column that JSON cannot hold, or a score that is not finite.
+        BadInput: no reward model, a number that is not positive, rows that hold no responses, a
+            file that is there already or cannot be written, a column that JSON cannot hold, or a
+            score that is not finite.
     """
+    for name, value in (("--batch-size", batch_size), ("--max-length", max_length)):
+        if value is not None and value <= 0:
+            raise BadInput("a positive number", repr(value), "Change it.", where=name)
     config, target = classifier(directory), Path(target)
-    rows = {origin: row for row, origin in read_rows(source, split=split)}
-    form, groups = "", []
-    for origin, row in rows.items():
-        check_json(row, origin)
-        record = _record(row, origin)
-        form = form or type(record).__name__.lower()
-        groups.append(_group(record))
-    if groups and config.num_scores > 1 and len(groups[0].responses) > 1:
+    read, dropped = _read(source, split, on_bad_row)
+    rows, groups = {group.origin: row for row, group in read}, [group for _, group in read]
+    several = next((group for group in groups if len(group.responses) > 1), None)
+    if config.num_scores > 1 and several is not None:
         raise BadInput(
             "single responses, for a model of several attributes",
-            form,
+            f"{len(several.responses)} to a prompt",
             "Give rows with prompt and completion.",
-            where=source,
+            where=several.origin,
         )
     scorer = load_scorer(directory, template=template, chat_template=chat_template)
     limits = TokenLimits(max_length=max_length or config.max_positions)
-    examples, report = tokenise(groups, scorer.renderer, limits)
+    examples, report = tokenise(groups, scorer.renderer, limits, on_bad_row=on_bad_row, empty=True)
     if not quiet:
-        console.print(f"[bold]{source}[/] ({split}), {form}: {report}")
+        console.print(f"[bold]{source}[/] ({split}): {report}")
+        _say_dropped(dropped)
     if not examples:
         raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
                        where=source)  # fmt: skip
@@ -101,15 +106,19 @@ def score_by(
     target: str | Path,
     *,
     split: str = "train",
+    on_bad_row: OnBadRow = "refuse",
     quiet: bool = False,
 ) -> Path:
     """Writes the rows of a source again, as JSON lines, with what a Python function gives them.
+
+    Of a conversation it judges the last answer, and takes what comes before for the prompt.
 
     Args:
         function: `path/to/file.py:name` or `package.module:name`, as
             `generate.reward_functions.Function` has it.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet, its folder must.
+        on_bad_row: as in `score`.
 
     Raises:
         BadInput: no such function, a number that is none, a file that is there already or cannot
@@ -117,19 +126,16 @@ def score_by(
     """
     rewards, target = Rewards(parts=(Function(function=function),)), Path(target)
     rewards.check()
-    rows, groups = [], []
-    for row, origin in read_rows(source, split=split):
-        check_json(row, origin)
-        rows.append(row)
-        groups.append(_group(_record(row, origin)))
+    read, dropped = _read(source, split, on_bad_row)
+    rows, groups = [row for row, _ in read], [group for _, group in read]
     repeated = [i for i, group in enumerate(groups) for _ in group.responses]
-    texts = [_text(response) for group in groups for response in group.responses]
-    columns = dict.fromkeys(name for row in rows for name in row if name not in _TEXTS)
+    asked = [last_answer(group.prompt, one) for group in groups for one in group.responses]
+    columns = dict.fromkeys(name for row in rows for name in row if name not in _NO_COLUMNS)
     with written(target) as lines:
         scored = rewards.score(
-            [groups[i].prompt for i in repeated],
-            texts,
-            completion_ids=[[] for _ in texts],
+            [prompt for prompt, _ in asked],
+            [text for _, text in asked],
+            completion_ids=[[] for _ in asked],
             columns={name: [rows[i].get(name) for i in repeated] for name in columns},
         )
         start = 0
@@ -141,41 +147,38 @@ def score_by(
         total = scored.total
         console.print(f"{rewards.names[0]}: mean {total.mean():.4f}, deviation {total.std():.4f}, "
                       f"n {len(total):,}")  # fmt: skip
+        _say_dropped(dropped)
         console.print(f"[bold]written[/]: {target}, {len(rows):,} rows")
     return target
 
 
-_TEXTS = ("prompt", "completion", "completions", "response", "responses", "chosen", "rejected",
-          "messages")  # fmt: skip
+_NO_COLUMNS = ("prompt", *TEXTS)  # what a function is given under other names
 
 
-def _text(response: Text) -> str:
-    """What is judged: of a conversation, the last turn."""
-    return response if isinstance(response, str) else response[-1].content
+def _read(source: str, split: str, on_bad_row: OnBadRow) -> tuple[list[tuple[Row, Group]], Tally]:
+    """The rows with their responses, and the count of those that cannot be judged."""
+    read, dropped = [], Tally()
+    for row, origin in read_rows(source, split=split):
+        check_json(row, origin)
+        try:
+            read.append((row, to_judge(row, origin)))
+        except BadRow as defect:
+            if on_bad_row == "refuse":
+                raise
+            dropped.add(defect.reason, origin)
+    if not read:
+        raise BadInput(
+            "at least one usable row",
+            f"none; dropped: {dropped}" if dropped else "no rows",
+            "Give a source with data, or another split.",
+            where=f"{source} ({split})",
+        )
+    return read, dropped
 
 
-def _record(row: dict[str, Any], origin: str) -> Record:
-    """A row as a record of responses, whatever else it has or lacks."""
-    texts = row.get("completions", row.get("responses"))
-    if isinstance(texts, list):
-        row, kind = row | {"scores": [0.0] * len(texts)}, Ranking
-    else:
-        kind = Preference if "rejected" in row else Demonstration
-    return parse(row, detect(row, kind, origin), origin)
-
-
-def _group(record: Record) -> Group:
-    match record:
-        case Ranking():
-            responses = record.responses
-        case Preference():
-            responses = (record.chosen, record.rejected)
-        case Demonstration():
-            responses = (record.response,)
-        case _:
-            raise TypeError(type(record))
-    return Group(prompt=record.prompt, responses=responses, scores=(0.0,) * len(responses),
-                 origin=record.origin)  # fmt: skip
+def _say_dropped(dropped: Tally) -> None:
+    if dropped:
+        console.print(f"rows dropped: {dropped}")
 
 
 def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> 
     if numbers.shape[1] > 1:
         return {"attributes": dict(zip(names, numbers[0].tolist(), strict=True))}
     scores = numbers[:, 0].tolist()
-    if isinstance(row.get("completions", row.get("responses")), list):
+    if any(isinstance(row.get(name), list) for name in LISTS):
         return {"scores": scores}
     if "rejected" in row:
         return {"score_chosen": scores[0], "score_rejected": scores[1]}

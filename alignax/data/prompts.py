@@ -24,6 +24,7 @@ class Prompts:
         columns: the other columns of their rows; None where a row lacks one.
         origins: `file:line` of each.
         records: what was read. dropped: prompts that were not used, by reason.
+        rows: the other columns of each row as it has them; what it lacks is not there.
     """
 
     texts: Sequence[Text]
@@ -32,6 +33,7 @@ class Prompts:
     origins: Sequence[str]
     records: Report
     dropped: Tally
+    rows: Sequence[Mapping[str, Any]] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -73,6 +75,8 @@ def load_prompts(
     on_bad_row: OnBadRow = "refuse",
     limit: int | None = None,
     max_dropped_share: float = 0.1,
+    remedy: str = "Raise data.limits.max_length, lower rollout.max_new_tokens, or raise "
+    "data.max_dropped_share.",
 ) -> Prompts:
     """The prompts of a source that leave room to answer.
 
@@ -84,6 +88,7 @@ def load_prompts(
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
         limit: read no more rows than this.
         max_dropped_share: of prompts that may be dropped, in [0, 1].
+        remedy: where it is more, in terms of the caller's own settings.
 
     Raises:
         BadInput: at `file:line`, with what to do.
@@ -111,8 +116,7 @@ def load_prompts(
         raise BadInput(
             f"at most {max_dropped_share:.1%} of the prompts to be dropped",
             f"{dropped.total:,} of {len(records):,}: {dropped}",
-            "Raise data.limits.max_length, lower rollout.max_new_tokens, or raise "
-            "data.max_dropped_share.",
+            remedy,
             where=source,
         )
     chosen = [(r, i) for r, i, good in zip(kept, ids, fits, strict=True) if good]
@@ -127,4 +131,5 @@ def load_prompts(
         origins=[record.origin for record, _ in chosen],
         records=report,
         dropped=dropped,
+        rows=[record.columns for record, _ in chosen],
     )

@@ -146,6 +146,7 @@ def tokenise(
     limits: TokenLimits,
     *,
     on_bad_row: OnBadRow = "refuse",
+    empty: bool = False,
 ) -> tuple[list[Example], TokenReport]:
     """Token ids of every group that fits the limits, in order, and the count of all others.
 
@@ -153,6 +154,7 @@ def tokenise(
         groups: as `Method.group` makes them.
         on_bad_row: whether a conversation that cannot be rendered stops the work, or is dropped
             and counted.
+        empty: whether a response of no tokens is kept, as its end alone; else it is dropped.
 
     Raises:
         BadInput: at `file:line`, with `overlong="refuse"` or `on_bad_row="refuse"`.
@@ -168,7 +170,7 @@ def tokenise(
     source = iter(groups)
     while chunk := list(itertools.islice(source, CHUNK)):
         count += len(chunk)
-        for group, ids in _encode(chunk, renderer, dropped, on_bad_row):
+        for group, ids in _encode(chunk, renderer, dropped, on_bad_row, empty):
             place = f"{group.origin} ({ids})"
             try:
                 fitted, reason = _fit(ids, renderer, limits)
@@ -199,7 +201,7 @@ def tokenise(
 
 
 def _encode(
-    groups: Sequence[Group], renderer: Renderer, dropped: Tally, on_bad_row: OnBadRow
+    groups: Sequence[Group], renderer: Renderer, dropped: Tally, on_bad_row: OnBadRow, empty: bool
 ) -> Iterator[tuple[Group, _Ids]]:
     """Ids and masks of the groups that can be rendered, all texts in two calls."""
     drafts: list[tuple[Group, Rendered]] = []
@@ -222,11 +224,12 @@ def _encode(
                 before = segment.text if len(segment.text) >= REACH else after[-1] + segment.text
     piece_ids = iter(renderer.continuation_ids(pieces, after))
     for (group, rendered), prompt in zip(drafts, prompts, strict=True):
-        yield group, _Ids(prompt, [_join(r, piece_ids, renderer) for r in rendered.responses])
+        joined = [_join(response, piece_ids, renderer, empty) for response in rendered.responses]
+        yield group, _Ids(prompt, joined)
 
 
 def _join(
-    response: Sequence[Segment], piece_ids: Iterator[list[int]], renderer: Renderer
+    response: Sequence[Segment], piece_ids: Iterator[list[int]], renderer: Renderer, empty: bool
 ) -> tuple[list[int], list[bool]]:
     """One response's ids and mask, ended by an end-of-turn token whether it had one or not."""
     ids: list[int] = []
@@ -235,7 +238,7 @@ def _join(
         piece = next(piece_ids)
         ids += piece
         mask += [segment.scored] * len(piece)
-    if ids and ids[-1] not in renderer.end_ids:
+    if ids[-1] not in renderer.end_ids if ids else empty:
         ids.append(renderer.end_id)
         mask.append(True)
     return ids, mask

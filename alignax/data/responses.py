@@ -1,0 +1,103 @@
+"""Rows whose responses are to be judged, in any form, and their columns that describe responses.
+
+To judge takes less than to learn: one response to a prompt is enough, and it may be empty, as what
+a model says that ends at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignax.core.records import Demonstration, Group, Preference, Ranking, Scored, Text
+from alignax.data.bad_rows import BadRow
+from alignax.data.fields import as_list, as_text, check_prompt, check_response, same_kind
+from alignax.data.records import COLUMNS, HELPSTEER, OPTIONAL, detect, parse
+
+LISTS = ("completions", "responses")
+TEXTS = (*LISTS, "completion", "response", "chosen", "rejected", "messages")
+# A list of completions is read with these whatever stands beside it.
+_OF_LISTS = {name for columns in (*COLUMNS[Ranking], *OPTIONAL[Ranking]) for name in columns}
+_OF_ALL = {
+    name
+    for sets in (*COLUMNS.values(), *OPTIONAL.values())
+    for columns in sets
+    for name in columns
+} - {"prompt", *HELPSTEER}  # fmt: skip
+
+
+def to_judge(row: Mapping[str, Any], origin: str) -> Group:
+    """A row's prompt and the responses to it, whatever else it has or lacks.
+
+    The scores of the group are 0.
+
+    Raises:
+        BadRow: the content is defective.
+        BadInput: no columns that hold responses.
+    """
+    name = next((name for name in LISTS if isinstance(row.get(name), list)), None)
+    if name is not None and "prompt" in row:
+        prompt, responses = _list(row, name, origin)
+    elif "rejected" in row:
+        pair = parse(row, detect(row, Preference, origin), origin)
+        assert isinstance(pair, Preference)
+        prompt, responses = pair.prompt, (pair.chosen, pair.rejected)
+    elif "messages" in row:  # what is judged is the last answer, as of those that have a score
+        scored = dict(row) | {"score": 0.0}
+        found = parse(scored, detect({"messages": row["messages"], "score": 0.0}, Scored), origin)
+        assert isinstance(found, Scored)
+        prompt, responses = found.prompt, (found.response,)
+    else:
+        form = detect(row, Demonstration, origin)
+        prompt, responses = _texts(row, {form.columns[1]: row[form.columns[1]]}, origin)
+    return Group(prompt=prompt, responses=responses, scores=(0.0,) * len(responses), origin=origin)
+
+
+def _list(row: Mapping[str, Any], name: str, origin: str) -> tuple[Text, tuple[Text, ...]]:
+    texts = as_list(row[name], name, origin)
+    if not texts:
+        raise BadRow(
+            "no responses",
+            f"at least one response in {name}",
+            "an empty list",
+            "Remove the row, or set on_bad_row='drop'.",
+            where=origin,
+        )
+    return _texts(row, {f"{name}[{i}]": text for i, text in enumerate(texts)}, origin)
+
+
+def _texts(
+    row: Mapping[str, Any], named: Mapping[str, Any], origin: str
+) -> tuple[Text, tuple[Text, ...]]:
+    """The prompt and the responses, each with the name that an error gives it."""
+    found = tuple(
+        text if isinstance(text, str) and not text.strip() else as_text(text, name, origin)
+        for name, text in named.items()
+    )
+    prompt, found = same_kind(as_text(row["prompt"], "prompt", origin), found)
+    check_prompt(prompt, origin)
+    for name, text in zip(named, found, strict=True):
+        check_response(text, name, origin)
+    return prompt, found
+
+
+def last_answer(prompt: Text, response: Text) -> tuple[Text, str]:
+    """What a function is asked about: the last turn of the assistant, and all that comes before.
+
+    Example:
+        user A | assistant B   user C   assistant D   user E  ->  (user A, assistant B, user C), D
+    """
+    if isinstance(response, str):
+        return prompt, response
+    assert not isinstance(prompt, str), "`same_kind` made turns of it"
+    last = max(i for i, turn in enumerate(response) if turn.role == "assistant")
+    return (*prompt, *response[:last]), response[last].content
+
+
+def without_responses(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that are still true when a row gets new completions.
+
+    Where the row has no responses yet, a column such as `label` is of the prompt, and stays.
+    """
+    stale = _OF_ALL if any(name in row for name in TEXTS) else _OF_LISTS - {"prompt"}
+    if all(name in row for name in ("response", *HELPSTEER)):
+        stale = {*stale, *HELPSTEER}
+    return {name: value for name, value in row.items() if name not in stale}

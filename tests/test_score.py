@@ -1,0 +1,188 @@
+"""What is judged of a row, whatever its form, and what is not scored and counted instead."""
+
+import json
+
+import numpy as np
+import pytest
+
+from alignax.cli import main
+from alignax.core.errors import BadInput
+from alignax.core.records import Group, Message, Scored
+from alignax.data.bad_rows import BadRow
+from alignax.data.responses import last_answer, to_judge
+from alignax.data.sources import load_records
+from alignax.score import score, score_by
+from tests.generate.test_reward_models import SYSTEM, alone, reward_model
+from tests.tiny import chatml_tokenizer
+from tests.tiny_model import model_directory
+
+USER, OTHER = Message("user", "2+2?"), Message("user", "And 3+3?")
+FOUR, SIX = Message("assistant", "4"), Message("assistant", "6")
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    return reward_model(tmp_path_factory.mktemp("judge") / "one", chatml_tokenizer())
+
+
+@pytest.fixture
+def rule(tmp_path):
+    """A function that tells what it is asked about, and gives each completion its length."""
+    (tmp_path / "rule.py").write_text(
+        "SEEN = []\n"
+        "def rule(prompts, completions):\n"
+        "    text = lambda x: x if isinstance(x, str) else [turn['content'] for turn in x]\n"
+        f"    with open({str(tmp_path / 'seen')!r}, 'a') as file:\n"
+        "        for prompt, completion in zip(prompts, completions):\n"
+        "            print(text(prompt), text(completion), file=file)\n"
+        "    return [len(str(text(one))) for one in completions]\n"
+    )
+    return f"{tmp_path}/rule.py:rule"
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def as_rows(*turns):
+    return [turn._asdict() for turn in turns]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "responses"),
+    [
+        ({"prompt": "p", "completions": ["x"]}, "p", ("x",)),
+        ({"prompt": "p", "responses": ["x", ""]}, "p", ("x", "")),
+        ({"prompt": "p", "completions": ["x", "y"], "scores": [1.0]}, "p", ("x", "y")),
+        ({"prompt": "p", "completion": ""}, "p", ("",)),
+        ({"prompt": "p", "response": "x", "completions": None}, "p", ("x",)),
+        ({"prompt": "p", "chosen": "x", "rejected": "y"}, "p", ("x", "y")),
+        ({"prompt": as_rows(USER), "completions": [""]}, (USER,), ((Message("assistant", ""),),)),
+        ({"messages": as_rows(USER, FOUR, OTHER, SIX)}, (USER, FOUR, OTHER), ((SIX,),)),
+        ({"messages": as_rows(USER, FOUR, OTHER)}, (USER,), ((FOUR, OTHER),)),
+    ],
+)
+def test_one_response_or_more_are_judged_and_an_empty_one_too(row, prompt, responses):
+    expected = Group(
+        prompt=prompt, responses=responses, scores=(0.0,) * len(responses), origin="f:1"
+    )
+    assert to_judge(row, "f:1") == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "p", "completions": []},
+         "f:1: expected at least one response in completions; got an empty list.\n"
+         "    Remove the row, or set on_bad_row='drop'."),
+        ({"prompt": "p", "completions": ["x", None]},
+         "f:1: expected text in completions[1]; got null.\n"
+         "    Fill it, remove the row, or set on_bad_row='drop'."),
+    ],
+)  # fmt: skip
+def test_a_row_without_a_response_says_what_it_lacks(row, message):
+    with pytest.raises(BadRow) as refused:
+        to_judge(row, "f:1")
+    assert str(refused.value) == message
+
+
+def test_of_several_turns_the_last_answer_is_judged_after_all_that_comes_before():
+    assert last_answer((USER,), (FOUR, OTHER, SIX, USER)) == ((USER, FOUR, OTHER), "6")
+    assert last_answer((USER,), (FOUR, OTHER)) == ((USER,), "4")
+    assert last_answer("p", "x") == ("p", "x")
+
+
+def test_a_function_judges_the_text_that_is_trained_on(rule, tmp_path):
+    source = write(
+        tmp_path / "in.jsonl",
+        {"messages": as_rows(USER, FOUR, OTHER, Message("assistant", "six"))},
+        {"messages": as_rows(USER, FOUR, Message("user", "Thank you."))},
+    )
+    score_by(rule, source, tmp_path / "out.jsonl", quiet=True)
+    assert (tmp_path / "seen").read_text().splitlines() == [
+        "['2+2?', '4', 'And 3+3?'] ['six']",
+        "['2+2?'] ['4']",
+    ]
+    records, _ = load_records(str(tmp_path / "out.jsonl"), Scored)
+    assert [record.prompt for record in records] == [(USER, FOUR, OTHER), (USER,)]
+    assert [row["score"] for row in lines(tmp_path / "out.jsonl")] == [7.0, 5.0]  # of "['six']"
+
+
+def test_what_sample_writes_at_its_defaults_can_be_scored(rule, judge, tmp_path):
+    model = model_directory(tmp_path / "model")
+    source = write(tmp_path / "prompts.jsonl", {"prompt": "Is it?"}, {"prompt": "Is it not?"})
+    answers = tmp_path / "answers.jsonl"
+    main(["sample", str(model), "--data", source, "--to", str(answers), "--max-new-tokens", "4"])
+    assert [len(row["completions"]) for row in lines(answers)] == [1, 1]
+    for i, scorer in enumerate((rule, judge)):
+        main(["score", scorer, "--data", str(answers), "--to", str(tmp_path / f"{i}.jsonl")])
+        assert [len(row["scores"]) for row in lines(tmp_path / f"{i}.jsonl")] == [1, 1]
+
+
+@pytest.mark.parametrize("template", ["chat", "none"])
+def test_an_empty_response_is_scored_at_its_end(judge, tmp_path, template, monkeypatch):
+    tokenizer = chatml_tokenizer()
+    source = write(tmp_path / "in.jsonl", {"prompt": "Q", "completions": ["A", ""]})
+    score(judge, source, tmp_path / "out.jsonl", template=template, quiet=True)
+    before, end = "Q", "<|im_end|>"
+    if template == "chat":
+        before = (
+            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"
+            "<|im_start|>assistant\n"
+        )
+    expected = [
+        alone(judge, tokenizer(before + text + end, add_special_tokens=False)["input_ids"],
+              monkeypatch)[0]
+        for text in ("A", "")
+    ]  # fmt: skip
+    (row,) = lines(tmp_path / "out.jsonl")
+    np.testing.assert_allclose(row["scores"], expected, atol=2e-5)
+
+
+def test_rows_with_a_defect_stop_the_work_or_are_left_out_and_counted(
+    rule, judge, tmp_path, capsys
+):
+    source = write(
+        tmp_path / "in.jsonl",
+        {"prompt": "p", "completions": ["x"]},
+        {"prompt": "p", "completions": []},
+        {"prompt": "", "completions": ["x"]},
+    )
+    for scorer in (rule, judge):
+        arguments = ["score", scorer, "--data", source, "--to", str(tmp_path / "out.jsonl")]
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert "in.jsonl:2: expected at least one response" in capsys.readouterr().err
+        assert not (tmp_path / "out.jsonl").exists()
+        main([*arguments, "--on-bad-row", "drop"])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "rows dropped: 1 no responses (in.jsonl:2); 1 empty field (in.jsonl:3)" in printed
+        assert len(lines(tmp_path / "out.jsonl")) == 1
+        (tmp_path / "out.jsonl").unlink()
+
+
+def test_a_file_of_which_nothing_can_be_judged_is_refused(rule, tmp_path):
+    source = write(tmp_path / "in.jsonl", {"prompt": "p", "completions": []})
+    with pytest.raises(BadInput, match=r"at least one usable row; got none; dropped: 1 no resp"):
+        score_by(rule, source, tmp_path / "out.jsonl", on_bad_row="drop", quiet=True)
+
+
+def test_a_model_of_attributes_refuses_several_responses_wherever_they_stand(tmp_path):
+    tokenizer = chatml_tokenizer()
+    directory = reward_model(tmp_path / "two", tokenizer, outputs=2, labels=("wit", "depth"))
+    source = write(
+        tmp_path / "in.jsonl",
+        {"prompt": "p", "completion": "x"},
+        {"prompt": "p", "chosen": "x", "rejected": "y"},
+    )
+    with pytest.raises(BadInput) as refused:
+        score(directory, source, tmp_path / "out.jsonl", quiet=True)
+    assert str(refused.value) == (
+        "in.jsonl:2: expected single responses, for a model of several attributes; got 2 to a "
+        "prompt.\n    Give rows with prompt and completion."
+    )
