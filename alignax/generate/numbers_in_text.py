@@ -10,10 +10,12 @@ from fractions import Fraction
 from typing import Any
 
 LONGEST = 100  # characters of a number; a longer one is none, and costs nothing to pass over
+STEEPEST = 999  # power of ten of a number, likewise
 
-# Digits with or without thousands separators, and what comes after the point. What holds the
-# parts apart from one another is that a group of three is not followed by a further digit.
-_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)(?:\.\d+)?|\.\d+"
+# Digits with or without thousands separators, what comes after the point, and a power of ten that
+# follows at once. What holds the parts apart from one another is that a group of three is not
+# followed by a further digit.
+_PLAIN = r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 # A minus after a digit, a letter or a bracket is taken away from something: 5-3, x-3, (2)-3.
 _SIGN = r"(?:(?<![\w)\]])[-+])?"
 _NUMBER = re.compile(
@@ -33,7 +35,7 @@ def final_number(text: str) -> Fraction | None:
     `\\boxed{}`, or else the last number of all.
 
     Known points: "3 + 4 = 7." gives 7; "$1,234.50" 2469/2; "50%" 50; "-3/4" and
-    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3.
+    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3; "6e-2" 3/50.
     """
     text = _plain(text)
     for mark in reversed(list(_MARK.finditer(text))):
@@ -95,6 +97,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if len(match.group()) > LONGEST:
         return None
     whole, top, bottom = match["whole"], match["top"], match["bottom"]
+    if any(abs(_power_of_ten(part)) > STEEPEST for part in (top, bottom or "")):
+        return None
     value = _digits(top)
     if bottom is not None:
         if not (below := _digits(bottom)):
@@ -103,6 +107,10 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if whole:
         value += _digits(whole)
     return -value if "-" in match["sign"] + match["second"] else value
+
+
+def _power_of_ten(text: str) -> int:
+    return int(text.lower().partition("e")[2] or 0)
 
 
 def _digits(text: str) -> Fraction:
