@@ -1,6 +1,7 @@
 """Programs that JAX compiles: kept on disk between runs, and counted during one."""
 
 import functools
+import logging
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -21,19 +22,26 @@ FREES_SECONDS = 0.05  # one that takes longer to compile, or to read, has memory
 LAST_REPEATABLE = 9.0  # compute capability: Hopper
 SHOWN_SECONDS = 0.5  # and one that takes longer is named
 
+log = logging.getLogger("alignax")
+
 
 def keep_on_disk() -> None:
     """Has JAX keep the programs that it compiles, in the user's cache folder.
 
     For a process of its own, such as the command line: JAX's settings hold for the whole process.
     A folder given to JAX, as by JAX_COMPILATION_CACHE_DIR, stands; JAX_ENABLE_COMPILATION_CACHE=0
-    turns keeping off.
+    turns keeping off. A user without a home has nothing kept.
     """
     given = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if given is not None:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignax" / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # as in a container, under a number that no user has
+        log.warning("compiled programs are not kept: the user has no home folder (HOME is not "
+                    "set). XDG_CACHE_HOME names another.")  # fmt: skip
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder / "alignax" / "jax"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
 
