@@ -4,7 +4,9 @@ Each row comes with its origin, `LABEL:number`. What a file takes of memory is i
 size: one that is compressed is read no further than `EXPANDED` or `RATIO` allow.
 """
 
+import contextlib
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Iterator
@@ -22,6 +24,20 @@ RATIO = 100
 _BATCH = 16  # rows of Parquet at once, for in a dictionary of values a row may be of any size
 
 
+@contextlib.contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Says in words that the file system refuses a path, or does not know whose home it is in."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise BadInput(
+            "a file that can be read",
+            str(getattr(error, "strerror", None) or error).rstrip("."),
+            "Check its name, and that you may read it and the folders above it.",
+            where=where,
+        ) from error
+
+
 def json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     """One JSON object a line; in gzip where the file's name says so.
 
@@ -29,8 +45,9 @@ def json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
         BadInput: a broken file; a line, or what is packed, that is too long.
     """
     number = held = 0
-    most = _most(path)
-    with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:
+    with readable(label):
+        most, file = _most(path), path.open("rb")
+    with file as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:
         while True:
             number += 1
             origin = f"{label}:{number}"
@@ -40,6 +57,13 @@ def json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
                 raise BadInput(
                     "a whole gzip file",
                     f"one that breaks off here ({error})",
+                    "Copy or download the file again.",
+                    where=origin,
+                ) from error
+            except OSError as error:
+                raise BadInput(
+                    "a file that can be read",
+                    str(error.strerror or error),
                     "Copy or download the file again.",
                     where=origin,
                 ) from error
@@ -65,12 +89,21 @@ def json_list(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     Raises:
         BadInput: anything else.
     """
+    with readable(label):
+        content = path.read_bytes()
     try:
-        rows = json.loads(path.read_bytes())
+        rows = json.loads(content)
     except UnicodeDecodeError as error:
         raise _broken_json(f"bytes that are not UTF-8 at byte {error.start + 1}", label) from error
     except json.JSONDecodeError as error:
         got = f"broken JSON at column {error.colno} ({error.msg})"
+        if error.msg == "Extra data" and _is_object_a_line(content):
+            raise BadInput(
+                "a list of objects",
+                "an object a line",
+                "Name the file .jsonl.",
+                where=f"{label}:{error.lineno}",
+            ) from error
         raise _broken_json(got, f"{label}:{error.lineno}") from error
     except (ValueError, RecursionError) as error:
         raise _broken_json(str(error), label) from error
@@ -85,6 +118,15 @@ def json_list(path: Path, label: str) -> Iterator[tuple[Row, str]]:
         yield _object(row, f"{label}:{number}"), f"{label}:{number}"
 
 
+def _is_object_a_line(content: bytes) -> bool:
+    """Whether the first lines are objects, each by itself."""
+    try:
+        lines = itertools.islice(filter(None, map(bytes.strip, content.splitlines())), 2)
+        return all(isinstance(json.loads(line), dict) for line in lines)
+    except ValueError:
+        return False
+
+
 def parquet_rows(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     """The rows of a Parquet file.
 
@@ -95,7 +137,9 @@ def parquet_rows(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     import pyarrow.parquet
 
     number = held = 0
-    most, instead = _most(path), "write its rows as .jsonl yourself, and give that"
+    with readable(label):
+        most = _most(path)
+    instead = "write its rows as .jsonl yourself, and give that"
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             if _claimed(file.metadata) > most:

@@ -19,7 +19,7 @@ from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
 from alignax.data.records import Form, detect, parse
-from alignax.data.row_files import json_lines, json_list, parquet_rows
+from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -173,7 +173,7 @@ def content_hash(source: str, *, split: str = "train") -> str:
     if kind == "file":
         path = Path(name)
         digest.update(_label(source, path).encode())
-        with path.open("rb") as file:
+        with readable(source), path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     elif kind == "tfds":
@@ -190,6 +190,12 @@ def _locate(source: str, split: str) -> tuple[Literal["file", "tfds", "hf"], str
         return "tfds", source.removeprefix("tfds:")
     if source.startswith("hf:"):
         return "hf", source.removeprefix("hf:")
+    with readable(source):
+        return _found(source, split)
+
+
+def _found(source: str, split: str) -> tuple[Literal["file", "hf"], str]:
+    """A file, or else the name of a data set of the hub."""
     path = Path(source).expanduser()
     if path.is_dir():
         return "file", str(_file_of_split(path, split))

@@ -181,12 +181,12 @@ def choose(value: str | None, tokenizer: PreTrainedTokenizerBase, where: str) ->
     if value is None or "{{" in value or "{%" in value:
         return value
     if value not in NAMED:
-        if not Path(value).expanduser().is_file():
+        if not _is_file(value):
             near = difflib.get_close_matches(value, NAMED, n=1)
             raise BadInput(
                 f"a chat template's name ({', '.join(NAMED)}), the path of a Jinja file, or the "
                 "template itself",
-                f"{value!r}, which is no name and no file",
+                f"{value!r:.200}, which is no name and no file",
                 f"Did you mean {near[0]}?" if near else "Leave it out for the tokenizer's own.",
                 where=where,
             )
@@ -199,6 +199,16 @@ def choose(value: str | None, tokenizer: PreTrainedTokenizerBase, where: str) ->
             where, " ".join(missing), value, tokenizer.eos_token,
         )  # fmt: skip
     return named.jinja.replace(BOS, "{{- bos_token -}}" if _adds_bos(tokenizer) else "")
+
+
+def _is_file(value: str) -> bool:
+    """Whether there is such a file; one that may not be read is told of by who opens it."""
+    try:
+        return Path(value).expanduser().is_file()
+    except PermissionError:
+        return True
+    except (OSError, RuntimeError):  # longer than a name can be, or the home of no user
+        return False
 
 
 def suggestion(tokenizer: PreTrainedTokenizerBase) -> str:
