@@ -173,7 +173,7 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
             f"Did you mean {path.parent / near}?" if near else "configs/ holds examples.",
             where=str(path),
         )
-    with _errors_of(path):
+    with _errors_of(path, kind):
         module = modules.run(path, "alignax_config")
     make = getattr(module, function.removesuffix("()"), None)
     wanted = f"{'an' if kind is Experiment else 'a'} {kind.__name__}"
@@ -184,7 +184,7 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
             f"{example} shows one.",
             where=str(path),
         )
-    with _errors_of(path):
+    with _errors_of(path, kind):
         found = make()
     if not isinstance(found, kind):
         raise BadInput(
@@ -197,7 +197,7 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
 
 
 @contextlib.contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
+def _errors_of(path: Path, kind: type) -> Iterator[None]:
     """Answers a misspelt setting, and a file that is not Python, at `file:line`."""
     try:
         yield
@@ -216,7 +216,7 @@ def _errors_of(path: Path) -> Iterator[None]:
         if not wrong or not places:
             raise
         settings, name = wrong.groups()
-        known = _fields_of(settings)
+        known = _fields_of(settings, name, kind)
         near = nearest(name, known)
         raise BadInput(
             f"a setting of {settings}" + (f": {', '.join(known)}" if known else ""),
@@ -226,12 +226,34 @@ def _errors_of(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _fields_of(name: str) -> list[str]:
-    """The settings of the dataclass of this name, among an experiment's and all methods."""
-    kinds = [Experiment, Model, Data, Evaluation, TokenLimits, Sampler, Loop, Optim, Mesh, LoRA]
-    kinds += Method.__subclasses__()
-    found = next((kind for kind in kinds if kind.__name__ == name), None)
-    return [] if found is None else [field.name for field in dataclasses.fields(found)]
+def _fields_of(settings: str, name: str, kind: type) -> list[str]:
+    """The settings of the dataclass of this name, among all that `kind` or an experiment may hold.
+
+    Of several classes of one name it is that which has something like the misspelt setting.
+    """
+    seen, found, ahead = set(), [], [Experiment, kind]
+    while ahead:
+        one = ahead.pop(0)
+        ours = dataclasses.is_dataclass(one) or one.__module__.startswith("alignax.")
+        if one in seen or not ours:
+            continue
+        seen.add(one)
+        ahead += one.__subclasses__()  # of a method or a reward, those that there are
+        if not dataclasses.is_dataclass(one):
+            continue
+        if one.__name__ == settings:
+            found.append([field.name for field in dataclasses.fields(one)])
+        with contextlib.suppress(NameError):  # a stranger's class may name what is not there
+            for hint in typing.get_type_hints(one).values():
+                ahead += _classes_within(hint)
+    return max(found, key=lambda known: nearest(name, known) is not None, default=[])
+
+
+def _classes_within(hint: Any) -> list[type]:
+    """The classes that a type names, those within a tuple too."""
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return [hint]
+    return [one for part in typing.get_args(hint) for one in _classes_within(part)]
 
 
 def is_settings(value: Any) -> bool:
