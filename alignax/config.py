@@ -231,7 +231,8 @@ def _fields_of(settings: str, name: str, kind: type) -> list[str]:
 
     Of several classes of one name it is that which has something like the misspelt setting.
     """
-    seen, found, ahead = set(), [], [Experiment, kind]
+    seen, found = set(), []
+    ahead: list[Any] = [Experiment, kind]
     while ahead:
         one = ahead.pop(0)
         ours = dataclasses.is_dataclass(one) or one.__module__.startswith("alignax.")
