@@ -168,9 +168,9 @@ def _attributes(run: Run) -> Any:
     model = models[0]
 
     def attributes(prompts: Any, texts: Any) -> list[dict[str, float]]:
-        table = model.attributes(prompts, texts)
-        # Rounded, as they are where data are annotated: the numbers become text.
-        return [dict(zip(model.names, np.round(row).tolist(), strict=True)) for row in table]
+        # Whole numbers, as where data are annotated: they become text.
+        table = model.ratings(prompts, texts)
+        return [dict(zip(model.names, row.tolist(), strict=True)) for row in table]
 
     return attributes
 

@@ -290,7 +290,7 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
         params,
         run.decoder.config,
         eos=tuple(sorted(run.renderer.end_ids)),
-        labels=run.method.needs().score_names if run.num_scores else (),
+        **run.described_scores,
         **beside,
     )
     run.say(f"[bold]exported[/]: {directory}")

@@ -117,6 +117,14 @@ class Networks:
         needs = self.method.needs()
         return len(needs.score_names) if needs.head == "reward" else 0
 
+    @property
+    def described_scores(self) -> dict[str, Any]:
+        """What an export says of the reward head's outputs, as `pretrained.save` takes it."""
+        needs = self.method.needs()
+        return (
+            {"labels": needs.score_names, "ranges": needs.score_ranges} if self.num_scores else {}
+        )
+
     @functools.cached_property
     def network(self) -> Decoder | ActorCritic:
         """The whole model: the policy, and where the method has a value head, a critic."""

@@ -117,7 +117,8 @@ COMMANDS = {
         "--max-length": _number("tokens of prompt and response; longer rows are left out "
                                 "(default the model's)"),
         **RENDERING,
-        "--whole-numbers": {"help": "round, as SteerLM's attributes are", "action": "store_true"},
+        "--whole-numbers": {"help": "round, as SteerLM's attributes are, within the ratings "
+                                    "that the model was taught", "action": "store_true"},
     }),
     "compare": Command("COMPARISON", {
         "--output": _text("for results and page (default runs/ and the config's name)",

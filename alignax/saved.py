@@ -32,6 +32,7 @@ _FREE = (
     *("rollout.server", "rollout.slots", "rollout.show_every"),
     *("evaluation.sampler", "evaluation.num_prompts", "evaluation.prompts"),
     *("evaluation.answers", "evaluation.shown"),
+    *("method.lowest_rating", "method.highest_rating"),  # said of the export alone
 )
 
 

@@ -52,7 +52,7 @@ def score(
         batch_size: rows of tokens at a time; a row holds a prompt and its responses.
         max_length: of prompt and response, in tokens; the model's where None.
         template, chat_template: as in `config.Data`.
-        whole_numbers: round, as SteerLM's attributes are.
+        whole_numbers: round, as SteerLM's attributes are, within what the model was taught.
         on_bad_row: whether a row with a defect stops the work, or is left out and counted.
 
     Raises:
@@ -90,7 +90,8 @@ def score(
                 got = str(np.ravel(numbers).tolist())
                 raise BadInput("finite scores", got, "Look at the model's weights.",
                                where=example.origin)  # fmt: skip
-            numbers = np.round(numbers) if whole_numbers else numbers.astype(np.float64).round(6)
+            rounded = numbers.astype(np.float64).round(6)
+            numbers = scorer.ratings(numbers) if whole_numbers else rounded
             row = rows[example.origin]
             lines.write(row | _columns(row, numbers, scorer.names))
     if not quiet:

@@ -65,6 +65,8 @@ class Needs:
             gradient is one of what drew the samples. Truncation (top_p and so on) is left out.
         head: a scalar head: "value" beside the vocabulary, "reward" in its place.
         score_names: of the outputs of the reward head.
+        score_ranges: the lowest and the highest number that each was taught, where that is a scale
+            to keep to; an infinity where it is not known.
         outputs: further fields of `Outputs` to compute: the entropy alone.
         mean_over: what the sum of losses is divided by: the prompts of the whole optimiser step,
             or its scored tokens.
@@ -79,6 +81,7 @@ class Needs:
     tempered: bool = False
     head: Literal["value", "reward"] | None = None
     score_names: tuple[str, ...] = ("reward",)
+    score_ranges: tuple[tuple[float, float], ...] = ()
     outputs: frozenset[Literal["entropy"]] = frozenset()
     mean_over: Literal["prompts", "tokens"] = "prompts"
     schedule: Schedule | None = None

@@ -107,6 +107,12 @@ class Model(Reward):
             found[starts[group] + response] = outputs
         return found
 
+    def ratings(
+        self, prompts: Sequence[Text], completions: Sequence[str]
+    ) -> Float32[np.ndarray, "n c"]:
+        """`attributes` as whole numbers of the scale that the model was taught."""
+        return self._scorer().ratings(self.attributes(prompts, completions))
+
     def __call__(
         self,
         prompts: Sequence[Text],

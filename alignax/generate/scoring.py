@@ -6,6 +6,7 @@ already. A prompt is computed once for those of its responses that share its row
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,10 +27,13 @@ from alignax.data.ladder import rung
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.models import files, pretrained
 from alignax.models.config import DecoderConfig
+from alignax.models.families import RANGES
 from alignax.models.transformer import Decoder
 
 ROW = 1024  # tokens, about, that responses to one prompt share a row up to
 SHORTEST = 64  # tokens of a row
+
+log = logging.getLogger("alignax")
 
 
 class Tokens(NamedTuple):
@@ -56,12 +60,14 @@ class Scorer:
         decoder: the shape.
         renderer: from text to the classifier's own ids.
         names: of the outputs.
+        ranges: of the numbers that each was taught; none where the model does not say.
     """
 
     directory: Path
     decoder: Decoder
     renderer: Renderer
     names: tuple[str, ...]
+    ranges: tuple[tuple[float, float], ...] = ()
     _placed: dict[Any, Params] = dataclasses.field(default_factory=dict, repr=False)
 
     def encode(self, prompts: Sequence[Text], responses: Sequence[Sequence[str]]) -> list[Tokens]:
@@ -82,6 +88,18 @@ class Scorer:
         ]
         self._check_ids(made)
         return made
+
+    def ratings(self, outputs: Float32[np.ndarray, "*n c"]) -> Float32[np.ndarray, "*n c"]:
+        """Outputs as whole numbers of the scale that the model was taught.
+
+        A regression goes beyond it for some texts, and what was rounded there would be a level
+        that no one has ever given.
+        """
+        if not self.ranges:
+            _say_unknown_scale(self.directory)
+            return np.round(outputs)
+        low, high = np.array(self.ranges, np.float32).T
+        return np.round(np.clip(outputs, low, high))
 
     def _ended(self, ids: list[int]) -> list[int]:
         return ids if ids and ids[-1] in self.renderer.end_ids else [*ids, self.renderer.end_id]
@@ -144,6 +162,12 @@ class Scorer:
         return self._placed[key]
 
 
+@functools.cache
+def _say_unknown_scale(directory: Path) -> None:
+    log.warning("%s: the config.json says no scale of its ratings: whole numbers are rounded, "
+                "however high or low", directory)  # fmt: skip
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _run(
     decoder: Decoder, params: Params, layout: Layout, ends: Int[Array, "n e"]
@@ -175,6 +199,31 @@ def output_names(directory: str | Path) -> tuple[str, ...]:
     count = classifier(directory).num_scores
     labels = files.read_json(pretrained.locate(directory) / "config.json").get("id2label") or {}
     return tuple(str(labels.get(str(i), f"LABEL_{i}")) for i in range(count))
+
+
+def output_ranges(directory: str | Path) -> tuple[tuple[float, float], ...]:
+    """Of what a sequence classifier's outputs were taught, in order; none where it does not say.
+
+    Raises:
+        BadInput: what it says is no pair of numbers an output.
+    """
+    path = pretrained.locate(directory) / "config.json"
+    said = files.read_json(path).get(RANGES)
+    if said is None:
+        return ()
+    try:
+        named = {str(name): (float(low), float(high)) for name, (low, high) in said.items()}
+        good = all(low <= high for low, high in named.values())
+    except (AttributeError, TypeError, ValueError):
+        named, good = {}, False
+    if not good:
+        raise BadInput(
+            f"{RANGES} with the lowest and the highest number of each output",
+            f"{said!r:.200}",
+            "Mend config.json, or take the key out.",
+            where=str(path),
+        )
+    return tuple(named.get(name, (-np.inf, np.inf)) for name in output_names(directory))
 
 
 def load_scorer(
@@ -225,9 +274,13 @@ def _load(
         chat_template=chat_template,
         extra_end_ids=end_ids(directory),
     )
-    names = output_names(directory)
-    decoder = Decoder(config=config)
-    return Scorer(directory=directory, decoder=decoder, renderer=renderer, names=names)
+    return Scorer(
+        directory=directory,
+        decoder=Decoder(config=config),
+        renderer=renderer,
+        names=output_names(directory),
+        ranges=output_ranges(directory),
+    )
 
 
 def _rows(groups: Iterable[Tokens]) -> Iterator[_Row]:

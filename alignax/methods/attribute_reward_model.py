@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.attributes import known_attributes
+from alignax.core.errors import BadInput
 from alignax.core.method import Method, Needs
 from alignax.core.records import Attributed, Group, Record
 from alignax.core.types import Batch, Metrics, Outputs
@@ -43,23 +44,47 @@ class AttributeRewardModel(Method):
     Fields:
         attributes: their names, in the order of the head's outputs; empty until known, and then
             all of the training data's, by alphabet.
+        lowest_rating, highest_rating: the scale of each, to which whole numbers of the trained
+            model keep (arXiv:2310.05344: [0, 4]); empty until known, and then the training data's.
     """
 
     attributes: tuple[str, ...] = ()
+    lowest_rating: tuple[float, ...] = ()
+    highest_rating: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("lowest_rating", "highest_rating"):
+            given = getattr(self, name)
+            if self.attributes and given and len(given) != len(self.attributes):
+                raise BadInput(
+                    f"one number for each of {', '.join(self.attributes)}",
+                    f"{len(given)}: {', '.join(f'{x:g}' for x in given)}",
+                    "Give as many, or none for those of the training data.",
+                    where=f"method.{name}",
+                )
 
     def needs(self) -> Needs:
         """Responses with attributes, and a reward head with an output for each."""
         names = self.attributes or ("not known yet",)
-        return Needs(record=Attributed, head="reward", score_names=names)
+        ranges = tuple(zip(self.lowest_rating, self.highest_rating, strict=False))
+        return Needs(record=Attributed, head="reward", score_names=names, score_ranges=ranges)
 
     def fit(self, records: Sequence[Record]) -> "AttributeRewardModel":
-        """Takes the names from the data, where they are not given.
+        """Takes names and scales from the data, where they are not given.
 
         Raises:
             BadInput: a record with an attribute that is not among those given.
         """
         rated = [cast(Attributed, record) for record in records]
-        return dataclasses.replace(self, attributes=known_attributes(rated, self.attributes))
+        names = known_attributes(rated, self.attributes)
+        found = [[x.attributes.get(name, math.nan) for x in rated] for name in names]
+        known = [[x for x in ratings if not math.isnan(x)] for ratings in found]
+        return dataclasses.replace(
+            self,
+            attributes=names,
+            lowest_rating=self.lowest_rating or tuple(min(x, default=-math.inf) for x in known),
+            highest_rating=self.highest_rating or tuple(max(x, default=math.inf) for x in known),
+        )
 
     def group(self, record: Record) -> Group:
         """The one response and its ratings, NaN where it has none."""

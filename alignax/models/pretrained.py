@@ -146,6 +146,7 @@ def save(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     eos: tuple[int, ...] = (),
     labels: tuple[str, ...] = (),
+    ranges: tuple[tuple[float, float], ...] = (),
     chat_template: str | None = None,
     card: str | None = None,
 ) -> None:
@@ -160,6 +161,7 @@ def save(
         dtype: of the numbers in the files; the source's where None, or else float32.
         eos: ids that end a response, beside those that the source names.
         labels: names of the `score` head's outputs; LABEL_0 and so on where there are none.
+        ranges: of these outputs, as `Needs.score_ranges`.
         chat_template: takes the place of the source's.
         card: the text of README.md, without the mark that says whose it is.
 
@@ -176,7 +178,7 @@ def save(
         raise BadInput(f"a dtype: {known}", repr(dtype), "Choose one of these.", where="dtype")
     if source is not None and raw.get("pad_token_id") is None and config.num_scores:
         raw["pad_token_id"] = tokenizer_id(source, "pad_token")
-    described = to_hugging_face(config, family, raw, labels) | {"torch_dtype": dtype}
+    described = to_hugging_face(config, family, raw, labels, ranges) | {"torch_dtype": dtype}
     parameters = places(config, family)
     if is_first():
         shapes = tensor_shapes(config, family)

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import logging
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from alignax.core.errors import BadInput
@@ -17,6 +18,7 @@ from alignax.models.families.family import FULL, Family, Keys
 from alignax.models.stored import Stored, stored
 
 log = logging.getLogger(__name__)
+RANGES = "score_ranges"  # a key of our own, which transformers keeps and does not read
 MOST = 4096  # layers, and experts of a layer: each has names of its own, made before files are read
 _PLAIN = {
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
@@ -58,7 +60,7 @@ _NEAREST = {
 _HARMLESS = {
     *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "_name_or_path", "auto_map"),
-    *("id2label", "label2id", "num_labels", "problem_type", "output_router_logits"),
+    *("id2label", "label2id", "num_labels", "problem_type", "output_router_logits", RANGES),
     *("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
     *("classifier_dropout", "router_aux_loss_coef", "router_jitter_noise", "cache_implementation"),
     *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type"),
@@ -105,6 +107,7 @@ def to_hugging_face(
     family: str,
     source_config: Mapping[str, Any] | None = None,
     labels: tuple[str, ...] = (),
+    ranges: tuple[tuple[float, float], ...] = (),
 ) -> dict[str, Any]:
     """The config.json of a decoder, without its dtype.
 
@@ -118,6 +121,8 @@ def to_hugging_face(
         source_config: the config.json that the weights came with. What the decoder does not know
             of (token ids, the vendor's notes) is kept.
         labels: names of the head's outputs; LABEL_0 and so on where there are none.
+        ranges: the lowest and highest number that each was taught; none is written where none is
+            known.
 
     Raises:
         BadInput: the family's layout has no place for what the decoder does, or the labels are
@@ -125,13 +130,13 @@ def to_hugging_face(
     """
     layout = _family(family, "family")
     replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "problem_type",
-                "id2label", "label2id", "num_labels", "num_local_experts")  # fmt: skip
+                "id2label", "label2id", "num_labels", "num_local_experts", RANGES)  # fmt: skip
     kept = {k: v for k, v in (source_config or {}).items() if k not in replaced}
     # Without these transformers supplies its own ids, which may mean anything in this vocabulary.
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     about = {"architectures": [layout.architecture(config.num_scores)], "model_type": family}
     described = layout.write(config) | about
-    classifier = _classifier(config, labels, kept)
+    classifier = _classifier(config, labels, ranges, kept)
     # What the layout has no place for is lost in writing, and reading again shows it.
     again = from_hugging_face(described | classifier, "family")
     for field in dataclasses.fields(DecoderConfig):
@@ -211,7 +216,10 @@ def _refuse_unsupported(config: Mapping[str, Any], family: Family, where: str) -
 
 
 def _classifier(
-    config: DecoderConfig, labels: tuple[str, ...], source: Mapping[str, Any]
+    config: DecoderConfig,
+    labels: tuple[str, ...],
+    ranges: tuple[tuple[float, float], ...],
+    source: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The keys of a sequence classifier. transformers counts the outputs by `id2label`."""
     if labels and not len(labels) == len(set(labels)) == config.num_scores:
@@ -228,9 +236,11 @@ def _classifier(
     pad, eos = source.get("pad_token_id"), source.get("eos_token_id")
     if pad is None:
         pad = next(iter(eos), None) if isinstance(eos, list) else eos
+    known = {name: list(x) for name, x in zip(names, ranges, strict=False) if all(map(isfinite, x))}
     return {
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
         "problem_type": "regression",
         "pad_token_id": pad,
+        **({RANGES: known} if known else {}),
     }
