@@ -235,12 +235,12 @@ def _fields_of(settings: str, name: str, kind: type) -> list[str]:
     ahead: list[Any] = [Experiment, kind]
     while ahead:
         one = ahead.pop(0)
-        ours = dataclasses.is_dataclass(one) or one.__module__.startswith("alignax.")
-        if one in seen or not ours:
+        has_settings = hasattr(one, "__dataclass_fields__")
+        if one in seen or not (has_settings or one.__module__.startswith("alignax.")):
             continue
         seen.add(one)
         ahead += one.__subclasses__()  # of a method or a reward, those that there are
-        if not dataclasses.is_dataclass(one):
+        if not has_settings:
             continue
         if one.__name__ == settings:
             found.append([field.name for field in dataclasses.fields(one)])
