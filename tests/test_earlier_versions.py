@@ -1,0 +1,29 @@
+"""A run that an earlier version began: what may be missing from its settings, and what may not."""
+
+import pytest
+
+from alignax.config import Data, Experiment, Model
+from alignax.methods import DPO
+from alignax.saved import first_difference, to_json
+
+
+@pytest.fixture
+def settings():
+    model, data = Model(model_name_or_path="m"), Data(train="t")
+    return to_json(Experiment(method=DPO(), model=model, data=data, output_dir="o"))
+
+
+def without(settings, name):
+    return settings | {"method": {k: x for k, x in settings["method"].items() if k != name}}
+
+
+def test_a_setting_that_it_did_not_have_is_no_difference_while_it_is_off(settings):
+    assert first_difference(without(settings, "average"), settings) is None
+
+
+def test_one_that_is_on_is_a_difference_and_so_is_one_that_only_the_earlier_knew(settings):
+    old = without(settings, "average")
+    on = settings | {"method": settings["method"] | {"average": True}}
+    assert first_difference(old, on) == ("method.average", None, True)
+    assert first_difference(without(settings, "beta"), settings) == ("method.beta", None, 0.1)
+    assert first_difference(settings, old) == ("method.average", False, None)
