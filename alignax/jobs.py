@@ -4,7 +4,6 @@ Each puts a `Run`'s parts to work in the order of the data's way; every line cal
 does the work.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from alignax.core.rollouts import DIFFERENCE
 from alignax.core.types import Params, TrainState, held
 from alignax.data.plan import shaped
 from alignax.data.row_shapes import Shape
-from alignax.data.sources import content_hash
+from alignax.earlier import refuse_another, settings
 from alignax.evaluate.report import estimates_table
 from alignax.evaluate.stats import Estimate
 from alignax.feeds import make_feed, show
@@ -28,11 +27,10 @@ from alignax.measuring import Evaluator, held_out, keep_bad, sampled
 from alignax.models import peft, pretrained
 from alignax.programs import make_compiled_init, make_compiled_step
 from alignax.run import Run
-from alignax.saved import first_difference, to_json
 from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.checkpoint_names import check_writable, saved_experiment
+from alignax.train.checkpoint_names import check_writable
 from alignax.train.compilations import Compilations
 from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
@@ -152,42 +150,6 @@ def begin(run: Run, members: int = 1) -> None:
         f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
     )
     run.preflight()
-
-
-def settings(run: Run) -> dict[str, Any]:
-    """The experiment as JSON, with a digest of what its files held: a path alone may not say.
-
-    Digests come last, because a setting that differs often changes them too.
-    """
-    contents = {"model.model_name_or_path": run.reference_fingerprint}
-    for name in ("train", "eval"):
-        source = getattr(run.experiment.data, name)
-        if source is None:
-            continue
-        if run.experiment.rollout:
-            split = getattr(run.experiment.data, f"{name}_split")
-            contents[f"data.{name}"] = content_hash(source, split=split)
-        else:
-            contents[f"data.{name}"] = getattr(run, f"{name}_data").fingerprint
-    rewards = run.experiment.rollout.rewards
-    for name, part in zip(rewards.names, rewards.parts, strict=True):
-        contents[f"rollout.rewards: {name}"] = part.fingerprint()
-    digests = {f"contents of {name}": x[:16] for name, x in contents.items() if x}
-    return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
-
-
-def refuse_another(output: Path, wanted: dict[str, Any]) -> None:
-    """Refuses an output_dir that holds the checkpoints of other settings."""
-    found = saved_experiment(output)
-    different = None if found is None else first_difference(found, wanted)
-    if different is not None:
-        name, old, new = different
-        raise BadInput(
-            f"the settings of the run that {output} holds: {name} = {old!r}",
-            f"{new!r}",
-            "Give the new run another output_dir, or set it back to go on with the old one.",
-            where=name,
-        )
 
 
 def restore(

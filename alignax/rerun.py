@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignax import facts, jobs
+from alignax import earlier, facts, jobs
 from alignax.config import Experiment
 from alignax.core import processes
 from alignax.core.errors import BadInput
@@ -83,7 +83,7 @@ def rerun(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Co
             "Run its command to the end first.",
             where=str(directory),
         )
-    different = first_difference(before, jobs.settings(Run(again, quiet=True)))
+    different = first_difference(before, earlier.settings(Run(again, quiet=True)))
     if different is not None:
         name, old, new = different
         raise BadInput(

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from alignax import facts, jobs
+from alignax import earlier, facts, jobs
 from alignax import sweepable as can
 from alignax.config import Experiment, check
 from alignax.core.errors import BadInput
@@ -89,8 +89,8 @@ def train(
     for member in members:
         optim_lib.check(member.optim, num_steps)
     lead.say(f"[bold]sweep[/]: {len(members)} members, {len(sweep.points())} x {sweep.seeds} seeds")
-    settings = jobs.settings(lead) | {"sweep": to_json(sweep)}
-    jobs.refuse_another(output, settings)
+    settings = earlier.settings(lead) | {"sweep": to_json(sweep)}
+    earlier.refuse_another(output, settings)
     plans = alike([run.plan for run in runs[: sweep.seeds]])
     lead.plan = plans[0]
     lead.describe_plan()
