@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from alignax.core import processes
 from alignax.core.errors import BadInput
@@ -65,7 +67,7 @@ def make_feed(run: Run, params: Params) -> Feed:
         f"[bold]rounds[/]: {run.num_steps} updates of {experiment.loop.batch_size} groups; every "
         f"{sampling.refresh} a drawing of {sampling.num_samples} samples a prompt by the "
         f"{sampling.source}, for {sampling.epochs} passes; rewards: "
-        + " + ".join(settings.rewards.names)
+        + escape(" + ".join(settings.rewards.names))
     )
     return rounds
 
@@ -188,7 +190,8 @@ def show(run: Run) -> Callable[[int, Drawn], None] | None:
         rows = Table("prompt", "answer", "reward", title=f"drawn for step {step}", show_lines=True)
         for sample in drawn.samples[:3]:
             text = sample["completions"][0].strip()
-            rows.add_row(_short(sample["prompt"]), _short(text), f"{sample['rewards'][0]:.3f}")
+            said = (Text(_short(x)) for x in (sample["prompt"], text))  # and not markup
+            rows.add_row(*said, f"{sample['rewards'][0]:.3f}")
         run.say(rows)
 
     return look

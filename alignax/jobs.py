@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.markup import escape
 
 from alignax import card, facts
 from alignax.config import Experiment, check
@@ -123,7 +124,7 @@ def train(
         run.say(f"[bold]compiled[/] {compiled}")
         if processes.is_first():
             if tracing is not None:
-                run.say(tracing.table(), f"[bold]profile[/]: {tracing.how_to_open}")
+                run.say(tracing.table(), f"[bold]profile[/]: {escape(tracing.how_to_open)}")
             evaluator.report(metrics.at)
         return export(run, run.policy(state.params), output / "export", step=num_steps)
 
@@ -145,9 +146,9 @@ def begin(run: Run, members: int = 1) -> None:
     check_writable(run.experiment.output_dir, needed)
     part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
     run.say(
-        f"[bold]model[/]: {run.model_dir}, {num_params / 1e6:,.1f}M parameters{part}, "
+        f"[bold]model[/]: {escape(str(run.model_dir))}, {num_params / 1e6:,.1f}M parameters{part}, "
         f"{run.experiment.model.dtype}; [bold]mesh[/]: {dict(run.mesh.shape)} of "
-        f"{jax.devices()[0].platform}; [bold]method[/]: {run.method}"
+        f"{jax.devices()[0].platform}; [bold]method[/]: {escape(str(run.method))}"
     )
     run.preflight()
 
@@ -171,7 +172,7 @@ def restore(
         metrics.rewind(-1)
         return make(params)
     for path, reason in found.skipped:
-        run.say(f"[yellow]passed over[/] {path}: {reason}")
+        run.say(f"[yellow]passed over[/] {escape(path)}: {escape(reason)}")
     metrics.rewind(found.step)
     feed.restore(found.position)
     if found.step == run.num_steps:
@@ -244,7 +245,7 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
         if adapter.settings.export == "adapter":
             base = run.experiment.model.model_name_or_path
             peft.save(directory, params, adapter, base=base, **beside)
-            run.say(f"[bold]exported the adapter[/]: {directory}")
+            run.say(f"[bold]exported the adapter[/]: {escape(str(directory))}")
             return directory
         params = run.frozen.join(params)
     pretrained.save(
@@ -255,7 +256,7 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
         **run.described_scores,
         **beside,
     )
-    run.say(f"[bold]exported[/]: {directory}")
+    run.say(f"[bold]exported[/]: {escape(str(directory))}")
     return directory
 
 

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.markup import escape
+
 from alignax import earlier, facts, jobs
 from alignax.config import Experiment
 from alignax.core import processes
@@ -159,9 +161,9 @@ def describe(found: Comparison) -> str:
         step, name, old, new = found.first
         said = [
             f"[red]✗[/] {found.lines} lines of metrics are the same; then, at step {step}, "
-            f"{name} is {new}, and was {old}"
+            f"{escape(name)} is {escape(str(new))}, and was {escape(str(old))}"
         ]
     elif not found.weights:
         said = [f"[red]✗[/] all {found.lines} lines of metrics are the same, the weights are not"]
-    said += [f"  {name}: {new}, and was {old}" for name, old, new in found.surroundings]
+    said += [escape(f"  {name}: {new}, and was {old}") for name, old, new in found.surroundings]
     return "\n".join(said) if processes.is_first() else ""

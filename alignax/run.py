@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from alignax.config import Experiment
@@ -173,11 +174,11 @@ class Run(Networks):
         """Checks tokens before anything is computed; prints what was found."""
         if self.experiment.rollout:
             for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
-                self.say(f"[bold]{name} prompts[/]: {self.prompts(name)}")
+                self.say(f"[bold]{name} prompts[/]: {escape(str(self.prompts(name)))}")
             return
         for name, data in (("train", self.train_data), ("held out", self.eval_data)):
             if data is not None:
-                self.say(f"[bold]{name}[/]: {data}")
+                self.say(f"[bold]{name}[/]: {escape(str(data))}")
                 checks = preflight(data, self.renderer, vocab_size=self.decoder.config.vocab_size)
                 self.say(table(checks))
 

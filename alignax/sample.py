@@ -133,7 +133,7 @@ def sample(
         remedy="Lower --max-new-tokens, or take these prompts out of the file.",
     )
     if not quiet:
-        console.print(str(prompts))
+        console.print(escape(str(prompts)))
     rows = [_row(prompts, i) for i in range(len(prompts))]
     for row, origin in zip(rows, prompts.origins, strict=True):
         check_json(row, origin)
@@ -151,9 +151,9 @@ def sample(
                 flat += whole
     if not quiet:
         console.print(
-            f"[bold]written[/]: {target}, {len(rows):,} prompts with {sampler.num_samples} "
-            f"completions; {sum(flat) / max(len(flat), 1):.1%} of {len(flat):,} drawn now ended "
-            "by themselves"
+            f"[bold]written[/]: {escape(str(target))}, {len(rows):,} prompts with "
+            f"{sampler.num_samples} completions; {sum(flat) / max(len(flat), 1):.1%} of "
+            f"{len(flat):,} drawn now ended by themselves"
         )
     return target
 

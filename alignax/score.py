@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
+from rich.markup import escape
 from rich.progress import track
 
 from alignax.core.errors import BadInput
@@ -78,7 +79,7 @@ def score(
     limits = TokenLimits(max_length=max_length or config.max_positions)
     examples, report = tokenise(groups, scorer.renderer, limits, on_bad_row=on_bad_row, empty=True)
     if not quiet:
-        console.print(f"[bold]{source}[/] ({split}): {report}")
+        console.print(f"[bold]{escape(source)}[/] ({escape(split)}): {escape(str(report))}")
         _say_dropped(dropped)
     if not examples:
         raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
@@ -96,8 +97,9 @@ def score(
             lines.write(row | _columns(row, numbers, scorer.names))
     if not quiet:
         for name, x in zip(scorer.names, np.concatenate(found).T, strict=True):
-            console.print(f"{name}: mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}")
-        console.print(f"[bold]written[/]: {target}, {len(examples):,} rows")
+            said = f"mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}"
+            console.print(f"{escape(name)}: {said}")
+        console.print(f"[bold]written[/]: {escape(str(target))}, {len(examples):,} rows")
     return target
 
 
@@ -145,11 +147,11 @@ def score_by(
             start += len(group.responses)
             lines.write(row | _columns(row, numbers.round(6), rewards.names))
     if not quiet:
-        total = scored.total
-        console.print(f"{rewards.names[0]}: mean {total.mean():.4f}, deviation {total.std():.4f}, "
+        total, name = scored.total, escape(rewards.names[0])
+        console.print(f"{name}: mean {total.mean():.4f}, deviation {total.std():.4f}, "
                       f"n {len(total):,}")  # fmt: skip
         _say_dropped(dropped)
-        console.print(f"[bold]written[/]: {target}, {len(rows):,} rows")
+        console.print(f"[bold]written[/]: {escape(str(target))}, {len(rows):,} rows")
     return target
 
 

@@ -112,7 +112,7 @@ def compare(
     results.write(comparison, page, found)
     for cell, result in found.items():
         if "failed" in result:
-            console.print(f"[yellow]failed[/] {cell.path}: {escape(result['failed'])}")
+            console.print(f"[yellow]failed[/] {escape(cell.path)}: {escape(result['failed'])}")
     commits = sorted({result.get("commit") or "" for result in found.values()} - {""})
     if said := of_other_commits(commits, (facts.git() or {}).get("commit")):
         console.print(f"[yellow]{said}[/]")

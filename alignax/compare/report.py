@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from alignax.compare import results as results_lib
@@ -56,17 +57,18 @@ def report(output: Path) -> Path:
     (output / PAGE).write_text(render(found), encoding="utf-8")
     console.print(league(found))
     for claim in found["claims"]:
-        console.print(f"[bold]{claim['verdict']}[/]: {claim['says']} [dim]{claim['because']}[/]")
+        says, because = escape(claim["says"]), escape(claim["because"])
+        console.print(f"[bold]{claim['verdict']}[/]: {says} [dim]{because}[/]")
     for check in found["checks"]:
         mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
-        console.print(f"{mark} {check['name']}: {check['found']}")
-    console.print(f"[bold]report[/]: {output / PAGE}")
+        console.print(f"{mark} {escape(check['name'])}: {escape(check['found'])}")
+    console.print(f"[bold]report[/]: {escape(str(output / PAGE))}")
     return output / PAGE
 
 
 def league(found: dict[str, Any]) -> Table:
     """The entries by gold reward at the data budget, with how many each beats and loses to."""
-    table = Table(title=f"{found['title']}: gold reward, equal data")
+    table = Table(title=f"{escape(found['title'])}: gold reward, equal data")
     for name in ("entry", "gold", "proxy", "kl", "better than", "worse than"):
         table.add_column(name, justify="left" if name == "entry" else "right")
     counts = against(found, "data")
@@ -74,8 +76,8 @@ def league(found: dict[str, Any]) -> Table:
     for x in sorted(there, key=lambda x: -x["at"]["data"]["gold"]["mean"]):
         measured = x["at"]["data"]
         numbers = [estimate(measured[name]) for name in ("gold", "proxy", "kl")]
-        table.add_row(x["name"], *numbers, *map(str, counts.get(x["name"], (0, 0))))
+        table.add_row(escape(x["name"]), *numbers, *map(str, counts.get(x["name"], (0, 0))))
     for x in found["entries"]:
         if x["at"]["data"] is None:
-            table.add_row(x["name"], "failed", "", "", "", "")
+            table.add_row(escape(x["name"]), "failed", "", "", "", "")
     return table

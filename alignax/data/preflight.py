@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from rich import box
 from rich.console import Group as Stack
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -88,7 +89,7 @@ def table(checks: Sequence[Check]) -> Table:
     """The checks that passed, for the terminal."""
     rows = Table("preflight", "found", box=box.SIMPLE)
     for check in checks:
-        rows.add_row(f"✓ {check.claim}", check.found)
+        rows.add_row(f"✓ {check.claim}", escape(check.found))
     return rows
 
 

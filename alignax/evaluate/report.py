@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,7 @@ def estimates_table(before: Mapping[str, Estimate], after: Mapping[str, Estimate
     both = {**before, **after}
     for name, estimate in both.items():
         cells = [str(side[name]) if name in side else "" for side in (before, after)]
-        table.add_row(name.removeprefix("eval_"), str(estimate.n), *cells)
+        table.add_row(escape(name.removeprefix("eval_")), str(estimate.n), *cells)
     if any(name.endswith("rewards/margins") and e.low == e.high == 0 for name, e in before.items()):
         table.caption = "before: policy and reference are the same, so no pair is won and none lost"
     return table
@@ -44,7 +45,7 @@ def members_table(
             cells = [str(side[name]) if name in side else "" for side in sides]
             seeds = next(str(side[name].n) for side in sides if name in side)
             values = [f"{value:g}" for value in point.values()]
-            table.add_row(name.removeprefix("eval_"), *values, seeds, *cells)
+            table.add_row(escape(name.removeprefix("eval_")), *values, seeds, *cells)
         table.add_section()
     return table
 
