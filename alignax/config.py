@@ -7,6 +7,7 @@ comparison (`alignax.compare.settings`) has a function `comparison()`.
 import contextlib
 import dataclasses
 import difflib
+import os
 import re
 import traceback
 import types
@@ -103,6 +104,9 @@ class Data:
     max_dropped_share: float = 0.1
     cache_dir: str = ".cache/alignax"
 
+    def __post_init__(self) -> None:
+        _expand(self, "cache_dir")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -150,6 +154,16 @@ class Experiment:
     seed: int = 0
     tensorboard: bool = True
     wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        _expand(self, "output_dir")
+
+
+def _expand(settings: Any, name: str) -> None:
+    """Writes out the home that `~` stands for, once: all who use and record it have one path."""
+    value = getattr(settings, name)
+    if isinstance(value, str):  # what is none, `check` refuses
+        object.__setattr__(settings, name, os.path.expanduser(value))
 
 
 def load(path: str | Path) -> Experiment:
@@ -276,6 +290,16 @@ def check(experiment: Experiment) -> None:
     if experiment.adapter is not None:
         experiment.adapter.check()
     convert.check(experiment.data.pairing, experiment.data.strength)
+    for name, value in (("output_dir", experiment.output_dir),
+                        ("data.cache_dir", experiment.data.cache_dir)):  # fmt: skip
+        if "://" in value:
+            raise BadInput(
+                "a folder",
+                repr(value),
+                "Logs, samples and data are files of the operating system: mount the bucket, as "
+                "docs/pods.md says, and give a path in it.",
+                where=name,
+            )
     for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
                         ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip
         if value <= 0:

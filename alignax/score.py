@@ -181,7 +181,7 @@ def _read(source: str, split: str, on_bad_row: OnBadRow) -> tuple[list[tuple[Row
 
 def _say_dropped(dropped: Tally) -> None:
     if dropped:
-        console.print(f"rows dropped: {dropped}")
+        console.print(f"rows dropped: {escape(str(dropped))}")
 
 
 def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def compare(
         BadInput: settings that cannot be compared; a reward model, or answers of the reference,
             that could not be made.
     """
-    comparison, page = load(config, part), page or output
+    comparison = load(config, part)
+    output = output.expanduser()  # as the runs below it do
+    page = page.expanduser() if page else output
     for folder in (output, page):
         folder.mkdir(parents=True, exist_ok=True)
     one, two = Cell(purpose="proxy"), Cell(purpose="baselines")
