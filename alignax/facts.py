@@ -128,7 +128,7 @@ def estimates(run: Run, step: int, evaluated: Mapping[str, int]) -> dict[str, Es
     """
     path = Path(run.experiment.output_dir) / "metrics.jsonl"
     flat: dict[str, float] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         row = json.loads(line)
         if row.pop("step") == step:
             flat |= {name: float(x) for name, x in row.items()}

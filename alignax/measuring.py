@@ -143,7 +143,7 @@ class Evaluator:
         return Path(self._run.experiment.output_dir) / f"samples-{step}.jsonl"
 
     def _keep(self, step: int, prompts: Sequence[np.ndarray], answers: Answers) -> None:
-        with self._samples(step).open("w") as file:
+        with self._samples(step).open("w", encoding="utf-8") as file:
             for i, (prompt, tokens) in enumerate(zip(prompts, answers.tokens, strict=True)):
                 row = {
                     "prompt": self._run.decode(prompt),

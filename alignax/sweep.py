@@ -307,7 +307,7 @@ def _write(
 ) -> Path:
     """A line a member: where it is, its settings, and its numbers at the last update."""
     points = [point for point in sweep.points() for _ in range(sweep.seeds)]
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for run, point, found in zip(runs, points, last, strict=True):
             place = Path(run.experiment.output_dir).relative_to(path.parent)
             row = {"directory": str(place), "seed": run.experiment.seed, **point}

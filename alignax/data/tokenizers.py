@@ -12,7 +12,7 @@ from alignax.core.errors import BadInput
 def read_template(path: Path, where: str = "data.chat_template") -> str:
     """The text of a chat template in a file."""
     try:
-        return path.expanduser().read_text(encoding="utf-8")
+        return path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             "a file with a chat template",
