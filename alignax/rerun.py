@@ -103,7 +103,7 @@ def rerun(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Co
 
 def compare(one: Path, other: Path) -> Comparison:
     """Compares two finished runs, line by line and byte by byte."""
-    logs = [(path / "metrics.jsonl").read_text().splitlines() for path in (one, other)]
+    logs = [_log(path) for path in (one, other)]
     lines, first = 0, None
     for a, b in zip(*logs, strict=False):
         if a != b:
@@ -111,13 +111,21 @@ def compare(one: Path, other: Path) -> Comparison:
             break
         lines += 1
     if first is None and len(logs[0]) != len(logs[1]):
-        first = (lines, "lines of metrics", len(logs[0]), len(logs[1]))
+        longer = max(logs, key=len)
+        first = (json.loads(longer[lines])["step"], "lines of metrics", *map(len, logs))
     around = [_around(path) for path in (one, other)]
     names = dict.fromkeys([*around[0], *around[1]])
     unlike = [(n, around[0].get(n), around[1].get(n)) for n in names]
     return Comparison(
         lines, first, _weights(one) == _weights(other), [x for x in unlike if x[1] != x[2]]
     )
+
+
+def _log(run: Path) -> list[str]:
+    """The lines of metrics; those of a step alone, which earlier versions wrote, say nothing."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [line for line in lines if len(json.loads(line)) > 1]
 
 
 def _around(run: Path) -> dict[str, str]:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
+from alignax.train.bar import Bar
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log, evaluated
 from alignax.train.timer import Timer
@@ -28,8 +28,6 @@ from alignax.train.watchdog import Watchdog
 
 log = logging.getLogger("alignax")
 
-SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
-NAMES = {"rewards/accuracies": "accuracy"}
 SAVE_SECONDS = 1800.0  # between two checkpoints, where `save_steps` says nothing
 DRAWING = "draw"  # what a profile calls the time in which the loop has no arrays for an update
 
@@ -159,7 +157,8 @@ def train(
         state: consumed: its buffers are donated to the first update.
         step: the compiled update.
         put: takes a step's arrays to the devices.
-        evaluate: called before the first update of a fresh run and every `eval_steps`.
+        evaluate: called before the first update of a fresh run and every `eval_steps`; what
+            measures nothing leaves no line.
         experiment: stored with each checkpoint.
         whole: all parameters of the model from those of the state, for feed and evaluation.
         numbers: what is logged of an update, by name, from the metrics that `step` gives.
@@ -182,7 +181,8 @@ def train(
     due = lambda i: evaluate is not None and (i == num_steps or every(loop.eval_steps, i))  # noqa: E731
     # --- Evaluation before. A resumed run has it in its log, unless a reward failed in it.
     if evaluate is not None and (begin == 0 or (due(begin) and not evaluated(metrics, begin))):
-        metrics.write(begin, evaluate(begin, whole(state.params)))
+        if found := evaluate(begin, whole(state.params)):
+            metrics.write(begin, found)
         metrics.flush()
 
     # --- Metrics of an update are read while the next one runs, so that the device never waits.
@@ -236,7 +236,7 @@ def train(
     i, asked = begin, False
     with (
         processes.listening() as stop,
-        _Bar(begin, num_steps, quiet) as bar,
+        Bar(begin, num_steps, quiet) as bar,
         Watchdog(loop.stall_seconds) as watchdog,
     ):
         clock.lap()
@@ -262,7 +262,8 @@ def train(
             state = bad.rolled_back(state, checkpoints)
             if looking and evaluate is not None:
                 try:
-                    metrics.write(i, evaluate(i, whole(state.params)))
+                    if found := evaluate(i, whole(state.params)):
+                        metrics.write(i, found)
                 except DrawFailed:
                     save_what_is_learnt(i, state)
                     raise
@@ -310,41 +311,3 @@ class _Clock:
 
     def __exit__(self, *_: object) -> None:
         self._waited += time.perf_counter() - self._began
-
-
-class _Bar:
-    """Step, loss, tokens a second, time left."""
-
-    def __init__(self, begin: int, total: int, quiet: bool):
-        self._bar = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("{task.fields[extra]}", markup=False),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            disable=quiet,
-        )
-        self._task = self._bar.add_task(
-            "train", total=total, completed=begin, loss="-", extra="", speed=""
-        )
-
-    def __enter__(self) -> "_Bar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, step: int, values: Mapping[str, float], seconds: float) -> None:
-        extra = next((n for n in ("reward", *values) if n in values and n.endswith(SHOWN)), None)
-        self._bar.update(
-            self._task,
-            completed=step,
-            loss=f"{values['loss']:.4f}",
-            extra=f"{NAMES.get(extra, extra)} {values[extra]:.2f}" if extra else "",
-            speed=f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s",
-        )

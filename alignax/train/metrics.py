@@ -130,7 +130,7 @@ class MetricLog:
     def at(self, step: int) -> dict[str, float]:
         """What is logged of a step: all its lines of metrics, joined."""
         found: dict[str, float] = {}
-        for line in (self._dir / "metrics.jsonl").read_text().splitlines():
+        for line in _whole_lines(self._dir / "metrics.jsonl"):
             row = json.loads(line)
             if row.pop("step") == step:
                 found |= {name: float(x) for name, x in row.items()}

@@ -1,0 +1,47 @@
+"""The line at the bottom of the terminal while a run trains."""
+
+from collections.abc import Mapping
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
+NAMES = {"rewards/accuracies": "accuracy"}
+
+
+class Bar:
+    """Step, loss, tokens a second, time left."""
+
+    def __init__(self, begin: int, total: int, quiet: bool):
+        self._bar = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[extra]}", markup=False),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            disable=quiet,
+        )
+        self._task = self._bar.add_task(
+            "train", total=total, completed=begin, loss="-", extra="", speed=""
+        )
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, step: int, values: Mapping[str, float], seconds: float) -> None:
+        """What an update gave, and how long it took."""
+        extra = next((n for n in ("reward", *values) if n in values and n.endswith(SHOWN)), None)
+        self._bar.update(
+            self._task,
+            completed=step,
+            loss=f"{values['loss']:.4f}",
+            extra=f"{NAMES.get(extra, extra)} {values[extra]:.2f}" if extra else "",
+            speed=f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s",
+        )
