@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alignax.core.errors import BadInput
+from alignax.data.builder import renderer_hash
 from alignax.data.sources import content_hash
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
@@ -26,6 +27,8 @@ def settings(run: Run) -> dict[str, Any]:
             contents[f"data.{name}"] = content_hash(source, split=split)
         else:
             contents[f"data.{name}"] = getattr(run, f"{name}_data").fingerprint
+    if run.experiment.rollout:  # what is prepared has it in its fingerprint
+        contents["tokenizer and chat template"] = renderer_hash(run.renderer)
     rewards = run.experiment.rollout.rewards
     for name, part in zip(rewards.names, rewards.parts, strict=True):
         contents[f"rollout.rewards: {name}"] = part.fingerprint()

@@ -172,6 +172,12 @@ class Run(Networks):
 
     def preflight(self) -> None:
         """Checks tokens before anything is computed; prints what was found."""
+        if self.renderer.dated:
+            self.say(
+                "[yellow]dated[/]: the chat template writes today's date (strftime_now): prompts "
+                "change with the date; give data.chat_template without it, or the date in "
+                "data.chat_template_kwargs where the template takes it from there"
+            )
         if self.experiment.rollout:
             for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
                 self.say(f"[bold]{name} prompts[/]: {escape(str(self.prompts(name)))}")

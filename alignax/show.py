@@ -181,7 +181,7 @@ def template(
         "system": _system(renderer),
         "end of turn": ends,
     }
-    if "strftime_now" in (renderer.text or ""):
+    if renderer.dated:
         facts["date"] = "the template writes today's: prompts differ from day to day"
     blocks: list[Any] = [Text(), _facts(facts)]
     for title, ids, scored in (

@@ -137,6 +137,11 @@ class Renderer:
         """The text of the chat template that is used; None in "none" mode."""
         return None if self.template == "none" else self._rendering.text
 
+    @property
+    def dated(self) -> bool:
+        """Whether the chat template writes the day's date, so that prompts change with it."""
+        return self.template == "chat" and self._rendering.dated
+
     @functools.cached_property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a turn."""

@@ -106,6 +106,22 @@ class Template:
             return Closing("", closing, None)
         return Closing(closing[: found.end()], closing[found.end() :], found.group())
 
+    @functools.cached_property
+    def dated(self) -> bool:
+        """Whether it asks for the day's date, and would fail where nobody told it."""
+        blind = dataclasses.replace(self, options={**self.options, "strftime_now": None})
+        asked = (QUESTION, (Message("system", "Instruction"), *QUESTION))
+        return "strftime_now" in self.text and any(
+            self._renders(turns) and not blind._renders(turns) for turns in asked
+        )
+
+    def _renders(self, turns: tuple[Message, ...]) -> bool:
+        try:
+            self.render(turns, "", ask=True)
+        except BadRow:
+            return False
+        return True
+
     def check(self) -> None:
         """Refuses a template that works for no conversation, before any row is blamed for it.
 

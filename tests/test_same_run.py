@@ -1,0 +1,80 @@
+"""What makes two starts in one output_dir the same run: text is rendered alike, on any day."""
+
+import dataclasses
+import json
+
+import pytest
+
+from alignax import earlier
+from alignax.data.chat import Renderer
+from alignax.methods import GRPO
+from alignax.run import Run
+from alignax.saved import first_difference
+from tests.test_online_runs import setup
+from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
+from tests.tiny_model import experiment as tiny
+
+TODAY = (
+    "{{ '<|im_start|>system\n' ~ strftime_now('%d %b %Y') ~ '<|im_end|>\n' }}" + SMOLLM2_TEMPLATE
+)
+# As Llama 3's: of the day where no date is given.
+GIVEN = (
+    "{% if not date is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ '<|im_start|>system\n' ~ date ~ '<|im_end|>\n' }}" + SMOLLM2_TEMPLATE
+)
+
+
+def test_a_sampling_run_whose_template_or_tokenizer_was_edited_is_another_run(tmp_path):
+    template = tmp_path / "template.jinja"
+    template.write_text(SMOLLM2_TEMPLATE)
+    made = setup(tmp_path, GRPO())
+    data = dataclasses.replace(made.data, chat_template=str(template))
+    made = dataclasses.replace(made, data=data)
+
+    def settings():
+        return earlier.settings(Run(made, quiet=True))
+
+    before, name = settings(), "contents of tokenizer and chat template"
+    assert first_difference(before, settings()) is None
+    template.write_text(SMOLLM2_TEMPLATE.replace("helpful", "terse"))
+    different = first_difference(before, settings())
+    assert different is not None
+    assert different[0] == name
+    template.write_text(SMOLLM2_TEMPLATE)
+    rules = tmp_path / "model" / "tokenizer.json"
+    known = json.loads(rules.read_text())
+    known["model"]["merges"].pop()  # the weights stay as they are
+    rules.write_text(json.dumps(known))
+    different = first_difference(before, settings())
+    assert different is not None
+    assert different[0] == name
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_template_that_writes_the_date_is_told_of_before_either_kind_of_run(
+    sampled, tmp_path, capsys
+):
+    made = setup(tmp_path, GRPO()) if sampled else tiny(tmp_path)
+    for template, told in ((TODAY, True), (SMOLLM2_TEMPLATE, False)):
+        data = dataclasses.replace(made.data, chat_template=template)
+        Run(dataclasses.replace(made, data=data)).preflight()
+        printed = capsys.readouterr().out
+        assert ("prompts change with the date" in printed.replace("\n", " ")) == told
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "dated"),
+    [
+        (GIVEN, {}, True),
+        (GIVEN, {"date": "1 May 2025"}, False),
+        # Only under a system message, which it asks for the day as well.
+        (SMOLLM2_TEMPLATE + "{% if messages[0].role == 'system' %}{{ strftime_now('%Y') }}"
+         "{% endif %}", {}, True),
+        (SMOLLM2_TEMPLATE + "{# strftime_now('%d') is not called #}", {}, False),
+    ],
+)  # fmt: skip
+def test_only_a_template_that_asks_for_the_date_is_dated(template, options, dated):
+    tokenizer = chatml_tokenizer()
+    made = Renderer(tokenizer=tokenizer, chat_template=template, chat_template_kwargs=options)
+    assert made.dated == dated
+    assert not Renderer(tokenizer=tokenizer, template="none").dated
