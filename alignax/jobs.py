@@ -38,6 +38,7 @@ from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
 from alignax.train.profile import Profile
 from alignax.train.step import init_state
+from alignax.train.unlogged import Unlogged
 
 
 def train(
@@ -97,7 +98,8 @@ def train(
         ):
             make = make_compiled_init(experiment.optim, num_steps, held(axes), held(shardings))
             params = run.initial_trained(params)
-            state = restore(run, checkpoints, metrics, feed, make, params, shardings)
+            unlogged = Unlogged()
+            state = restore(run, checkpoints, metrics, feed, make, params, shardings, unlogged)
             del params  # donated, or no longer needed
             if tracing is not None:
                 tracing.check(num_steps - int(state.step))
@@ -119,6 +121,7 @@ def train(
                 show=show(run),
                 keep_bad=keep_bad(run),
                 timings=compiled.lap,
+                unlogged=unlogged,
                 quiet=quiet,
             )
         run.say(f"[bold]compiled[/] {compiled}")
@@ -161,6 +164,7 @@ def restore(
     make: Any,
     params: Params,
     shardings: TrainState,
+    unlogged: Unlogged | None = None,
 ) -> TrainState:
     """The state to go on from: the newest whole checkpoint's, or the first of a fresh run."""
     shapes = jax.eval_shape(make, params)
@@ -175,6 +179,8 @@ def restore(
         run.say(f"[yellow]passed over[/] {escape(path)}: {escape(reason)}")
     metrics.rewind(found.step)
     feed.restore(found.position)
+    if unlogged is not None:
+        unlogged.restore(found.position)
     if found.step == run.num_steps:
         run.say(f"[bold]finished[/] already, all {found.step} steps: exported again")
     else:

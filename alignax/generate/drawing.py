@@ -19,6 +19,9 @@ from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
 from alignax.generate.server import Completions, Server, complete
 
+# Metrics of drawings that add up.
+COUNTS = ("num_generated_tokens", "rewards/bad", "prompts_drawn", "groups_kept", "groups_dropped")
+
 
 class Answered(NamedTuple):
     """n prompts, k responses to each, as a sampler gives them.
@@ -232,9 +235,8 @@ def _metrics(
 
 
 def merged(drawings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of several drawings for one round: sums of counts, means of the rest."""
+    """The metrics of several drawings for one round or line: sums of counts, means of the rest."""
     names = dict.fromkeys(name for metrics in drawings for name in metrics)
     found = {name: [m[name] for m in drawings if name in m] for name in names}
-    counts = ("num_generated_tokens", "rewards/bad")
-    means = {n: sum(x) / (1 if n in counts else len(x)) for n, x in found.items()}
+    means = {n: sum(x) / (1 if n in COUNTS else len(x)) for n, x in found.items()}
     return means | {n: max(x) for n, x in found.items() if n == "completions/max_length"}

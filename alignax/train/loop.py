@@ -24,6 +24,7 @@ from alignax.train.bar import Bar
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.metrics import Log, evaluated
 from alignax.train.timer import Timer
+from alignax.train.unlogged import Unlogged
 from alignax.train.watchdog import Watchdog
 
 log = logging.getLogger("alignax")
@@ -46,7 +47,8 @@ class Loop:
         num_train_epochs: passes over the data, whole steps only; `max_steps` overrides it.
         logging_steps, eval_steps, save_steps: updates between two; None for only at the end, and
             for a checkpoint about every half hour as well (unless bad updates roll back: what they
-            go back to is not for a clock to say).
+            go back to is not for a clock to say). What was drawn between two lines of the log is
+            in the second: means over the drawings, sums of counts.
         keep: checkpoints that stay on disk.
         on_bad_update: what follows an update whose loss or gradient is not finite, or whose
             gradient norm before clipping is above `largest_grad_norm`. It has changed nothing, and
@@ -146,6 +148,7 @@ def train(
     show: Callable[[int, Drawn], None] | None = None,
     keep_bad: Callable[[int, Any], Path] | None = None,
     timings: Callable[[], Mapping[str, float]] = dict,
+    unlogged: Unlogged | None = None,
     quiet: bool = False,
 ) -> TrainState:
     """Runs updates until `num_steps`, from wherever `state` and `feed` stand.
@@ -166,6 +169,7 @@ def train(
         show: sees what was drawn for an update, where something was.
         keep_bad: writes out the arrays of an update that was skipped, and says where.
         timings: further numbers for `timings.jsonl`, since it was last called.
+        unlogged: what an earlier process has drawn and not logged.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, with everything saved.
@@ -173,7 +177,7 @@ def train(
         DrawFailed: the feed cannot go on, or a reward fails in an evaluation, which the run makes
             up for when it goes on; with everything saved.
     """
-    begin = int(state.step)
+    begin, unlogged = int(state.step), unlogged or Unlogged()
     # All at once and before: asked for one by one, each would wait for the update that runs.
     learning_rates = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)))
     every = lambda interval, i: interval is not None and i % interval == 0  # noqa: E731
@@ -201,6 +205,7 @@ def train(
         if check_first is not None and i == 1:
             check_first(values)
         values["learning_rate"] = float(learning_rates[i - 1])
+        unlogged.add(drawn.metrics)
         bar.show(i, values, seconds)
         if drawn.samples:
             metrics.samples(i, drawn.samples)
@@ -209,10 +214,11 @@ def train(
         if i % loop.logging_steps == 0 or i == num_steps:
             rates = {"seconds": seconds, "seconds_fetching": fetching,
                      "tokens_per_second": values["num_tokens"] / seconds, **timings()}  # fmt: skip
-            metrics.write(i, values, timings=rates)
+            metrics.write(i, {**values, **unlogged.taken()}, timings=rates)
 
     def save(i: int, state: TrainState) -> None:
-        checkpoints.save(i, state, position=feed.position(), experiment=experiment)
+        position = {**feed.position(), **unlogged.position()}
+        checkpoints.save(i, state, position=position, experiment=experiment)
         feed.keep(checkpoints.positions())
 
     def settle() -> None:
