@@ -31,7 +31,7 @@ from alignax.run import Run
 from alignax.train import claim, sharding
 from alignax.train import optim as optim_lib
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.checkpoint_names import check_writable
+from alignax.train.checkpoint_names import check_writable, resolve, steps
 from alignax.train.compilations import Compilations
 from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
@@ -144,9 +144,11 @@ def begin(run: Run, members: int = 1) -> None:
         sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
         for tree in (run.network.abstract(), run.trained[0])
     )
-    # Parameters and two moments in float32, for each checkpoint kept and the one being written.
-    needed = 12 * num_trained * members * (run.experiment.loop.keep + 1)
-    check_writable(run.experiment.output_dir, needed)
+    # Parameters and two moments in float32, for each checkpoint kept and the one being written,
+    # less those that are there: the oldest makes room once there are more than are kept.
+    output = run.experiment.output_dir
+    more = max(1, run.experiment.loop.keep + 1 - len(steps(resolve(output))))
+    check_writable(output, 12 * num_trained * members * more)
     part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
     run.say(
         f"[bold]model[/]: {escape(str(run.model_dir))}, {num_params / 1e6:,.1f}M parameters{part}, "

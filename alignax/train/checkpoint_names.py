@@ -38,7 +38,8 @@ def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> Non
 
     Args:
         directory: the run's output_dir; it is made.
-        needed_bytes: of all checkpoints that are kept, and one more while it is written.
+        needed_bytes: of the checkpoints that will be kept beside those there are, and of one more
+            while it is written.
 
     Raises:
         BadInput: where it cannot be written, or its disk has less free space.
