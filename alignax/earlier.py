@@ -1,12 +1,15 @@
 """Whether an output_dir holds an earlier start of this very run: what is compared, and how."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alignax import facts
 from alignax.core.errors import BadInput
 from alignax.data.builder import renderer_hash
 from alignax.data.sources import content_hash
+from alignax.models import files
 from alignax.run import Run
 from alignax.saved import first_difference, to_json
 from alignax.train.checkpoint_names import saved_experiment
@@ -36,15 +39,51 @@ def settings(run: Run) -> dict[str, Any]:
     return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
 
 
-def refuse_another(output: Path, wanted: dict[str, Any]) -> None:
-    """Refuses an output_dir that holds the checkpoints of other settings."""
+def refuse_another(run: Run, wanted: dict[str, Any], members: Sequence[Run] = ()) -> None:
+    """Refuses an output_dir that holds what a run of other settings has left.
+
+    Args:
+        wanted: the settings that checkpoints are to be saved by.
+        members: of a sweep; what they keep stands in folders of their own.
+    """
+    output = Path(run.experiment.output_dir)
     found = saved_experiment(output)
-    different = None if found is None else first_difference(found, wanted)
+    if found is not None:
+        _refuse(output, found, wanted, "set it back to go on with the old one")
+        return
+    # One that ended before its first checkpoint begins anew; what another has left is not its own.
+    unknown = []
+    for one in (run, *members):
+        folder = Path(one.experiment.output_dir)
+        kept = files.read_json(folder / facts.FILE).get("settings")
+        if kept is not None:
+            swept = {"sweep": wanted["sweep"]} if one is run and "sweep" in wanted else {}
+            remedy = "move what is there away: it has no checkpoint to go on from"
+            _refuse(folder, kept, facts.settings(one) | swept, remedy)
+        elif one is not run or not members:  # a sweep's own folder has no card
+            unknown.append(str(folder))
+    left = [name for name in ("metrics.jsonl", "export") if _is_there(output / name)]
+    if left and unknown:
+        raise BadInput(
+            "a folder in which no other run has left anything",
+            f"{' and '.join(left)}, and neither a checkpoint nor {facts.FILE} in {unknown[0]}",
+            "Give the new run another output_dir, or move what is there away.",
+            where=str(output),
+        )
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and (path.is_dir() or path.stat().st_size > 0)
+
+
+def _refuse(folder: Path, found: dict[str, Any], wanted: dict[str, Any], or_else: str) -> None:
+    """Raises where settings differ in what decides a run's numbers."""
+    different = first_difference(found, wanted)
     if different is not None:
         name, old, new = different
         raise BadInput(
-            f"the settings of the run that {output} holds: {name} = {old!r}",
+            f"the settings of the run that {folder} holds: {name} = {old!r}",
             f"{new!r}",
-            "Give the new run another output_dir, or set it back to go on with the old one.",
+            f"Give the new run another output_dir, or {or_else}.",
             where=name,
         )

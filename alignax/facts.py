@@ -105,8 +105,6 @@ def of(run: Run) -> dict[str, Any]:
     """What the settings say: the method with its hyperparameters and paper, and the rest."""
     method = run.method
     found = next((e for e in catalogue.entries() if e.method is type(method)), None)
-    sampled = bool(run.experiment.rollout)
-    settings = to_json(dataclasses.replace(run.experiment, method=method))
     return {
         "method": {
             "name": found.name if found else type(method).__name__.lower(),
@@ -114,10 +112,16 @@ def of(run: Run) -> dict[str, Any]:
             "about": catalogue.about(type(method)),
             "paper": catalogue.paper(type(method)),
             "reference": method.needs().reference,
-            "sampled": sampled,
+            "sampled": bool(run.experiment.rollout),
         },
-        "settings": settings if sampled else settings | {"rollout": {}},
+        "settings": settings(run),
     }
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """The experiment as JSON; what is about samples is left out where none are drawn."""
+    found = to_json(dataclasses.replace(run.experiment, method=run.method))
+    return found if run.experiment.rollout else found | {"rollout": {}}
 
 
 def estimates(run: Run, step: int, evaluated: Mapping[str, int]) -> dict[str, Estimate]:

@@ -76,7 +76,7 @@ def train(
         run.describe_plan()
     plan = None if experiment.rollout else run.plan
     wanted = settings(run)
-    refuse_another(output, wanted)
+    refuse_another(run, wanted)
 
     with claim.held(output), jax.set_mesh(run.mesh), Compilations() as compiled:
         params = run.initial_params()

@@ -90,7 +90,7 @@ def train(
         optim_lib.check(member.optim, num_steps)
     lead.say(f"[bold]sweep[/]: {len(members)} members, {len(sweep.points())} x {sweep.seeds} seeds")
     settings = earlier.settings(lead) | {"sweep": to_json(sweep)}
-    earlier.refuse_another(output, settings)
+    earlier.refuse_another(lead, settings, runs)
     plans = alike([run.plan for run in runs[: sweep.seeds]])
     lead.plan = plans[0]
     lead.describe_plan()
