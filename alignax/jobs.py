@@ -156,6 +156,7 @@ def begin(run: Run, members: int = 1) -> None:
         f"{jax.devices()[0].platform}; [bold]method[/]: {escape(str(run.method))}"
     )
     run.preflight()
+    sampled(run)  # refuses prompts that leave no room to answer
 
 
 def restore(
@@ -297,7 +298,8 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
         step, params = newest(run)
         params = params if run.frozen is None else run.frozen.join(params)
         reference_params = run.initial_policy()
-        measure, answer = held_out(run, reference_params), sampled(run)
+        answer = sampled(run)  # which may refuse, and computes nothing
+        measure = held_out(run, reference_params)
         if measure is None and answer is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
         found = {}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignax.core import processes
+from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.types import Params
 from alignax.data import json_lines
@@ -78,11 +79,14 @@ def sampled(run: Run) -> Sampled | None:
     which = "eval" if settings.prompts is None else "answered"
     if drawn or settings.prompts is not None:
         prompts = list(run.prompts(which).ids[: settings.num_prompts])
+        origins = run.prompts(which).origins
     else:
         own_way = type(run.method).ask is not Method.ask
         data = run.prepared("eval", asked=True) if own_way else run.eval_data
         assert data is not None
-        prompts = [data[i].prompt for i in range(min(settings.num_prompts, len(data)))]
+        asked = [data[i] for i in range(min(settings.num_prompts, len(data)))]
+        prompts, origins = [x.prompt for x in asked], [x.origin for x in asked]
+    _check_room(run, prompts, origins)
 
     def reward(ids: Sequence[Sequence[Sequence[int]]], ended: np.ndarray) -> np.ndarray:
         """NaN where a reward is masked."""
@@ -98,6 +102,23 @@ def sampled(run: Run) -> Sampled | None:
         reward=reward if drawn else None,
         weights=run.decoding_shardings,
     )
+
+
+def _check_room(run: Run, prompts: Sequence[np.ndarray], origins: Sequence[str]) -> None:
+    """Refuses held-out prompts that leave no room to answer."""
+    positions = run.decoder.config.max_positions
+    new_tokens = run.experiment.evaluation.sampler.max_new_tokens
+    room = max(0, positions - new_tokens)
+    for prompt, origin in zip(prompts, origins, strict=False):
+        if len(prompt) > room:
+            raise BadInput(
+                f"held-out prompts of at most {room} tokens: the model has {positions} positions, "
+                f"and evaluation.sampler.max_new_tokens are {new_tokens}",
+                f"{len(prompt)} tokens",
+                "Lower evaluation.sampler.max_new_tokens; or set data.limits.max_prompt_length, by "
+                "which longer ones are left out and counted.",
+                where=origin,
+            )
 
 
 class Evaluator:

@@ -37,3 +37,47 @@ def test_room_is_asked_for_checkpoints_that_are_not_there_and_one_at_least(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=fit * size - 1))
     with pytest.raises(BadInput, match=f"expected {fit * size:,} bytes of free disk space"):
         jobs.begin(run)
+
+
+def long_row(path, number, row):
+    """A row in the middle of a file whose prompt has 300 tokens or more, of the model's 512."""
+    rows = path.read_text().splitlines()
+    rows[number] = json.dumps(row | {"prompt": "Q" * 300})
+    path.write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_held_out_prompt_without_room_for_its_answer_is_refused_before_anything_is_computed(
+    sampled, tmp_path, monkeypatch
+):
+    """A model of 512 positions, answers of 256 tokens: prompts may have 256."""
+    evaluation = Evaluation(num_prompts=4, sampler=Sampler(max_new_tokens=256))
+    if sampled:  # its own samples are shorter
+        made = setup(tmp_path, GRPO(), rollout={"max_new_tokens": 8}, evaluation=evaluation)
+    else:
+        made = tiny(tmp_path, evaluation=evaluation)
+    limits = dataclasses.replace(made.data.limits, max_length=480)
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, limits=limits))
+    answers = {} if sampled else {"chosen": "yes", "rejected": "no"}
+    assert made.data.eval is not None
+    long_row(pathlib.Path(made.data.eval), 2, answers)
+    monkeypatch.setattr(Run, "initial_params", lambda run: pytest.fail("it has begun"))
+    with pytest.raises(BadInput) as error:
+        jobs.train(made, quiet=True)
+    told = str(error.value)
+    assert told.startswith(
+        "test.jsonl:3: expected held-out prompts of at most 256 tokens: the model has "
+        "512 positions, and evaluation.sampler.max_new_tokens are 256; got 3"
+    )
+    assert told.endswith(
+        "Lower evaluation.sampler.max_new_tokens; or set data.limits.max_prompt_length, by which "
+        "longer ones are left out and counted."
+    )
+    limits = dataclasses.replace(limits, max_prompt_length=256)
+    data = dataclasses.replace(made.data, limits=limits, max_dropped_share=0.2)  # 1 of 8
+    left = measuring.sampled(Run(dataclasses.replace(made, data=data), quiet=True))
+    assert left is not None
+    assert len(left.prompts) == 4
+    # Those that are not answered need no room.
+    few = dataclasses.replace(evaluation, num_prompts=2)
+    assert measuring.sampled(Run(dataclasses.replace(made, evaluation=few), quiet=True)) is not None
