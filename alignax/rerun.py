@@ -112,7 +112,8 @@ def compare(one: Path, other: Path) -> Comparison:
         lines += 1
     if first is None and len(logs[0]) != len(logs[1]):
         longer = max(logs, key=len)
-        first = (json.loads(longer[lines])["step"], "lines of metrics", *map(len, logs))
+        step = json.loads(longer[lines])["step"]
+        first = (step, "lines of metrics", len(logs[0]), len(logs[1]))
     around = [_around(path) for path in (one, other)]
     names = dict.fromkeys([*around[0], *around[1]])
     unlike = [(n, around[0].get(n), around[1].get(n)) for n in names]
