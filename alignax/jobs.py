@@ -16,7 +16,7 @@ from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
-from alignax.core.rollouts import DIFFERENCE
+from alignax.core.rollouts import DIFFERENCE, FROM_REFERENCE
 from alignax.core.types import Params, TrainState, held
 from alignax.data.plan import shaped
 from alignax.data.row_shapes import Shape
@@ -216,20 +216,23 @@ def check_first_step(run: Run) -> Any:
                     where="step 1",
                 )
             run.say(f"[green]✓[/] sampler equals trainer before the first update: {apart:.1e} nats")
-        margin = values.get("rewards/margins")
-        if margin is None or not run.method.needs().reference:
+        margin, moved = values.get("rewards/margins", 0.0), values.get(FROM_REFERENCE, 0.0)
+        if not run.method.needs().reference:
             return
-        if abs(margin) > tolerance * growth:
+        # A mean margin is sharper for sums, and the distance of tokens sees what cancels in it.
+        if abs(margin) > tolerance * growth or moved > tolerance:
             raise BadInput(
                 "policy and reference to agree before the first update (margins 0)",
-                f"a mean margin of {margin:.3g}, loss {values['loss']:.6f}",
+                f"a mean margin of {margin:.3g}, log-probabilities that are {moved:.3g} nats a "
+                f"token apart, loss {values['loss']:.6f}",
                 "The reference's log-probabilities are of another model or of other data: delete "
                 "data.cache_dir.",
                 where="step 1",
             )
         run.say(
             f"[green]✓[/] policy equals reference before the first update: loss "
-            f"{values['loss']:.7f}, mean margin {margin:.1e}"
+            f"{values['loss']:.7f}, "
+            + (f"mean margin {margin:.1e}" if "rewards/margins" in values else f"{moved:.1e} nats")
         )
 
     return look
