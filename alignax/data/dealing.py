@@ -3,48 +3,97 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-EVEN = 1.005  # a unit this much above the mean is even enough
-CANDIDATES = 64  # units that an overfull one looks for an exchange with
+ONE = 2**24  # the mean load of a unit: whole numbers, whose sums are the same on every machine
+EVEN = ONE + ONE // 500  # a unit with no more than this is even enough
+ROUNDS = 64  # of exchanges, at most
+NEAR = 16  # items of another unit that one may change places with
+# What heavy and light are, in turn: tokens, scored tokens, both, and the one less the other.
+DIRECTIONS = np.array([[1, 0], [0, 1], [1, 1], [1, -1]])
 
 
-def deal(load: Float[np.ndarray, "g 2"], units: int) -> Int[np.ndarray, "u c"]:
-    """Deals items to units, equally many to each, so that both loads come out even.
+def deal(load: Float[np.ndarray, "s g 2"], units: int) -> Int[np.ndarray, "s u c"]:
+    """Deals the items of each set to units, equally many to each, so that both loads come out even.
 
     The heaviest items go first, one to each unit in a round, to the lightest unit the heaviest of
-    the round. Then the unit furthest above the mean exchanges an item for another unit's, the
-    best exchange there is, until all are even or no exchange helps.
+    the round. Then units exchange items in rounds, the heaviest with the lightest, the next with
+    the next, until all are even: each pair of which one is not makes the best exchange that is
+    found. What this takes is linear in the number of items.
     """
+    sets, count = load.shape[:2]
     if units == 1:
-        return np.arange(len(load))[None]
-    ranked = np.argsort(-load.sum(axis=1), kind="stable").reshape(-1, units)
-    dealt = np.empty_like(ranked.T)
-    sums = np.zeros((units, 2))
-    for rank, items in enumerate(ranked):
-        receiver = np.argsort(sums.sum(axis=1), kind="stable")
-        dealt[receiver, rank] = items
-        sums[receiver] += load[items]
-    mean = np.maximum(sums.mean(axis=0), 1e-9)
-    for _ in range(8 * units):
-        worst = (sums / mean).max(axis=1)
-        giver = int(worst.argmax())
-        axis = int((sums[giver] / mean).argmax())
-        if worst[giver] <= EVEN:
+        return np.tile(np.arange(count), (sets, 1, 1))
+    load = _in_whole_numbers(load, units)
+    ranked = np.argsort(-load.sum(axis=2), axis=1, kind="stable").reshape(sets, -1, units)
+    dealt = np.empty((sets, units, ranked.shape[1]), np.int64)
+    sums = np.zeros((sets, units, 2), np.int64)
+    every = np.arange(sets)[:, None]
+    for rank, items in enumerate(ranked.swapaxes(0, 1)):
+        receiver = np.argsort(sums.sum(axis=2), axis=1, kind="stable")
+        dealt[every, receiver, rank] = items
+        sums[every, receiver] += load[every, items]
+    # From here on items and units are numbered through all sets.
+    load, sums = load.reshape(-1, 2), sums.reshape(-1, 2)
+    dealt = (dealt + count * every[..., None]).reshape(sets * units, -1)
+    half = units // 2
+    for turn in range(ROUNDS):
+        shift, axis = divmod(turn, len(DIRECTIONS))
+        if sums.max() <= EVEN:
             break
-        others = np.argsort(sums[:, axis], kind="stable")[:CANDIDATES]
-        gain = load[dealt[others]][:, :, None] - load[dealt[giver]]  # what the giver would gain
-        after = np.maximum(
-            ((sums[giver] + gain) / mean).max(axis=3),
-            ((sums[others][:, None, None] - gain) / mean).max(axis=3),
-        )
-        after[others == giver] = np.inf
-        best = np.unravel_index(after.argmin(), after.shape)
-        if after[best] >= worst[giver] - 1e-9:
-            break
-        taker, theirs, ours = int(others[best[0]]), best[1], best[2]
-        sums[giver] += gain[best]
-        sums[taker] -= gain[best]
-        dealt[giver, ours], dealt[taker, theirs] = dealt[taker, theirs], dealt[giver, ours]
-    return dealt
+        direction = DIRECTIONS[axis]
+        order = np.argsort((sums @ direction).reshape(sets, units), axis=1, kind="stable")
+        order = order + units * every
+        light, heavy = order[:, :half], np.roll(order[:, ::-1][:, :half], shift, axis=1)
+        pairs = np.stack([heavy.ravel(), light.ravel()])
+        pairs = pairs[:, sums[pairs].max(axis=(0, 2)) > EVEN]
+        if pairs.size:
+            _exchange(load, sums, dealt, pairs, direction)
+    return dealt.reshape(sets, units, -1) - count * every[..., None]
+
+
+def _in_whole_numbers(load: Float[np.ndarray, "s g 2"], units: int) -> Int[np.ndarray, "s g 2"]:
+    """The loads with a unit's mean as `ONE`."""
+    whole = np.rint(load * ONE)
+    mean = np.maximum(whole.sum(axis=1, keepdims=True) / units, 1.0)
+    return np.rint(whole / mean * ONE).astype(np.int64)
+
+
+def _exchange(
+    load: Int[np.ndarray, "i 2"],
+    sums: Int[np.ndarray, "j 2"],
+    dealt: Int[np.ndarray, "j c"],
+    pairs: Int[np.ndarray, "2 p"],
+    direction: Int[np.ndarray, " 2"],
+) -> None:
+    """The best exchange of each pair of units, where that brings down the larger of its loads.
+
+    An item of the heavy unit is compared with those of the light one that are nearest, along the
+    direction, to the one which would leave both with the same.
+    """
+    heavy, light = pairs
+    each, size = np.arange(len(heavy))[:, None], dealt.shape[1]
+    ours, theirs = load[dealt[heavy]], load[dealt[light]]
+    order = np.argsort(theirs @ direction, axis=1, kind="stable")
+    there = (theirs @ direction)[each, order]
+    wanted = (ours - (sums[heavy] - sums[light])[:, None] // 2) @ direction
+    least = min(there.min(), wanted.min())
+    apart = each * (max(there.max(), wanted.max()) - least + 1)  # so that one search serves all
+    found = np.searchsorted((there + apart).ravel(), (wanted + apart).ravel())
+    near = min(NEAR, size)
+    first = np.clip(found.reshape(-1, size) - each * size - near // 2, 0, size - near)
+    place = order[each[..., None], first[..., None] + np.arange(near)]
+    loss = ours[:, :, None] - theirs[each[..., None], place]  # of the heavy unit
+    after = np.maximum(
+        (sums[heavy][:, None, None] - loss).max(axis=3),
+        (sums[light][:, None, None] + loss).max(axis=3),
+    ).reshape(len(heavy), -1)
+    best = after.argmin(axis=1)
+    better = after[each[:, 0], best] < sums[pairs].max(axis=(0, 2))
+    (heavy, light), (mine, near_mine) = pairs[:, better], np.divmod(best[better], near)
+    yours = place[better, mine, near_mine]
+    loss = loss[better, mine, near_mine]
+    sums[heavy] -= loss
+    sums[light] += loss
+    dealt[heavy, mine], dealt[light, yours] = dealt[light, yours], dealt[heavy, mine]
 
 
 def part_twins(

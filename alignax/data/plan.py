@@ -116,10 +116,8 @@ class Plan:
         """The groups of each unit of a window, evened out; the units of a step are neighbours."""
         steps = self.steps(window)
         units = self.accumulation * self.shape.shards
-        dealt = [
-            step[deal(load, units)] for step, load in zip(steps, self._load(steps), strict=True)
-        ]
-        return np.concatenate(dealt)
+        dealt = deal(self._load(steps), units).reshape(len(steps), -1)
+        return np.take_along_axis(steps, dealt, axis=1).reshape(len(steps) * units, -1)
 
     def steps(self, window: int) -> Int[np.ndarray, "w c"]:
         """The groups of each step of a window, evened out."""
@@ -127,7 +125,7 @@ class Plan:
         steps = min(first + self.window, self.num_steps) - first
         groups = self._stream(first * size, (first + steps) * size)
         load = self._load(groups)
-        dealt = part_twins(groups, load, deal(load, steps))
+        dealt = part_twins(groups, load, deal(load[None], steps)[0])
         if self.seed is None:  # else the first step would always hold the heaviest group
             return groups[dealt]
         return groups[dealt[generator(self.seed, 1, window).permutation(steps)]]
