@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from alignax.core.errors import BadInput
+
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -112,6 +114,17 @@ class Group:
     scores: tuple[float, ...]
     attributes: tuple[tuple[float, ...], ...] = ()
     origin: str = ""
+
+
+class Lacking(BadInput):
+    """A record without what a method reads of every one, such as a margin: a defect of its row.
+
+    Where bad rows may be dropped it is, and counted under `reason`.
+    """
+
+    def __init__(self, reason: str, expected: str, got: str, remedy: str, *, where: str | None):
+        super().__init__(expected, got, remedy, where=where)
+        self.reason = reason
 
 
 class LeftOut(Exception):

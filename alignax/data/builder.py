@@ -19,7 +19,7 @@ from jaxtyping import Float32
 
 from alignax.core import drafts
 from alignax.core.errors import BadInput
-from alignax.core.records import Group, LeftOut, Record
+from alignax.core.records import Group, Lacking, LeftOut, Record
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
@@ -29,7 +29,7 @@ from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 4  # raise it whenever the same input would be written otherwise
+FORMAT = 5  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
 OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
@@ -234,10 +234,15 @@ def prepare(
             groups.append(group(record))
         except LeftOut as useless:
             report.left_out.add(useless.reason, record.origin)
+        except Lacking as defect:
+            if on_bad_row == "refuse":
+                raise
+            report.dropped.add(defect.reason, record.origin)
     if not groups:
         raise BadInput(
             "at least one row that teaches something",
-            f"{len(records)} records, left out: {report.left_out}",
+            f"{len(records)} records, left out: {report.left_out}"
+            + (f"; dropped: {report.dropped}" if report.dropped else ""),
             "Give other data, or change the method's settings.",
             where=source,
         )

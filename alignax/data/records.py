@@ -39,7 +39,8 @@ from alignax.data.fields import (
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 # The column sets of each type of record, the fullest first: the first whose columns are all there
-# is taken. Further columns are ignored, but for those of OPTIONAL.
+# is taken. Further columns are ignored, but for those of OPTIONAL: of each row the first set whose
+# columns all hold something.
 COLUMNS: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     Preference: (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
     Ranking: (("prompt", "completions", "scores"), ("prompt", "responses", "scores")),
@@ -89,7 +90,7 @@ class Form:
 
     Fields:
         record: the type of record that a row holds.
-        columns: the columns that are read.
+        columns: the columns that every row has; those of OPTIONAL are each row's own.
         conversational: whether the first row holds role/content lists.
         wanted: the type of record that the method learns from, if it is another.
     """
@@ -132,13 +133,17 @@ def detect(row: Mapping[str, Any], record_type: type[Record], origin: str = "") 
             if not all(name in row for name in columns):
                 continue
             conversational = any(_is_conversation(row[name]) for name in columns)
-            for more in OPTIONAL.get(found, ()):
-                if all(row.get(name) is not None for name in more):
-                    columns += more
-                    break
             wanted = None if found is record_type else record_type
             return Form(record=found, columns=columns, conversational=conversational, wanted=wanted)
     raise _wrong_columns(tuple(row), record_type, origin)
+
+
+def optional(row: Mapping[str, Any], form: Form) -> tuple[str, ...]:
+    """The columns of a row that are read because it has them; null is as none."""
+    for more in OPTIONAL.get(form.record, ()):
+        if all(row.get(name) is not None for name in more):
+            return more
+    return ()
 
 
 def _is_conversation(value: Any) -> bool:
@@ -160,6 +165,8 @@ def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
     for name in form.columns:
         if name not in row:
             raise _wrong_columns(tuple(row), form.record, origin)
+    if more := optional(row, form):
+        form = dataclasses.replace(form, columns=form.columns + more)
     return _PARSERS[form.record](row, form, origin)
 
 

@@ -18,7 +18,7 @@ from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record,
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
-from alignax.data.records import Form, detect, parse
+from alignax.data.records import Form, detect, optional, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
@@ -32,7 +32,7 @@ class Report:
     Fields:
         source, split: what was asked for.
         form: how rows were read, in words.
-        columns: those that were read. ignored: the others of the first row.
+        columns: those that were read. ignored: all others of any row.
         rows: read. records: made of them.
         dropped: rows with a defect, by reason.
         left_out: rows, or what they were made into, that teach the method nothing, by reason.
@@ -95,11 +95,17 @@ def load_records(
         BadInput: at `file:line`, with what to do.
     """
     records: list[Record] = []
-    dropped, left_out, form, rows, first = Tally(), Tally(), None, 0, {}
+    dropped, left_out, form, rows = Tally(), Tally(), None, 0
+    # Of all rows, in the order in which they were met.
+    columns: dict[str, None] = {}
+    seen: dict[str, None] = {}
     for row, origin in itertools.islice(read_rows(source, split=split), limit):
         if form is None:
-            form, first = detect(row, record_type, origin), row
+            form = detect(row, record_type, origin)
+            columns.update(dict.fromkeys(form.columns))
         rows += 1
+        columns.update(dict.fromkeys(optional(row, form)))
+        seen.update(dict.fromkeys(row))
         try:
             record = parse(row, form, origin)
             if form.wanted is None:
@@ -130,8 +136,8 @@ def load_records(
         source=source,
         split=split,
         form=str(form) + (f" ({pairing})" if _is_paired(form) else ""),
-        columns=form.columns,
-        ignored=tuple(name for name in first if name not in form.columns),
+        columns=tuple(columns),
+        ignored=tuple(name for name in seen if name not in columns),
         rows=rows,
         records=len(records),
         dropped=dropped,

@@ -11,11 +11,10 @@ from typing import cast
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from alignax.core.errors import BadInput
 from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
-from alignax.core.records import Group, Preference, Record
+from alignax.core.records import Group, Lacking, Preference, Record
 from alignax.core.schedule import Schedule
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 from alignax.methods.dpo import dpo
@@ -49,9 +48,10 @@ class Curriculum(Method):
         """Chosen first; its score is the gap, and the rejected one's 0."""
         pair = cast(Preference, record)
         if pair.margin is None:
-            raise BadInput(
+            raise Lacking(
+                "pair without a margin",
                 "pairs with a margin, which says how easy each is",
-                "a pair without one",
+                "no margin, or null",
                 "Give a column margin, or score_chosen and score_rejected; or lists with the "
                 'column sources and data.pairing="strength".',
                 where=pair.origin or None,

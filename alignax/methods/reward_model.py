@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from alignax.core.constant import constant
-from alignax.core.errors import BadInput
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first
-from alignax.core.records import Group, Preference, Record
+from alignax.core.records import Group, Lacking, Preference, Record
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -66,9 +65,10 @@ class RewardModel(Method):
         if not self.margins:
             return chosen_first(pair)
         if pair.margin is None:
-            raise BadInput(
+            raise Lacking(
+                "pair without a margin",
                 "pairs with a margin",
-                "a pair without one",
+                "no margin, or null",
                 "Give a column margin, or score_chosen and score_rejected; or leave "
                 "method.margins out.",
                 where=pair.origin or None,
