@@ -85,7 +85,8 @@ class Data:
         strength: sources of responses from the weakest to the strongest, for pairing="strength".
         limits: how long a group may be.
         on_bad_row: "refuse" stops at a row with a defect; "drop" drops and counts it.
-        max_dropped_share: of groups that may be dropped or cut before the run refuses to start.
+        max_dropped_share: of groups that may be dropped or cut before the run refuses to start;
+            bad rows that were dropped count as groups.
         cache_dir: where prepared data and reference log-probabilities are kept.
     """
 

@@ -194,7 +194,8 @@ def prepare(
         cache_dir: where prepared data sets are kept.
         split: which file of a directory, or which split of a data set.
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
-        max_dropped_share: of groups that may be dropped or cut, in [0, 1].
+        max_dropped_share: of groups that may be dropped or cut, in [0, 1]; bad rows that were
+            dropped count as groups, what was left out does not.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
 
@@ -217,7 +218,7 @@ def prepare(
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
     drafts.clear(prepared.directory.parent)
     if prepared.directory.is_dir():
-        prepared.tokens.check(max_dropped_share)
+        prepared.tokens.check(max_dropped_share, prepared.records.dropped)
         return prepared
     records, report = load_records(
         source,
@@ -247,7 +248,7 @@ def prepare(
             where=source,
         )
     examples, tokens = tokenise(groups, renderer, limits, on_bad_row=on_bad_row)
-    tokens.check(max_dropped_share)
+    tokens.check(max_dropped_share, report.dropped)
     if not examples:
         raise BadInput(
             "at least one group within the limits",

@@ -48,13 +48,15 @@ def preflight(
     """
     places = np.linspace(0, len(prepared) - 1, min(sample, len(prepared))).astype(int)
     examples = [prepared[int(i)] for i in places]
-    tokens = prepared.tokens
+    tokens, bad = prepared.tokens, prepared.records.dropped.total
+    lost, of = bad + tokens.dropped.total + tokens.cut.total, bad + tokens.groups
     return [
         *check_tokens(examples, renderer, prepared.limits, vocab_size=vocab_size),
         Check(
             "dropped or cut",
-            f"{tokens.share_lost:.1%} of {tokens.groups:,}: "
-            f"dropped {tokens.dropped.total:,}, cut {tokens.cut.total:,}",
+            f"{lost / max(of, 1):.1%} of {of:,}: "
+            + (f"bad rows {bad:,}, " if bad else "")
+            + f"dropped {tokens.dropped.total:,}, cut {tokens.cut.total:,}",
         ),
     ]
 

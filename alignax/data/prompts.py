@@ -87,7 +87,7 @@ def load_prompts(
             prompt is none.
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
         limit: read no more rows than this.
-        max_dropped_share: of prompts that may be dropped, in [0, 1].
+        max_dropped_share: of prompts that may be dropped, bad rows among them, in [0, 1].
         remedy: where it is more, in terms of the caller's own settings.
 
     Raises:
@@ -112,11 +112,13 @@ def load_prompts(
                 f"prompt longer than {max_length} tokens" if len(row) else "prompt of no tokens"
             )
             dropped.add(reason, f"{record.origin} ({len(row)} tokens)")
-    if dropped.total > max_dropped_share * len(records):
+    bad = report.dropped
+    lost, of = dropped.total + bad.total, len(records) + bad.total
+    if lost > max_dropped_share * of:
         raise BadInput(
             f"at most {max_dropped_share:.1%} of the prompts to be dropped",
-            f"{dropped.total:,} of {len(records):,}: {dropped}",
-            remedy,
+            f"{lost:,} of {of:,}: {'; '.join(str(x) for x in (bad, dropped) if x)}",
+            f"Mend the rows. {remedy}" if bad else remedy,
             where=source,
         )
     chosen = [(r, i) for r, i, good in zip(kept, ids, fits, strict=True) if good]

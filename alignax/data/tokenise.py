@@ -89,15 +89,23 @@ class TokenReport:
         """Groups that were dropped or cut, as a share of all."""
         return (self.dropped.total + self.cut.total) / max(self.groups, 1)
 
-    def check(self, max_dropped_share: float = 0.1) -> None:
-        """Raises BadInput if more than this share of the groups was dropped or cut."""
-        if self.share_lost > max_dropped_share:
-            first = "; ".join(filter(None, (self.dropped.first, self.cut.first)))
+    def check(self, max_dropped_share: float = 0.1, bad_rows: Tally | None = None) -> None:
+        """Raises BadInput if more than this share of the data was dropped or cut.
+
+        Args:
+            bad_rows: those dropped before there were groups. Each counts as a group.
+        """
+        bad = bad_rows or Tally()
+        lost, of = bad.total + self.dropped.total + self.cut.total, bad.total + self.groups
+        if lost > max_dropped_share * of:
+            first = "; ".join(filter(None, (bad.first, self.dropped.first, self.cut.first)))
+            rows = f"bad rows {bad.total:,}, " if bad else ""
             raise BadInput(
                 f"at most {max_dropped_share:.1%} of the data to be dropped or cut",
-                f"{self.share_lost:.1%}: dropped {self.dropped.total:,}, cut {self.cut.total:,} "
-                f"of {self.groups:,}. First: {first}",
-                "Raise max_length, shorten the data, or raise max_dropped_share.",
+                f"{lost / of:.1%}: {rows}dropped {self.dropped.total:,}, cut {self.cut.total:,} "
+                f"of {of:,}. First: {first}",
+                f"{'Mend the rows, raise' if bad else 'Raise'} max_length, shorten the data, or "
+                "raise max_dropped_share.",
             )
 
     @classmethod
