@@ -24,7 +24,7 @@ from alignax.models.outputs import score_responses
 from alignax.models.transformer import Decoder
 from alignax.train.step import ModelFn
 
-SHARES = ("accuracies", "ended")  # names whose values are 0 or 1
+SHARES = ("accuracies", "ended")  # names whose values are 0 or 1, or shares of a list
 Progress = Callable[[Iterator[Any], int], Iterator[Any]]
 
 
@@ -91,7 +91,7 @@ class HeldOut:
         if self.method.needs().mean_over == "tokens":
             # Each prompt's summed loss over the mean number of tokens: their mean is the loss.
             joined["eval_loss"] = joined["eval_loss"] * len(joined["eval_loss"]) / max(tokens, 1)
-        return {name: estimate(x, share=name.endswith(SHARES)) for name, x in joined.items()}
+        return {name: estimate(x, share=_is_share(name, x)) for name, x in joined.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ class Sampled:
             numbers={n.removeprefix("sampled/"): x for n, x in columns.items() if "ended" not in n},
             estimates={
                 f"eval_{n}": estimate(
-                    _means(x), share=n.endswith(SHARES) and self.sampler.num_samples == 1
+                    _means(x), share=self.sampler.num_samples == 1 and _is_share(n, x)
                 )
                 for n, x in columns.items()
                 if not np.isnan(x).all()
@@ -205,6 +205,11 @@ class Sampled:
 
 
 _score = functools.partial(jax.jit, static_argnums=0)(score_responses)
+
+
+def _is_share(name: str, x: np.ndarray) -> bool:
+    """Whether Wilson's interval holds: of lists, accuracies are shares of pairs in order."""
+    return name.endswith(SHARES) and bool(np.isin(x, (0, 1)).all())
 
 
 def _means(x: np.ndarray) -> np.ndarray:
