@@ -7,6 +7,8 @@ comparison (`alignax.compare.settings`) has a function `comparison()`.
 import contextlib
 import dataclasses
 import difflib
+import math
+import operator
 import os
 import re
 import traceback
@@ -34,6 +36,20 @@ from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
 
 Settings = TypeVar("Settings")
+# The least and the greatest value of numbers that no `check` of their own looks at; None for none.
+RANGES: dict[str, tuple[int, int | None]] = {
+    "seed": (0, 2**63 - 1),
+    "data.eval_limit": (1, None),
+    "data.max_dropped_share": (0, 1),
+    "data.limits.max_length": (1, None),
+    "data.limits.max_prompt_length": (1, None),
+    "data.limits.max_completion_length": (1, None),
+    "evaluation.batch_size": (1, None),
+    "evaluation.num_prompts": (0, None),
+    "evaluation.shown": (0, None),
+    "rollout.kept": (0, None),
+    "rollout.show_every": (0, None),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -301,14 +317,20 @@ def check(experiment: Experiment) -> None:
                 "docs/pods.md says, and give a path in it.",
                 where=name,
             )
-    for name, value in (("evaluation.batch_size", experiment.evaluation.batch_size),
-                        ("data.limits.max_length", experiment.data.limits.max_length)):  # fmt: skip
-        if value <= 0:
-            raise BadInput("a positive number", repr(value), "Change the setting.", where=name)
+    for name, (low, high) in RANGES.items():
+        value = operator.attrgetter(name)(experiment)
+        if value is not None and not (low <= value and (high is None or value <= high)):
+            wanted = "a positive number" if low else "0 or a positive number"
+            if high is not None:
+                wanted = f"a number from {low} to {high}"
+            raise BadInput(wanted, repr(value), "Change the setting.", where=name)
 
 
 def _check_types(settings: Any, prefix: str) -> None:
-    """Every field holds a value of its type; a config file is Python, and no one else looks."""
+    """Every field holds a value of its type; a config file is Python, and no one else looks.
+
+    Numbers are finite, but for fields that say they may be infinite.
+    """
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value, hint, where = getattr(settings, field.name), hints[field.name], prefix + field.name
@@ -332,6 +354,11 @@ def _check_types(settings: Any, prefix: str) -> None:
                 "Change it in the config file.",
                 where=where,
             )
+        elif isinstance(value, float) and not math.isfinite(value):
+            may = bool(field.metadata.get("infinite"))
+            if not (may and value > 0):
+                wanted = "a number, which may be infinite" if may else "a finite number"
+                raise BadInput(wanted, repr(value), "Change the setting.", where=where)
 
 
 def classes_of(hint: Any) -> tuple[type, ...]:

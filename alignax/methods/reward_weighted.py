@@ -57,13 +57,14 @@ class RewardWeighted(Method):
 
     Fields:
         beta: the temperature, in deviations of the scores.
-        max_weight: no response weighs more than this before weights are normalised.
+        max_weight: no response weighs more than this before weights are normalised; infinity for
+            no clip.
         mean: of the scores of the training data; None until it is known.
         deviation: of the scores of the training data; None until it is known.
     """
 
     beta: Scalar = 1.0
-    max_weight: Scalar = 20.0
+    max_weight: Scalar = dataclasses.field(default=20.0, metadata={"infinite": True})
     mean: float | None = None
     deviation: float | None = None
 
