@@ -14,9 +14,10 @@ from rich.table import Table
 
 import alignax
 from alignax import config
-from alignax.config import Experiment, nearest
+from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.setting_types import nearest
 from alignax.data.records import COLUMNS
 from alignax.methods import ALL
 

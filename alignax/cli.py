@@ -111,7 +111,7 @@ def _run(arguments: list[str]) -> None:
     name, *rest = arguments
     known = ["methods", *COMMANDS]
     if name not in known:
-        from alignax.config import nearest
+        from alignax.core.setting_types import nearest
 
         near = nearest(name, known)
         raise BadInput(

@@ -6,22 +6,19 @@ comparison (`alignax.compare.settings`) has a function `comparison()`.
 
 import contextlib
 import dataclasses
-import difflib
-import math
 import operator
 import os
 import re
 import traceback
-import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from alignax.core import modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
-from alignax.core.types import Scalar
+from alignax.core.setting_types import check_types, nearest
 from alignax.data import convert
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.convert import Pairing
@@ -288,19 +285,9 @@ def _classes_within(hint: Any) -> list[type]:
     return [one for part in typing.get_args(hint) for one in _classes_within(part)]
 
 
-def is_settings(value: Any) -> bool:
-    """Whether this is a dataclass's value, which has settings of its own."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name most like this one; None where none is alike."""
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
-
-
 def check(experiment: Experiment) -> None:
     """Refuses settings that cannot work, before anything is allocated."""
-    _check_types(experiment, "")
+    check_types(experiment)
     experiment.loop.check()
     experiment.rollout.check(experiment.method)
     experiment.evaluation.sampler.check("evaluation.sampler")
@@ -324,53 +311,3 @@ def check(experiment: Experiment) -> None:
             if high is not None:
                 wanted = f"a number from {low} to {high}"
             raise BadInput(wanted, repr(value), "Change the setting.", where=name)
-
-
-def _check_types(settings: Any, prefix: str) -> None:
-    """Every field holds a value of its type; a config file is Python, and no one else looks.
-
-    Numbers are finite, but for fields that say they may be infinite.
-    """
-    hints = typing.get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):
-        value, hint, where = getattr(settings, field.name), hints[field.name], prefix + field.name
-        if is_settings(value) and isinstance(value, classes_of(hint)):
-            _check_types(value, f"{where}.")
-        elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
-            known = [str(k) for k in typing.get_args(hint)]
-            near = nearest(str(value), known)
-            raise BadInput(
-                f"one of {', '.join(known)}",
-                repr(value),
-                f"Did you mean {near!r}?" if near else "Choose one of these.",
-                where=where,
-            )
-        elif typing.get_origin(hint) is not Literal and not _is_one_of(value, classes_of(hint)):
-            kinds = (float,) if hint == Scalar else classes_of(hint)
-            wanted = " or ".join("None" if x is type(None) else x.__name__ for x in kinds)
-            raise BadInput(
-                f"a value of type {wanted}",
-                f"{value!r} ({type(value).__name__})",
-                "Change it in the config file.",
-                where=where,
-            )
-        elif isinstance(value, float) and not math.isfinite(value):
-            may = bool(field.metadata.get("infinite"))
-            if not (may and value > 0):
-                wanted = "a number, which may be infinite" if may else "a finite number"
-                raise BadInput(wanted, repr(value), "Change the setting.", where=where)
-
-
-def classes_of(hint: Any) -> tuple[type, ...]:
-    """The classes that a setting's type allows."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return tuple(kind for part in typing.get_args(hint) for kind in classes_of(part))
-    origin = typing.get_origin(hint) or hint
-    return (origin,) if isinstance(origin, type) else (object,)
-
-
-def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
-    """As `isinstance`, but a whole number serves as a float and a bool does not as a number."""
-    if isinstance(value, bool):
-        return bool in kinds or object in kinds
-    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)

@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignax.config import Experiment, is_settings, nearest
+from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars
+from alignax.core.setting_types import is_settings, nearest
 
 ROOMS = ("method", "optim")  # of an experiment; those that have settings of the type `Scalar`
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import tyro
 
-from alignax.config import Experiment, classes_of, is_settings, nearest
+from alignax.config import Experiment
 from alignax.core.errors import BadInput
+from alignax.core.setting_types import classes_of, is_settings, nearest
 from alignax.core.types import Scalar
 from alignax.models.lora import LoRA
 

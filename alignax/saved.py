@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from alignax.config import is_settings
+from alignax.core.setting_types import is_settings
 
 
 def to_json(settings: Any) -> Any:

@@ -174,7 +174,7 @@ BEFORE = {
     "a misspelt setting on the command line": (
         nothing,
         ["--method.betta", "0.2"],
-        "command line: expected a setting; DPO has beta, label_smoothing; got method.betta.\n"
+        "command line: expected a setting; DPO has beta, label_smoothing, average, nll_weight; got method.betta.\n"
         "    Did you mean method.beta?",
     ),
     "a config that is not Python": (

@@ -113,7 +113,7 @@ SETTINGS = (
     [
         (
             "--method.betta",
-            "a setting; DPO has beta, label_smoothing; got method.betta.\n"
+            "a setting; DPO has beta, label_smoothing, average, nll_weight; got method.betta.\n"
             "    Did you mean method.beta?",
         ),
         ("--mehtod.beta=1", f"a setting; Experiment has {SETTINGS}; got mehtod.\n"
@@ -250,7 +250,8 @@ def test_as_json_settings_carry_their_classs_name():
     found = to_json(experiment(seed=4))
     assert json.loads(json.dumps(found)) == found
     assert found["type"] == "Experiment"
-    assert found["method"] == {"type": "DPO", "beta": 0.5, "label_smoothing": 0.0}
+    own = {"beta": 0.5, "label_smoothing": 0.0, "average": False, "nll_weight": 0.0}
+    assert found["method"] == {"type": "DPO"} | own
     assert found["data"]["limits"]["type"] == "TokenLimits"
     assert (found["seed"], found["wandb"], found["tensorboard"]) == (4, None, True)
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from alignax import config
 from alignax.compare.claims import ARITY, Claim
-from alignax.config import Experiment, nearest
+from alignax.config import Experiment
 from alignax.core import modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.setting_types import nearest
 from alignax.generate.rewards import Reward
 
 Family = Literal["offline", "iterated", "online", "baseline"]

@@ -1,0 +1,78 @@
+"""Settings as values: which classes a setting's type allows, and whether a value is of them."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from alignax.core.errors import BadInput
+from alignax.core.types import Scalar
+
+
+def is_settings(value: Any) -> bool:
+    """Whether this is a dataclass's value, which has settings of its own."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name most like this one; None where none is alike."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def check_types(settings: Any, prefix: str = "") -> None:
+    """Every field holds a value of its type; a config file is Python, and no one else looks.
+
+    Numbers are finite, but for fields that say they may be infinite.
+
+    Args:
+        prefix: of the names in messages.
+
+    Raises:
+        BadInput: a value of another type, unknown, or not finite.
+    """
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, hint, where = getattr(settings, field.name), hints[field.name], prefix + field.name
+        if is_settings(value) and isinstance(value, classes_of(hint)):
+            check_types(value, f"{where}.")
+        elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            known = [str(k) for k in typing.get_args(hint)]
+            near = nearest(str(value), known)
+            raise BadInput(
+                f"one of {', '.join(known)}",
+                repr(value),
+                f"Did you mean {near!r}?" if near else "Choose one of these.",
+                where=where,
+            )
+        elif typing.get_origin(hint) is not Literal and not _is_one_of(value, classes_of(hint)):
+            kinds = (float,) if hint == Scalar else classes_of(hint)
+            wanted = " or ".join("None" if x is type(None) else x.__name__ for x in kinds)
+            raise BadInput(
+                f"a value of type {wanted}",
+                f"{value!r} ({type(value).__name__})",
+                "Change it in the config file.",
+                where=where,
+            )
+        elif isinstance(value, float) and not math.isfinite(value):
+            may = bool(field.metadata.get("infinite"))
+            if not (may and value > 0):
+                wanted = "a number, which may be infinite" if may else "a finite number"
+                raise BadInput(wanted, repr(value), "Change the setting.", where=where)
+
+
+def classes_of(hint: Any) -> tuple[type, ...]:
+    """The classes that a setting's type allows."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return tuple(kind for part in typing.get_args(hint) for kind in classes_of(part))
+    origin = typing.get_origin(hint) or hint
+    return (origin,) if isinstance(origin, type) else (object,)
+
+
+def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    """As `isinstance`, but a whole number serves as a float and a bool does not as a number."""
+    if isinstance(value, bool):
+        return bool in kinds or object in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
