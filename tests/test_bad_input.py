@@ -174,7 +174,8 @@ BEFORE = {
     "a misspelt setting on the command line": (
         nothing,
         ["--method.betta", "0.2"],
-        "command line: expected a setting; DPO has beta, label_smoothing, average, nll_weight; got method.betta.\n"
+        "command line: expected a setting; DPO has beta, label_smoothing, average, nll_weight; "
+        "got method.betta.\n"
         "    Did you mean method.beta?",
     ),
     "a config that is not Python": (
@@ -253,7 +254,11 @@ def test_is_refused_before_anything_is_read_or_made(name, folder, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
-        ("beta=", "betta=", "DPO: beta, label_smoothing; got betta.\n    Did you mean beta?"),
+        (
+            "beta=",
+            "betta=",
+            "DPO: beta, label_smoothing, average, nll_weight; got betta.\n    Did you mean beta?",
+        ),
         ("output_dir=", "output_dirs=", "; got output_dirs.\n    Did you mean output_dir?"),
     ],
 )

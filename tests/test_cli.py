@@ -148,7 +148,8 @@ REFUSED = {
     ),
     "misspelt setting": (
         ["train", "{config}", "--method.betta", "0.2"],
-        "command line: expected a setting; DPO has beta, label_smoothing, average, nll_weight; got method.betta. "
+        "command line: expected a setting; DPO has beta, label_smoothing, average, nll_weight; "
+        "got method.betta. "
         "Did you mean method.beta?",
     ),
     "setting of another room": (
