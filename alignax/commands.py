@@ -192,6 +192,8 @@ def _sample(path: str, arguments: list[str]) -> None:
             "Settings go with a config file.",
             where="command line",
         )
+    if options.on_bad_row == "drop":
+        reading["max_dropped_share"] = 1.0  # whoever says so here has said that it may be many
     names = ("num_samples", "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
     settings = {name: getattr(options, name) for name in names}
     if options.server:

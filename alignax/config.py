@@ -35,7 +35,7 @@ from alignax.train.sharding import Mesh
 Settings = TypeVar("Settings")
 # The least and the greatest value of numbers that no `check` of their own looks at; None for none.
 RANGES: dict[str, tuple[int, int | None]] = {
-    "seed": (0, 2**63 - 1),
+    "seed": (0, 2**31 - 1),  # of larger ones JAX takes the last 32 bits
     "data.eval_limit": (1, None),
     "data.max_dropped_share": (0, 1),
     "data.limits.max_length": (1, None),

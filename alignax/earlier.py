@@ -1,6 +1,8 @@
 """Whether an output_dir holds an earlier start of this very run: what is compared, and how."""
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,10 @@ def refuse_another(run: Run, wanted: dict[str, Any], members: Sequence[Run] = ()
     if found is not None:
         _refuse(output, found, wanted, "set it back to go on with the old one")
         return
-    # One that ended before its first checkpoint begins anew; what another has left is not its own.
+    # One that ended before it learnt anything begins anew, with the settings that mend it too.
+    if not any(_has_learnt(Path(one.experiment.output_dir)) for one in (run, *members)):
+        return
+    # And one that ended before its first checkpoint; what another has left is not its own.
     unknown = []
     for one in (run, *members):
         folder = Path(one.experiment.output_dir)
@@ -70,6 +75,18 @@ def refuse_another(run: Run, wanted: dict[str, Any], members: Sequence[Run] = ()
             "Give the new run another output_dir, or move what is there away.",
             where=str(output),
         )
+
+
+def _has_learnt(folder: Path) -> bool:
+    """Whether there is an export, or an update in the log; a line that is cut off is none."""
+    if _is_there(folder / "export"):
+        return True
+    log = folder / "metrics.jsonl"
+    steps = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        with contextlib.suppress(ValueError, AttributeError):
+            steps.append(json.loads(line).get("step"))
+    return any(isinstance(step, int) and step >= 1 for step in steps)
 
 
 def _is_there(path: Path) -> bool:

@@ -196,6 +196,7 @@ def check_first_step(run: Run) -> Any:
     # Rounding of sums over some hundred tokens. In bfloat16 programs round at different places, and
     # a sum's rounding grows with the root of its terms: 0.07 at 1,024 tokens, 1.24B parameters.
     tolerance = {"float32": 1e-3, "bfloat16": 0.1}[run.experiment.model.dtype]
+    tolerance /= min(1.0, run.temperature)
     rollout = run.experiment.rollout
     longest = rollout.max_new_tokens if rollout else run.plan.shape.response
     growth = max(1.0, longest / 256) ** 0.5 if run.experiment.model.dtype == "bfloat16" else 1.0
@@ -220,19 +221,21 @@ def check_first_step(run: Run) -> Any:
         if not run.method.needs().reference:
             return
         # A mean margin is sharper for sums, and the distance of tokens sees what cancels in it.
+        margins = f"mean margin {margin:.1e}, " if "rewards/margins" in values else ""
         if abs(margin) > tolerance * growth or moved > tolerance:
             raise BadInput(
-                "policy and reference to agree before the first update (margins 0)",
-                f"a mean margin of {margin:.3g}, log-probabilities that are {moved:.3g} nats a "
-                f"token apart, loss {values['loss']:.6f}",
+                "policy and reference to agree before the first update",
+                f"{margins}log-probabilities that are {moved:.3g} nats a token apart, loss "
+                f"{values['loss']:.6f}",
                 "The reference's log-probabilities are of another model or of other data: delete "
-                "data.cache_dir.",
+                "data.cache_dir."
+                if not rollout
+                else 'Set model.dtype="float32"; where it is that, please report this.',
                 where="step 1",
             )
         run.say(
             f"[green]✓[/] policy equals reference before the first update: loss "
-            f"{values['loss']:.7f}, "
-            + (f"mean margin {margin:.1e}" if "rewards/margins" in values else f"{moved:.1e} nats")
+            f"{values['loss']:.7f}, {margins}{moved:.1e} nats a token"
         )
 
     return look

@@ -44,7 +44,7 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any
             return None
         if isinstance(old, dict) and isinstance(new, dict):
             for key in {**old, **new}:
-                if key not in old and not new[key]:
+                if "type" in old and key not in old and not new[key]:
                     continue  # an earlier version did not have it, and it is off
                 inner = f"{name}.{key}" if name else key
                 found = walk(old.get(key), new.get(key), inner)

@@ -189,7 +189,7 @@ def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> 
     if numbers.shape[1] > 1:
         return {"attributes": dict(zip(names, numbers[0].tolist(), strict=True))}
     scores = numbers[:, 0].tolist()
-    if any(isinstance(row.get(name), list) for name in LISTS):
+    if "prompt" in row and any(isinstance(row.get(name), list) for name in LISTS):
         return {"scores": scores}
     if "rejected" in row:
         return {"score_chosen": scores[0], "score_rejected": scores[1]}

@@ -250,7 +250,7 @@ def test_as_json_settings_carry_their_classs_name():
     found = to_json(experiment(seed=4))
     assert json.loads(json.dumps(found)) == found
     assert found["type"] == "Experiment"
-    own = {"beta": 0.5, "label_smoothing": 0.0, "average": False, "nll_weight": 0.0}
+    own = {"beta": 0.5, "label_smoothing": 0.0, "average": False, "nll_weight": None}
     assert found["method"] == {"type": "DPO"} | own
     assert found["data"]["limits"]["type"] == "TokenLimits"
     assert (found["seed"], found["wandb"], found["tensorboard"]) == (4, None, True)

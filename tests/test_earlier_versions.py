@@ -27,3 +27,9 @@ def test_one_that_is_on_is_a_difference_and_so_is_one_that_only_the_earlier_knew
     assert first_difference(old, on) == ("method.average", None, True)
     assert first_difference(without(settings, "beta"), settings) == ("method.beta", None, 0.1)
     assert first_difference(settings, old) == ("method.average", False, None)
+
+
+def test_a_word_of_a_chat_templates_own_is_a_difference_even_where_it_is_off(settings):
+    of = lambda words: settings | {"data": settings["data"] | {"chat_template_kwargs": words}}  # noqa: E731
+    found = first_difference(of({}), of({"enable_thinking": False}))
+    assert found == ("data.chat_template_kwargs.enable_thinking", None, False)

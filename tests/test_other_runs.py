@@ -1,6 +1,7 @@
 """An output_dir whose checkpoints are gone still holds a run, which no other one overwrites."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -72,6 +73,20 @@ def test_the_same_run_begins_anew_where_it_has_no_checkpoint(left, tmp_path):
     jobs.train(dataclasses.replace(made, output_dir=str(again), loop=loop), quiet=True)
     weights = "export/model.safetensors"
     assert (again / weights).read_bytes() == (output / weights).read_bytes()
+
+
+def test_a_run_that_ended_before_it_learnt_anything_may_be_mended(left, tmp_path):
+    """As one of whom the first update asked for another dtype, or that ran out of memory."""
+    output, made = left
+    other = tmp_path / "run"
+    shutil.copytree(output, other)
+    shutil.rmtree(other / "export")
+    lines = (other / "metrics.jsonl").read_text().splitlines(keepends=True)
+    begun = [line for line in lines if json.loads(line)["step"] == 0]
+    (other / "metrics.jsonl").write_text("".join(begun) + lines[-1][:9])  # cut off by the end
+    changed = dataclasses.replace(made, method=DPO(beta=0.25), output_dir=str(other))
+    jobs.train(changed, quiet=True)
+    assert (other / "export").is_dir()
 
 
 @pytest.mark.parametrize("kept", ["metrics.jsonl", "export"])

@@ -45,6 +45,8 @@ def refused(capsys, *arguments):
         # Without responses these describe the prompt: a rule may ask for them.
         ({"label": "positive", "score": 3, "complexity": 2},
          {"label": "positive", "score": 3, "complexity": 2}),
+        # Parquet has null for what is not there.
+        ({"response": None, "label": True}, {"response": None, "label": True}),
         # But these would be read as of the new completions.
         ({"scores": [1.0, 2.0], "sources": ["x"], "note": None}, {"note": None}),
     ],
@@ -91,11 +93,11 @@ def test_the_config_says_what_becomes_of_rows_with_a_defect(model, tmp_path, cap
     assert "in.jsonl:2: expected text in prompt" in refused(
         capsys, *arguments, "--to", str(tmp_path / "a.jsonl")
     )
-    # Of the two that are left the second has more than the model's 512 positions less 4.
+    # One has no text, and one more than the model's 512 positions less 4.
     printed = refused(capsys, *arguments, "--to", str(tmp_path / "a.jsonl"), *drop)
-    assert "at most 10.0% of the prompts to be dropped; got 1 of 2" in printed
-    assert "Lower --max-new-tokens, or take these prompts out of the file." in printed
-    main([*arguments, "--to", str(tmp_path / "a.jsonl"), *drop, "--data.max-dropped-share", "0.5"])
+    assert "at most 10.0% of the prompts to be dropped; got 2 of 3" in printed
+    assert "or lower --max-new-tokens, or take these prompts out of the file." in printed
+    main([*arguments, "--to", str(tmp_path / "a.jsonl"), *drop, "--data.max-dropped-share", "0.7"])
     assert [row["prompt"] for row in lines(tmp_path / "a.jsonl")] == ["Is it?"]
     assert "in.jsonl:2: expected text in prompt" in refused(
         capsys, *arguments, "--to", str(tmp_path / "b.jsonl"), *drop, "--on-bad-row", "refuse"

@@ -5,6 +5,7 @@ A config is a Python file with a function `comparison()` that returns a `Compari
 """
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -248,7 +249,10 @@ class Part:
     def name(self) -> str:
         """What is left out, as the name of a folder; empty where nothing is."""
         words = [*self.only, *self.claims, *([f"{self.seeds} seeds"] if self.seeds else [])]
-        return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")[:80]
+        name = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
+        if len(name) <= 80 and (name or not words):
+            return name
+        return f"{name[:71]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
 
 
 WHOLE = Part()

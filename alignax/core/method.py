@@ -87,6 +87,10 @@ class Needs:
     schedule: Schedule | None = None
 
 
+# The metadata of a method's field that has no part in how records become text.
+LOSS_ALONE = {"text": False}
+
+
 class Method(abc.ABC):
     """Abstract and without fields. Every method class is final."""
 
@@ -167,9 +171,9 @@ def text_settings(method: Method) -> str:
 
     Fields of the type `Scalar` are left out. They may be traced numbers, so only `loss` can use
     them, and a sweep over them finds its data prepared and the reference's log-probabilities
-    computed.
+    computed. So are others that say so (`LOSS_ALONE`).
     """
-    fields = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
+    fields = [x.name for x in dataclasses.fields(method) if x.metadata.get("text", True)]  # type: ignore[arg-type]
     free = scalars(method)
     kept = [f"{name}={getattr(method, name)!r}" for name in fields if name not in free]
     return f"{type(method).__qualname__}({', '.join(kept)})"

@@ -34,10 +34,10 @@ def deal(load: Float[np.ndarray, "s g 2"], units: int) -> Int[np.ndarray, "s u c
     # From here on items and units are numbered through all sets.
     load, sums = load.reshape(-1, 2), sums.reshape(-1, 2)
     dealt = (dealt + count * every[..., None]).reshape(sets * units, -1)
-    half = units // 2
+    half, idle = units // 2, 0
     for turn in range(ROUNDS):
         shift, axis = divmod(turn, len(DIRECTIONS))
-        if sums.max() <= EVEN:
+        if sums.max() <= EVEN or idle == half * len(DIRECTIONS):  # by then all have met
             break
         direction = DIRECTIONS[axis]
         order = np.argsort((sums @ direction).reshape(sets, units), axis=1, kind="stable")
@@ -45,8 +45,8 @@ def deal(load: Float[np.ndarray, "s g 2"], units: int) -> Int[np.ndarray, "s u c
         light, heavy = order[:, :half], np.roll(order[:, ::-1][:, :half], shift, axis=1)
         pairs = np.stack([heavy.ravel(), light.ravel()])
         pairs = pairs[:, sums[pairs].max(axis=(0, 2)) > EVEN]
-        if pairs.size:
-            _exchange(load, sums, dealt, pairs, direction)
+        exchanged = pairs.size and _exchange(load, sums, dealt, pairs, direction)
+        idle = 0 if exchanged else idle + 1
     return dealt.reshape(sets, units, -1) - count * every[..., None]
 
 
@@ -63,11 +63,14 @@ def _exchange(
     dealt: Int[np.ndarray, "j c"],
     pairs: Int[np.ndarray, "2 p"],
     direction: Int[np.ndarray, " 2"],
-) -> None:
+) -> bool:
     """The best exchange of each pair of units, where that brings down the larger of its loads.
 
     An item of the heavy unit is compared with those of the light one that are nearest, along the
     direction, to the one which would leave both with the same.
+
+    Returns:
+        Whether there was one.
     """
     heavy, light = pairs
     each, size = np.arange(len(heavy))[:, None], dealt.shape[1]
@@ -94,6 +97,7 @@ def _exchange(
     sums[heavy] -= loss
     sums[light] += loss
     dealt[heavy, mine], dealt[light, yours] = dealt[light, yours], dealt[heavy, mine]
+    return bool(better.any())
 
 
 def part_twins(

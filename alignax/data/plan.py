@@ -124,6 +124,8 @@ class Plan:
         first, size = window * self.window, self.batch_size
         steps = min(first + self.window, self.num_steps) - first
         groups = self._stream(first * size, (first + steps) * size)
+        if self.order is not None:
+            return groups.reshape(steps, size)  # nothing is dealt across steps
         load = self._load(groups)
         dealt = part_twins(groups, load, deal(load[None], steps)[0])
         if self.seed is None:  # else the first step would always hold the heaviest group
@@ -165,10 +167,9 @@ class Plan:
 
     @property
     def window(self) -> int:
-        """Steps to a window: about an epoch, or less where that is long; one of a given order."""
-        if self.order is not None:
-            return 1  # nothing is dealt across steps
-        return max(1, min(WINDOW, len(self.lengths.prompt)) // self.batch_size)
+        """Steps to a window: about an epoch, or less where that is long."""
+        epoch = WINDOW if self.order is not None else len(self.lengths.prompt)
+        return max(1, min(WINDOW, epoch) // self.batch_size)
 
     @property
     def num_windows(self) -> int:

@@ -114,11 +114,11 @@ def load_prompts(
             dropped.add(reason, f"{record.origin} ({len(row)} tokens)")
     bad = report.dropped
     lost, of = dropped.total + bad.total, len(records) + bad.total
-    if lost > max_dropped_share * of:
+    if lost and lost / of > max_dropped_share:
         raise BadInput(
             f"at most {max_dropped_share:.1%} of the prompts to be dropped",
             f"{lost:,} of {of:,}: {'; '.join(str(x) for x in (bad, dropped) if x)}",
-            f"Mend the rows. {remedy}" if bad else remedy,
+            f"Mend the rows, or {remedy[:1].lower()}{remedy[1:]}" if bad else remedy,
             where=source,
         )
     chosen = [(r, i) for r, i, good in zip(kept, ids, fits, strict=True) if good]

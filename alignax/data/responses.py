@@ -97,7 +97,7 @@ def without_responses(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Where the row has no responses yet, a column such as `label` is of the prompt, and stays.
     """
-    stale = _OF_ALL if any(name in row for name in TEXTS) else _OF_LISTS - {"prompt"}
-    if all(name in row for name in ("response", *HELPSTEER)):
+    stale = _OF_ALL if any(row.get(name) is not None for name in TEXTS) else _OF_LISTS - {"prompt"}
+    if all(row.get(name) is not None for name in ("response", *HELPSTEER)):
         stale = {*stale, *HELPSTEER}
     return {name: value for name, value in row.items() if name not in stale}

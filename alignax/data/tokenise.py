@@ -97,7 +97,7 @@ class TokenReport:
         """
         bad = bad_rows or Tally()
         lost, of = bad.total + self.dropped.total + self.cut.total, bad.total + self.groups
-        if lost > max_dropped_share * of:
+        if lost and lost / of > max_dropped_share:
             first = "; ".join(filter(None, (bad.first, self.dropped.first, self.cut.first)))
             rows = f"bad rows {bad.total:,}, " if bad else ""
             raise BadInput(

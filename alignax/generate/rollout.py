@@ -22,7 +22,8 @@ class Rollout:
         rewards: of a response. Without any, nothing is sampled.
         max_new_tokens: a response is cut here.
         num_samples: of each prompt, for a method that says nothing of it.
-        temperature, top_p, top_k, min_p: of the samples.
+        temperature, top_p, top_k, min_p: of the samples. A policy gradient is then one of the
+            policy at that temperature (`Needs.tempered`).
         source: whose samples: the policy being trained, or the reference.
         refresh: updates between two drawings.
         epochs: passes over what was drawn.

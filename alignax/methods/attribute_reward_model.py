@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from alignax.core.attributes import known_attributes
 from alignax.core.errors import BadInput
-from alignax.core.method import Method, Needs
+from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.records import Attributed, Group, Record
 from alignax.core.types import Batch, Metrics, Outputs
 
@@ -49,8 +49,8 @@ class AttributeRewardModel(Method):
     """
 
     attributes: tuple[str, ...] = ()
-    lowest_rating: tuple[float, ...] = ()
-    highest_rating: tuple[float, ...] = ()
+    lowest_rating: tuple[float, ...] = dataclasses.field(default=(), metadata=LOSS_ALONE)
+    highest_rating: tuple[float, ...] = dataclasses.field(default=(), metadata=LOSS_ALONE)
 
     def __post_init__(self) -> None:
         for name in ("lowest_rating", "highest_rating"):

@@ -15,10 +15,9 @@ from jaxtyping import Array, Float
 
 from alignax.core.constant import constant
 from alignax.core.masked import masked_mean, masked_sum
-from alignax.core.method import Method, Needs
+from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
-from alignax.core.shaping import is_zero
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -90,13 +89,13 @@ class DPO(Method):
         average: take log-ratios a token and not a response, so that length does not count. A
             typical beta is then 5.
         nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens.
-            Typical: 0, or 0.2 to 1.
+            None for none of it. Typical: 0.2 to 1.
     """
 
     beta: Scalar = 0.1
     label_smoothing: Scalar = 0.0
-    average: bool = False
-    nll_weight: Scalar = 0.0
+    average: bool = dataclasses.field(default=False, metadata=LOSS_ALONE)
+    nll_weight: float | None = dataclasses.field(default=None, metadata=LOSS_ALONE)
 
     def needs(self) -> Needs:
         """Preference pairs and the reference's log-probabilities."""
@@ -113,7 +112,7 @@ class DPO(Method):
             ratio, jnp.zeros_like(ratio), beta=self.beta, label_smoothing=self.label_smoothing
         )
         metrics = pair_metrics(masked_sum(outputs.logprobs, batch.mask), self.beta * ratio)
-        if is_zero(self.nll_weight):
+        if self.nll_weight is None:
             return loss, metrics
         nll = -masked_mean(outputs.logprobs, batch.mask)[:, 0]
         return loss + self.nll_weight * nll, {**metrics, "nll_loss": nll}

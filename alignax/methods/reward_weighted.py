@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from alignax.core.constant import constant
+from alignax.core.errors import BadInput
 from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs, over_step
 from alignax.core.records import Group, Record, Scored
@@ -73,7 +74,14 @@ class RewardWeighted(Method):
         return Needs(record=Scored)
 
     def fit(self, records: Sequence[Record]) -> "RewardWeighted":
-        """Takes mean and deviation from the data, each where it is not given."""
+        """Takes mean and deviation from the data, each where it is not given.
+
+        Raises:
+            BadInput: a largest weight that is none.
+        """
+        if isinstance(self.max_weight, int | float) and self.max_weight <= 0:
+            raise BadInput("a number above 0", repr(self.max_weight), "Change the setting.",
+                           where="method.max_weight")  # fmt: skip
         if self.mean is not None and self.deviation is not None:
             return self
         mean, deviation = mean_and_deviation(cast(Scored, x).score for x in records)

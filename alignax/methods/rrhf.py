@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from alignax.core.lists import best, best_first, list_metrics
 from alignax.core.masked import masked_mean, masked_sum
-from alignax.core.method import Method, Needs
+from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.ranking import gaps, only_valid
 from alignax.core.records import Group, Ranking, Record
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
@@ -58,7 +58,7 @@ class RRHF(Method):
 
     sft_weight: Scalar = 1.0
     padded_width: bool = False
-    average_nll: bool = False
+    average_nll: bool = dataclasses.field(default=False, metadata=LOSS_ALONE)
 
     def needs(self) -> Needs:
         """Ranked lists, and no reference."""

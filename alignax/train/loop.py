@@ -17,6 +17,7 @@ import numpy as np
 
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.core.rollouts import DIFFERENCE
 from alignax.core.types import Params, TrainState
 from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train.bad_updates import BadUpdates, OnBadUpdate
@@ -214,7 +215,10 @@ def train(
         if i % loop.logging_steps == 0 or i == num_steps:
             rates = {"seconds": seconds, "seconds_fetching": fetching,
                      "tokens_per_second": values["num_tokens"] / seconds, **timings()}  # fmt: skip
-            metrics.write(i, {**values, **unlogged.taken()}, timings=rates)
+            held = unlogged.taken()
+            if not drawn.metrics:  # the update's own says how far it is from its drawing
+                held.pop(DIFFERENCE, None)
+            metrics.write(i, {**values, **held}, timings=rates)
 
     def save(i: int, state: TrainState) -> None:
         position = {**feed.position(), **unlogged.position()}

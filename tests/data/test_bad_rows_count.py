@@ -95,4 +95,4 @@ def test_bad_rows_among_prompts_are_counted(tmp_path):
         f"{source}: expected at most 49.0% of the prompts to be dropped; got 2 of 4: 1 empty field "
         "(a.jsonl:2); 1 prompt longer than 120 tokens (a.jsonl:3 ("
     )
-    assert "Mend the rows, raise data.limits.max_length, lower" in str(error.value)
+    assert "Mend the rows, or raise data.limits.max_length, lower" in str(error.value)

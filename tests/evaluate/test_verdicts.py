@@ -89,6 +89,10 @@ def test_no_more_verdicts_of_hundreds_are_false_than_should_be():
         assert tail_check(seeds, 64, 630, trials=100_000).passed
 
 
+def test_of_one_prompt_no_verdict_is_given_so_none_is_false():
+    assert tail_check(8, 1, 10).passed
+
+
 def test_where_seeds_alone_vary_much_the_test_of_differences_is_students():
     """A 30th of the variance of the mean is not the seeds': 0.05 less some hundredths of it."""
     shares = false_verdicts(8, 64, 0.05, 400_000)

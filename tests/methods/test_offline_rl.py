@@ -99,6 +99,12 @@ def test_weights_stay_finite_and_of_mean_1_where_every_one_of_them_is_tiny():
     np.testing.assert_allclose(metrics["weight"], [9.07957e-5, 1.9999092], rtol=1e-4)
 
 
+@pytest.mark.parametrize("most", [0.0, -1.0])
+def test_a_largest_weight_that_is_none_is_refused(most):
+    with pytest.raises(BadInput, match=r"method.max_weight: expected a number above 0"):
+        RewardWeighted(max_weight=most).fit(RECORDS)
+
+
 def test_a_step_without_any_response_has_finite_weights():
     found = RewardWeighted().pool({"log_weight": jnp.zeros(2)}, jnp.zeros(2, bool))
     assert found["log_weight"] == 0.0
