@@ -80,12 +80,13 @@ def _rerun(path: str, arguments: list[str]) -> None:
 
 
 def _plan(path: str, arguments: list[str]) -> None:
-    from alignax import forecast, planning, topology
+    from alignax import config, forecast, planning, topology
     from alignax.run import console
 
     options, overrides = options_lib.parser("plan").parse_known_args(arguments)
     topology.prepare(options.topology)
     experiment = _experiment(path, overrides)
+    config.check(experiment)
     sizes = (options.prompt, options.response, options.responses)
     found = planning.nearest_that_fits(
         experiment,

@@ -75,8 +75,13 @@ def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_rates_and_
     tiny, larger = map(settings.load, COMPARISONS)
     assert [entry.name for entry in larger.entries] == [entry.name for entry in tiny.entries]
     rate = "optim.learning_rate"
-    rates = [[x[rate] for e in c.entries for x in e.trials[:2]] for c in (tiny, larger)]
-    assert rates[1] == pytest.approx([x / 30 for x in rates[0]])
+    for one, other in zip(tiny.entries, larger.entries, strict=True):
+        tried = [x[rate] for x in one.trials]
+        assert [x[rate] for x in other.trials] == pytest.approx([x / 30 for x in tried[::2]])
+        assert len(set(tried[::2])) == min(len(set(tried)), 2)  # both rates, where there are two
+        for name in ("loop.max_steps", "rollout.refresh"):  # lengths: 16 updates for 32
+            if name in one.settings:
+                assert other.settings[name] == max(1, one.settings[name] // 2)
     apart = {f.name for f in dataclasses.fields(tiny.base)
              if getattr(tiny.base, f.name) != getattr(larger.base, f.name)}  # fmt: skip
     assert apart == {"model", "loop"}

@@ -25,8 +25,8 @@ def changed(name, value, method):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("seed", -1, f"a number from 0 to {2**63 - 1}"),
-        ("seed", 2**63, f"a number from 0 to {2**63 - 1}"),
+        ("seed", -1, f"a number from 0 to {2**31 - 1}"),
+        ("seed", 2**31, f"a number from 0 to {2**31 - 1}"),
         ("data.eval_limit", -1, "a positive number"),
         ("data.eval_limit", 0, "a positive number"),
         ("data.max_dropped_share", 1.5, "a number from 0 to 1"),

@@ -44,8 +44,9 @@ class AttributeRewardModel(Method):
     Fields:
         attributes: their names, in the order of the head's outputs; empty until known, and then
             all of the training data's, by alphabet.
-        lowest_rating, highest_rating: the scale of each, to which whole numbers of the trained
-            model keep (arXiv:2310.05344: [0, 4]); empty until known, and then the training data's.
+        lowest_rating: of each, below which whole numbers of the trained model do not go
+            (arXiv:2310.05344: 0); empty until known, and then the training data's.
+        highest_rating: of each, above which they do not go (4), in the same way.
     """
 
     attributes: tuple[str, ...] = ()
