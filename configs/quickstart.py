@@ -7,9 +7,9 @@ judged by the rule in configs/quickstart/rule.py.
 
 Cost:    9 min 3 s on 2 cores that others shared (14 steps of 16 pairs, 22.8 s each in the median).
          Peak memory of the run was not measured; of its update alone, in a benchmark: 3.8 GB.
-Expect:  on 60 held-out pairs, before -> after (2026-11-24, seed 0, JAX 0.10.2, 95% intervals):
-         rewards/accuracies -> 0.917 [0.819, 0.964], rewards/margins 0 -> 0.912 [0.751, 1.068],
-         sampled/length 74.0 -> 21.5 tokens, sampled/ended 0.16 -> 0.94, sampled/kl 7.93 nats.
+Expect:  on 60 held-out pairs, before -> after (2026-11-27, seed 0, JAX 0.10.2, 95% intervals):
+         rewards/accuracies -> 0.917 [0.819, 0.964], rewards/margins 0 -> 0.886 [0.733, 1.045],
+         sampled/length 74.0 -> 22.9 tokens, sampled/ended 0.16 -> 0.94, sampled/kl 7.34 nats.
 """
 
 from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits
