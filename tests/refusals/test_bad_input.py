@@ -13,37 +13,18 @@ import sys
 
 import pytest
 
-from tests.refused_runs import (
+from tests.refusals.runs import (
     CONFIG,
     LONG,
     PAIR,
-    forbid_weights,
-    make_ready,
     nothing_was_made,
     refused,
     with_second_line,
     without,
 )
-from tests.tiny_model import model_directory
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 LINES = CONFIG.splitlines()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A good model directory, to be copied."""
-    return model_directory(tmp_path_factory.mktemp("good") / "model")
-
-
-@pytest.fixture
-def folder(tmp_path, model):
-    return make_ready(tmp_path, model)
-
-
-@pytest.fixture
-def no_weights(monkeypatch):
-    forbid_weights(monkeypatch)
 
 
 def change_data(text):

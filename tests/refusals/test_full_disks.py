@@ -8,24 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from alignax.cli import main
-from tests.refused_runs import forbid_weights, make_ready, nothing_was_made, refused
-from tests.tiny_model import model_directory
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A good model directory, to be copied."""
-    return model_directory(tmp_path_factory.mktemp("good") / "model")
-
-
-@pytest.fixture
-def folder(tmp_path, model):
-    return make_ready(tmp_path, model)
-
-
-@pytest.fixture
-def no_weights(monkeypatch):
-    forbid_weights(monkeypatch)
+from tests.refusals.runs import nothing_was_made, refused
 
 
 @pytest.fixture

@@ -3,16 +3,13 @@
 import pytest
 
 from alignax.cli import main
-from tests.refused_runs import (
+from tests.refusals.runs import (
     LONG,
     PAIR,
-    forbid_weights,
-    make_ready,
     nothing_was_made,
     refused,
     with_second_line,
 )
-from tests.tiny_model import model_directory
 
 USER = [{"role": "user", "content": "Is 2 a number?"}]
 # What the second line of the data is, and what is said of it.
@@ -77,22 +74,6 @@ ROWS = {
         "assistant",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A good model directory, to be copied."""
-    return model_directory(tmp_path_factory.mktemp("good") / "model")
-
-
-@pytest.fixture
-def folder(tmp_path, model):
-    return make_ready(tmp_path, model)
-
-
-@pytest.fixture
-def no_weights(monkeypatch):
-    forbid_weights(monkeypatch)
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -8,21 +8,9 @@ from safetensors.numpy import load_file, save_file
 
 from alignax import jobs
 from alignax.cli import main
-from tests.refused_runs import make_ready, nothing_was_made, refused, without
+from tests.refusals.runs import nothing_was_made, refused, without
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import model_directory
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A good model directory, to be copied."""
-    return model_directory(tmp_path_factory.mktemp("good") / "model")
-
-
-@pytest.fixture
-def folder(tmp_path, model):
-    return make_ready(tmp_path, model)
-
 
 # --- Weights
 
