@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 
 from alignax.config import Experiment
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars, text_settings, with_scalars
 from alignax.core.records import Group, Record
+from alignax.core.telling import through
 from alignax.core.types import Params
 from alignax.data.builder import Prepared, prepare
 from alignax.data.chat import Renderer
@@ -196,7 +196,7 @@ class Run(Networks):
         def wrap(steps: Iterator[Any], total: int) -> Iterator[Any]:
             if self.quiet:
                 return steps
-            return iter(track(steps, description=title, total=total, console=console))
+            return through(steps, total, title, console)
 
         return wrap
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32
 from rich.markup import escape
-from rich.progress import track
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Group
+from alignax.core.telling import through
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row
 from alignax.data.json_lines import check_json, written
@@ -208,7 +208,7 @@ def _scores(
     steps = scorer(groups, batch_size=batch_size)
     if not quiet:
         total = sum(len(group.responses) for group in groups)
-        steps = track(steps, total=total, description="score", console=console)
+        steps = through(steps, total, "score", console)
     for index, response, numbers in steps:
         made[index][response] = numbers
     return made

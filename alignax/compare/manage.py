@@ -39,6 +39,7 @@ from alignax.compare.settings import WHOLE, Comparison, Part, load
 from alignax.compare.turns import Turns
 from alignax.config import check
 from alignax.core.errors import BadInput
+from alignax.core.telling import Lines
 from alignax.run import console
 from alignax.train import optim
 
@@ -94,7 +95,7 @@ def compare(
     _check_variants(comparison, output)
     # How long others train depends on what this one spends.
     first = [cell for cell in tuning if cell.entry == comparison.compute_like]
-    with Pool(config, comparison, output, part, workers, flags) as pool:
+    with Pool(config, comparison, output, part, workers, flags, anew=not cpus) as pool:
 
         def seeds(found: Mapping[Cell, Mapping[str, Any]], after: bool = False) -> list[Cell]:
             """The runs that are known to be wanted: of entries whose trials have all ended."""
@@ -164,6 +165,8 @@ class Pool:
 
     Args:
         flags: of XLA in them, before the user's own, which win.
+        anew: whether an entry's cells have a process of their own, as their peak of an
+            accelerator's memory asks for.
     """
 
     def __init__(
@@ -174,6 +177,7 @@ class Pool:
         part: Part,
         workers: int,
         flags: str = "",
+        anew: bool = False,
     ):
         self._config, self._comparison, self._output = config, comparison, output
         self._part = json.dumps(dataclasses.asdict(part))
@@ -182,6 +186,8 @@ class Pool:
         self._cores = [cores[i::workers] if len(cores) >= workers else [] for i in range(workers)]
         # A variant has mostly the programs of the entry that it varies.
         self._turns = Turns(lambda x: x.entry and (comparison.entry(x.entry).like or x.entry))
+        self._anew = anew
+        self._last: list[str | None] = [None] * workers  # entries
         self._processes: list[subprocess.Popen | None] = [None] * workers
         self._logs: list[IO[str]] = []
 
@@ -233,6 +239,7 @@ class Pool:
             ThreadPoolExecutor(len(self._processes)) as threads,
         ):
             task = bar.add_task(title, cell="")
+            lines = Lines(console)
 
             def give(cells: Sequence[Cell]) -> bool:
                 """Hands out cells that were not yet; whether some had ended long ago."""
@@ -251,6 +258,7 @@ class Pool:
                 give(())
                 while give(then(found)):
                     pass
+                lines.say(f"{title}: {cell.path}", len(found), len(given), at_start)
 
             def work(number: int) -> None:
                 for cell in self._turns.of(number, ended):
@@ -260,6 +268,7 @@ class Pool:
             give(wanted)
             while give(then(found)):
                 pass
+            at_start = len(found)
             try:
                 going = [threads.submit(work, i) for i in range(len(self._processes))]
                 for future in as_completed(going):
@@ -301,6 +310,9 @@ class Pool:
 
     def _run(self, number: int, cell: Cell) -> None:
         """One cell in one of the processes; where that dies, so says the result."""
+        if self._anew and self._processes[number] and self._last[number] != cell.entry:
+            self._end(number)
+        self._last[number] = cell.entry
         process = self._processes[number] or self._start(number)
         assert process.stdin is not None
         assert process.stdout is not None

@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignax.core.memory import give_back  # which imports no JAX
-
 if TYPE_CHECKING:
     from alignax.compare.cells import Cell
+    from alignax.compare.peaks import Peaks
     from alignax.compare.settings import Comparison
 
 
@@ -42,6 +41,7 @@ def main() -> None:
     from alignax import facts
     from alignax.compare import cells, settings
     from alignax.compare.cells import Cell
+    from alignax.compare.peaks import Peaks
     from alignax.train import compilations
 
     compilations.keep_on_disk()
@@ -49,12 +49,12 @@ def main() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     part = settings.Part(**json.loads(options.part))
     comparison = settings.load(options.config, part)
-    commit = (facts.git() or {}).get("commit")
+    commit, peaks = (facts.git() or {}).get("commit"), Peaks()
     for number, line in enumerate(sys.stdin):
         cell = Cell(**json.loads(line))
         began = time.perf_counter()
         try:
-            found = run(comparison, cell, options.output)
+            found = run(comparison, cell, options.output, peaks)
         except Exception as error:  # of whatever a run may raise: the others go on
             found = {"failed": f"{type(error).__name__}: {error}"}
         wall = time.perf_counter() - began
@@ -66,7 +66,7 @@ def main() -> None:
             gc.freeze()
 
 
-def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
+def run(comparison: "Comparison", cell: "Cell", output: Path, peaks: "Peaks") -> dict[str, Any]:
     """A cell's result: the rows of its measurements, what identifies it, and its peak of memory."""
     from alignax import jobs
     from alignax.compare import cells, fingerprints, measure
@@ -80,9 +80,9 @@ def run(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"fingerprint": fingerprints.of(comparison, cell)}
     begin(folder, found["fingerprint"])
     experiment = cells.with_own_rows(comparison, cell, experiment)
-    resident = _reset_peak()
+    peaks.begin()
     jobs.train(experiment, quiet=True, shape=_shape(comparison, cell, experiment))
-    found["peak_mib"] = None if resident is None else (_status("VmHWM") - resident) / 1024
+    found["peak_mib"] = peaks.end(cell.entry)
     finished = Run(experiment, quiet=True)
     if cell.purpose == "proxy":
         lines = json_lines.read(folder / "metrics.jsonl")
@@ -180,32 +180,6 @@ def _clear(folder: Path, but: str | None = None) -> None:
     for path in folder.iterdir():
         if path.name != but:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _reset_peak() -> float | None:
-    """Makes the peak of memory what is in use now, and returns that, in KiB; Linux alone can, and
-    of an accelerator's memory nobody.
-
-    What earlier runs have freed goes back to the system first: else it would be taken again
-    unseen, and the peak would depend on what ran before.
-    """
-    import jax
-
-    gc.collect()
-    if jax.default_backend() != "cpu":
-        return None
-    if not give_back():
-        return None
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # another system
-        return None
-    return _status("VmRSS")
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(x.split()[1] for x in lines if x.startswith(f"{name}:")))
 
 
 if __name__ == "__main__":

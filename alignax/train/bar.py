@@ -1,8 +1,11 @@
-"""The line at the bottom of the terminal while a run trains."""
+"""The line at the bottom of the terminal while a run trains; lines in a log where there is none."""
 
 from collections.abc import Mapping
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alignax.core.telling import Lines, drawn
 
 SHOWN = ("reward", "accuracies")  # names whose values stand beside the bar, the first there is
 NAMES = {"rewards/accuracies": "accuracy"}
@@ -11,7 +14,10 @@ NAMES = {"rewards/accuracies": "accuracy"}
 class Bar:
     """Step, loss, tokens a second, time left."""
 
-    def __init__(self, begin: int, total: int, quiet: bool):
+    def __init__(self, begin: int, total: int, quiet: bool, console: Console | None = None):
+        console = console or Console()
+        self._begin, self._total = begin, total
+        self._lines = None if quiet or drawn(console) else Lines(console, first=True)
         self._bar = Progress(
             TextColumn("[bold]train"),
             BarColumn(),
@@ -22,6 +28,7 @@ class Bar:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            console=console,
             disable=quiet,
         )
         self._task = self._bar.add_task(
@@ -37,11 +44,11 @@ class Bar:
 
     def show(self, step: int, values: Mapping[str, float], seconds: float) -> None:
         """What an update gave, and how long it took."""
-        extra = next((n for n in ("reward", *values) if n in values and n.endswith(SHOWN)), None)
-        self._bar.update(
-            self._task,
-            completed=step,
-            loss=f"{values['loss']:.4f}",
-            extra=f"{NAMES.get(extra, extra)} {values[extra]:.2f}" if extra else "",
-            speed=f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s",
-        )
+        name = next((n for n in ("reward", *values) if n in values and n.endswith(SHOWN)), None)
+        loss = f"{values['loss']:.4f}"
+        extra = f"{NAMES.get(name, name)} {values[name]:.2f}" if name else ""
+        speed = f"{values['num_tokens'] / max(seconds, 1e-9):,.0f} tokens/s"
+        self._bar.update(self._task, completed=step, loss=loss, extra=extra, speed=speed)
+        if self._lines is not None:
+            text = "  ".join(x for x in ("train", f"loss {loss}", extra, speed) if x)
+            self._lines.say(text, step, self._total, self._begin)

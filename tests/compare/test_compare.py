@@ -135,6 +135,33 @@ def test_an_error_in_one_thread_stops_the_others_after_their_cell(config, tmp_pa
     assert len(begun) == 2
 
 
+@pytest.mark.parametrize(("anew", "processes"), [(False, 1), (True, 2)])
+def test_on_an_accelerator_an_entrys_cells_have_a_process_of_their_own(
+    config, tmp_path, monkeypatch, anew, processes
+):
+    """Its counter of memory never falls, so another entry's peak would hide theirs."""
+    told, program = tmp_path / "told", tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nwhile read line; do echo $$ >> {told}; echo; done\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(manage.sys, "executable", str(program))
+    comparison = manage.load(config)
+    one, two = [entry.name for entry in comparison.entries if len(entry.trials) > 1][:2]
+    wanted = [
+        manage.Cell(purpose="tune", entry=entry, trial=trial, seed=1)
+        for entry in (one, two)
+        for trial in (0, 1)
+    ]
+    for cell in wanted:  # which the stand-in for a worker does not write
+        manage.cells_lib.write(manage.cells_lib.result_path(tmp_path, cell), {"failed": "old"})
+    with manage.Pool(config, comparison, tmp_path, manage.WHOLE, 1, anew=anew) as pool:
+        pool.run(wanted, "trials")
+    ran_by = told.read_text().split()
+    assert len(ran_by) == 4
+    assert ran_by[0] == ran_by[1]
+    assert ran_by[2] == ran_by[3]
+    assert len(set(ran_by)) == processes
+
+
 @pytest.mark.parametrize(
     ("cpus", "given", "expected"),
     [
