@@ -42,13 +42,16 @@ CONFIG is a Python file such as configs/quickstart.py; --method takes the one of
 its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50.
 `alignax COMMAND --help` lists a command's own options, `alignax COMMAND CONFIG --help` the settings
 of the config too. With --distributed the same command, started on every host, is one run over all
-of them.
+of them. `alignax --version` says what is installed.
 """
 
 
 def command() -> None:
     """What is installed as `alignax`: `main`, in a process of its own."""
     _in_large_pages()
+    if not sys.flags.safe_path:  # PYTHONSAFEPATH keeps it out, as it does for `python -m`
+        # A name such as my_package:ENTRY may be of the folder at hand; what is installed wins.
+        sys.path.append(os.getcwd())
     main()
 
 
@@ -105,6 +108,12 @@ def _run(arguments: list[str]) -> None:
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
+        return
+    if arguments[0] in ("-V", "--version", "version"):
+        from importlib.metadata import version
+
+        names = ("alignax", "jax", "jaxlib", "transformers")
+        print(*(f"{name} {version(name)}" for name in names), sep=", ")
         return
     from alignax.commands import COMMANDS, explain
 

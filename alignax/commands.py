@@ -301,8 +301,8 @@ def _report(path: str, arguments: list[str]) -> None:
 
     from alignax.compare.report import report
 
-    options_lib.parser("report").parse_args(arguments)
-    report(Path(path))
+    options = options_lib.parser("report").parse_args(arguments)
+    report(Path(path).expanduser(), Path(options.output).expanduser() if options.output else None)
 
 
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {

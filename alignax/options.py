@@ -132,7 +132,9 @@ COMMANDS = {
         "--seeds": _number("in place of the comparison's"),
         "--workers": _number("runs at a time, a process each (default the comparison's)"),
     }),
-    "report": Command("OUTPUT_DIR", {}),
+    "report": Command("OUTPUT_DIR", {
+        "--output": _text("for findings, tables and page (default OUTPUT_DIR)", "DIRECTORY"),
+    }),
 }  # fmt: skip
 
 

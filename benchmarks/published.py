@@ -1,9 +1,10 @@
 """`python -m benchmarks.published RUN FOLDER`: a comparison's raw results, small enough to commit.
 
-RUN is the output of `alignax compare`. FOLDER gets its numbers of every seed, step and prompt
-without the texts, compressed, and what was compared and how it was made: `alignax report FOLDER`
-makes tables and page of these again. What is printed are two tables that the report has as curves
-or not at all: the league by update, and the runs beside it.
+RUN is the output of `alignax compare`. FOLDER gets its numbers of every seed, step and prompt,
+the texts that the page shows, compressed, and what was compared and how it was made:
+`alignax report FOLDER --output ELSEWHERE` makes tables and page of these again. What is printed are
+two tables that the report has as curves or not at all: the league by update, and the runs beside
+it. With `--against OLD`, what was published before (a folder, as git has it): what differs.
 """
 
 import argparse
@@ -11,10 +12,12 @@ import gzip
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 
 from alignax.compare import results
+from alignax.compare.analysis import SHOWN
 from alignax.compare.report import MADE
 from alignax.compare.results import DESCRIPTION, RESULTS, Results, Runs
 from alignax.data import json_lines
@@ -27,13 +30,29 @@ EVERY = 16  # updates between two columns
 def publish(run: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes the three files."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = json_lines.read(run / RESULTS)
-    kept = [{k: x for k, x in line.items() if k not in TEXTS} for line in lines]
+    shown = _shown(results.read(run))
+    kept = [_without_texts(line, shown) for line in json_lines.read(run / RESULTS)]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
     # No time in the file: the same results are the same bytes.
     (folder / f"{RESULTS}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     for name in (DESCRIPTION, MADE):
         shutil.copyfile(run / name, folder / name)
+
+
+def _shown(found: Results) -> set[tuple[str, int, int]]:
+    """Entry, seed and step of the answers that the page shows, and of those before training."""
+    described, kept = found.described, set()
+    for entry in described["entries"]:
+        if entry["league"] and (runs := found.runs(entry["name"])) is not None:
+            kept |= {(entry["name"], runs.seeds[0], step) for step in (0, described["data_steps"])}
+    return kept
+
+
+def _without_texts(line: dict[str, Any], shown: set[tuple[str, int, int]]) -> dict[str, Any]:
+    whole = {k: x for k, x in line.items() if k not in TEXTS}
+    if line["purpose"] != "final" or (line["entry"], line["seed"], line.get("step")) not in shown:
+        return whole
+    return whole | {name: line[name][:SHOWN] for name in TEXTS}
 
 
 def by_update(found: Results) -> list[str]:

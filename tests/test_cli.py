@@ -3,6 +3,7 @@
 What each command does is in `test_commands.py`.
 """
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -49,6 +50,29 @@ def test_help_does_not_wait_for_jax(arguments):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_an_import_path_may_be_of_the_folder_that_the_command_is_run_in(tmp_path, safe):
+    """As it may with `python -m`; the script alone begins without that folder."""
+    (tmp_path / "my_package.py").write_text("ENTRY = 1\n")
+    command = "from alignax.cli import command; command()"
+    words = ["compare", str(ROOT / "configs/compare_tiny.py"), "--add", "my_package:ENTRIES"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1" if safe else ""}
+    script = tmp_path / "elsewhere" / "alignax"  # as installed: Python looks in the script's folder
+    script.parent.mkdir()
+    script.write_text(command)
+    done = subprocess.run([sys.executable, str(script), *words], env=environment, cwd=tmp_path,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2
+    expected = "No module named 'my_package'" if safe else "Did you mean ENTRY?"
+    assert expected in done.stderr
+
+
+@pytest.mark.parametrize("word", ["--version", "-V", "version"])
+def test_its_version_is_the_packages(word, capsys):
+    main([word])
+    assert capsys.readouterr().out.startswith(f"alignax {importlib.metadata.version('alignax')}, ")
 
 
 def test_the_package_is_a_command_too():

@@ -39,8 +39,12 @@ def _processor() -> str:
     return f"{len(names)} x {names[0]}" if names else platform.processor() or "unknown processor"
 
 
-def report(output: Path) -> Path:
-    """Analyses the results of a comparison again, and writes findings and page.
+def report(output: Path, page: Path | None = None) -> Path:
+    """Analyses the results of a comparison again, and writes findings, tables and page.
+
+    Args:
+        output: where the results are.
+        page: the folder to write into; `output` where None.
 
     Returns:
         The page.
@@ -48,13 +52,14 @@ def report(output: Path) -> Path:
     Raises:
         BadInput: the folder holds no results.
     """
-    raw, around = results_lib.read(output), output / MADE
+    raw, around, page = results_lib.read(output), output / MADE, page or output
     known = json.loads(around.read_text("utf-8")) if around.is_file() else UNKNOWN
     found = findings(raw, known)
     text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    (output / FINDINGS).write_text(text, encoding="utf-8")
-    (output / TABLES).write_text(tables(found), encoding="utf-8")
-    (output / PAGE).write_text(render(found), encoding="utf-8")
+    page.mkdir(parents=True, exist_ok=True)
+    (page / FINDINGS).write_text(text, encoding="utf-8")
+    (page / TABLES).write_text(tables(found), encoding="utf-8")
+    (page / PAGE).write_text(render(found), encoding="utf-8")
     console.print(league(found))
     for claim in found["claims"]:
         says, because = escape(claim["says"]), escape(claim["because"])
@@ -62,8 +67,8 @@ def report(output: Path) -> Path:
     for check in found["checks"]:
         mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
         console.print(f"{mark} {escape(check['name'])}: {escape(check['found'])}")
-    console.print(f"[bold]report[/]: {escape(str(output / PAGE))}")
-    return output / PAGE
+    console.print(f"[bold]report[/]: {escape(str(page / PAGE))}")
+    return page / PAGE
 
 
 def league(found: dict[str, Any]) -> Table:

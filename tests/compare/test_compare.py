@@ -5,17 +5,44 @@ import json
 import pathlib
 import threading
 
+import jax
 import pytest
 
-from alignax import DPO, cli
+from alignax import cli
 from alignax.compare import manage, report, results
 from alignax.compare.settings import Entry
 from alignax.core.errors import BadInput
+from alignax.core.method import Method, Needs
+from alignax.core.pairs import chosen_first, log_ratios
+from alignax.core.records import Preference
 from tests.compare.small import SMALL
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SquaredHinge(Method):
+    """A user's own method, of which the library knows nothing: (1 - margin)^2 where that is short.
+
+    Fields:
+        scale: of the margin, above 0.
+    """
+
+    scale: float = 0.3
+
+    def needs(self):
+        return Needs(record=Preference, reference=True)
+
+    def group(self, record):
+        return chosen_first(record)
+
+    def loss(self, outputs, batch):
+        margins = self.scale * log_ratios(outputs, batch)
+        short = jax.nn.relu(1.0 - margins[..., 0] + margins[..., 1])
+        return short**2, {"short": short}
+
 
 # A user's own entry, found by its import path; one of its two trials cannot be.
 OWN = Entry(
-    name="own", method=DPO(beta=0.3), family="offline",
+    name="own", method=SquaredHinge(), family="offline",
     trials=({"optim.learning_rate": 1e-3}, {"optim.learning_rate": -1.0}),
 )  # fmt: skip
 

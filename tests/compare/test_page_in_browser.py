@@ -1,8 +1,13 @@
 """The report in a browser: what its script does, at a desk, on a telephone and by keyboard."""
 
+import json
+import pathlib
+
 import pytest
 
 from alignax.compare.page import render
+from alignax.compare.report import FINDINGS
+from alignax.compare.report import report as make_report
 from benchmarks.report_pictures import browser as installed
 from tests.compare.made_up import HOSTILE, findings
 
@@ -10,6 +15,9 @@ playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser
 pytestmark = pytest.mark.skipif(
     installed() is None, reason="drives a browser: no Chromium or Chrome is installed"
 )
+
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +32,14 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The findings of the published comparison, and their page as a file: 36 entries, 23 claims."""
+    output = tmp_path_factory.mktemp("published")
+    page = make_report(ROOT / "benchmarks" / "runs" / "compare_tiny", output)
+    return json.loads((output / FINDINGS).read_text("utf-8")), page.as_uri()
+
+
+@pytest.fixture(scope="module")
 def chromium():
     with (
         playwright.sync_playwright() as driver,
@@ -35,9 +51,10 @@ def chromium():
 @pytest.fixture
 def open_page(chromium, report):
     """Opens the report in a window of its own; at the end nothing may have gone wrong or out."""
-    said, asked, contexts = [], [], []
+    said, asked, opened_pages, contexts = [], [], {report}, []
 
-    def opened(width: int = 1280, **options):
+    def opened(width: int = 1280, address: str = report, **options):
+        opened_pages.add(address)
         context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
@@ -45,14 +62,14 @@ def open_page(chromium, report):
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(report)
+        page.goto(address)
         return page
 
     yield opened
     for context in contexts:
         context.close()
     assert said == []
-    assert set(asked) - {"data:,"} == {report}
+    assert set(asked) - {"data:,"} <= opened_pages
 
 
 def column(page, table: str, number: int) -> list[str]:
@@ -224,3 +241,48 @@ def test_without_a_script_both_budgets_are_there_to_read(open_page):
     assert page.locator("table.league:visible").count() == 2
     assert page.locator("#frontier figure:visible").count() == 2
     assert page.locator(".bar").is_hidden()
+
+
+# --- The published comparison, which is what readers open
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_published_page_never_scrolls_sideways(open_page, published, width):
+    page = open_page(width, published[1])
+    for folded in page.locator("details > summary").all():
+        if folded.is_visible():
+            folded.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_published_league_has_every_entry_and_sorts_them_by_gold_reward(open_page, published):
+    found, address = published
+    page = open_page(address=address)
+    page.locator(f"{LEAGUE} th", has_text="Gold reward").get_by_role("button").click()
+    gold = {x["name"]: x["at"]["data"]["gold"]["mean"] for x in found["entries"] if x["at"]["data"]}
+    rows = page.locator(f"{LEAGUE} tbody tr").all()
+    names = [x for x in (row.get_attribute("data-entry") for row in rows) if x in gold]
+    assert len(names) == len(gold) > 30
+    assert [gold[x] for x in names] == sorted(gold.values(), reverse=True)
+
+
+def test_every_published_claim_has_its_verdict_and_its_command(open_page, published):
+    found, address = published
+    text = open_page(address=address).locator("#claims").inner_text()
+    for claim in found["claims"]:
+        assert claim["says"] in text
+    assert len(found["claims"]) >= 20
+
+
+def test_published_answers_of_two_methods_stand_side_by_side(open_page, published):
+    found, address = published
+    page = open_page(address=address)
+    asked = found["samples"][0]
+    assert page.locator("#asked").inner_text() == asked["prompt"]
+    page.get_by_label("Entry of answer 1").select_option("dpo")
+    page.get_by_label("Entry of answer 2").select_option("ppo")
+    for name, card in zip(("dpo", "ppo"), page.locator(".answer").all(), strict=False):
+        answer = next(a for a in asked["answers"] if a["entry"] == name)
+        assert " ".join(card.locator(".text").inner_text().split()) == " ".join(
+            answer["text"].split()
+        )
