@@ -12,7 +12,7 @@ from alignax.train.sharding import Mesh
 from tests.tiny_model import model_directory, write_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMPARISONS = [ROOT / "configs" / f"compare_{name}.py" for name in ("tiny", "smollm2")]
+COMPARISONS = [ROOT / "configs" / f"compare_{name}.py" for name in ("tiny", "smollm2", "1b")]
 CONFIGS = sorted(set((ROOT / "configs").glob("*.py")) - set(COMPARISONS))
 
 
@@ -72,7 +72,7 @@ def test_every_run_of_a_comparison_passes_its_check(path, tmp_path):
 
 
 def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_rates_and_length():
-    tiny, larger = map(settings.load, COMPARISONS)
+    tiny, larger = map(settings.load, COMPARISONS[:2])
     assert [entry.name for entry in larger.entries] == [entry.name for entry in tiny.entries]
     rate = "optim.learning_rate"
     for one, other in zip(tiny.entries, larger.entries, strict=True):
@@ -85,6 +85,17 @@ def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_rates_and_
     apart = {f.name for f in dataclasses.fields(tiny.base)
              if getattr(tiny.base, f.name) != getattr(larger.base, f.name)}  # fmt: skip
     assert apart == {"model", "loop"}
+
+
+def test_the_comparison_for_a_gpu_has_the_tiny_ones_budgets_and_trials():
+    tiny, larger = settings.load(COMPARISONS[0]), settings.load(COMPARISONS[2])
+    assert larger.base.loop == tiny.base.loop
+    assert larger.proxy.loop == tiny.proxy.loop
+    assert (larger.most_updates, larger.answers) == (tiny.most_updates, tiny.answers)
+    for one, other in zip(tiny.entries, larger.entries, strict=True):
+        rates = [x["optim.learning_rate"] / 100 for x in one.trials]
+        assert [x["optim.learning_rate"] for x in other.trials] == pytest.approx(rates)
+        assert len(other.trials) == len(one.trials)
 
 
 def test_the_tiny_comparison_has_every_method_that_trains_a_policy():
