@@ -9,7 +9,16 @@ import numpy as np
 from alignax.compare.results import Results, Runs
 from alignax.evaluate.paired import Difference, crossed, difference
 from alignax.evaluate.stats import Estimate
-from alignax.evaluate.verdicts import Check, aa_check, coverage_check, holm, tail_check, verdict
+from alignax.evaluate.verdicts import (
+    Check,
+    aa_check,
+    coverage_check,
+    halves_check,
+    holm,
+    rare_failures_limit,
+    tail_check,
+    verdict,
+)
 
 UNITS = {"gold": "gold reward", "proxy": "proxy reward", "kl": "nats", "length": "tokens",
          "flops": "operations", "seconds": "s", "peak_mib": "MiB", "ended": "share",
@@ -165,10 +174,13 @@ def _spread(results: Results, entry: str) -> np.ndarray | None:
 def checks(
     results: Results, runs: Mapping[str, Runs | None], reference: Runs, pairs: int
 ) -> list[dict[str, Any]]:
-    """An A/A run, shuffled labels, and intervals and false verdicts on synthetic data.
+    """A/A, shuffled labels, and intervals and false verdicts on synthetic data; a stated limit.
 
     Args:
         pairs: of which verdicts are given together.
+
+    Returns:
+        Each with `passed`, which is None where it is no check but says what cannot be seen.
     """
     described, found = results.described, []
     step = described["data_steps"]
@@ -184,6 +196,21 @@ def checks(
                 else Check(False, f"{len(first.seeds)} runs against {len(again.seeds)} ended"),
             )
         )
+    prompts = reference.values["gold"].shape[2]
+    league = {e["name"]: runs.get(e["name"]) for e in described["entries"] if e["league"]}
+    found.append(
+        _check(
+            "A/A of all",
+            "each trained entry of the league against itself: every second of its seeds, and the"
+            " others",
+            halves_check(
+                {
+                    name: np.empty((0, prompts)) if x is None else x.at("gold", step)
+                    for name, x in league.items()
+                }
+            ),
+        )
+    )
     shuffled = runs.get(described["shuffled"])
     if shuffled is not None:
         gain = difference(
@@ -198,19 +225,26 @@ def checks(
                 Check(passed, f"gain over the reference: {gain.estimate}, p = {gain.p:.2g}"),
             )
         )
-    prompts = reference.values["gold"].shape[2]
     found.append(
         _check(
             "coverage",
-            "intervals hold the truth as often as they say, on synthetic data",
+            "intervals hold the truth as often as they say, on synthetic data with normal effects",
             coverage_check(described["seeds"], prompts),
         )
     )
     found.append(
         _check(
             "false verdicts",
-            "no more verdicts are false than should be, on synthetic data without differences",
+            "no more verdicts are false than should be, on synthetic data with normal effects and"
+            " without differences",
             tail_check(described["seeds"], prompts, pairs),
+        )
+    )
+    found.append(
+        _check(
+            "rare failures",
+            "what cannot be seen: a method that fails seldom, in no run that was made",
+            rare_failures_limit(described["seeds"], pairs),
         )
     )
     gold = crossed(reference.at("gold", 0))
@@ -244,4 +278,5 @@ def _same_start(
 
 
 def _check(name: str, says: str, found: Check) -> dict[str, Any]:
-    return {"name": name, "says": says, "passed": bool(found.passed), "found": found.found}
+    passed = None if found.passed is None else bool(found.passed)
+    return {"name": name, "says": says, "passed": passed, "found": found.found}

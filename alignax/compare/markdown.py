@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignax.compare.page.words import OUTCOMES
+
 
 def tables(found: Mapping[str, Any]) -> str:
     """League, claims and checks."""
@@ -72,7 +74,7 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
-    rows = [[x["name"], "passed" if x["passed"] else "failed", x["found"]] for x in checks]
+    rows = [[x["name"], OUTCOMES[x["passed"]], x["found"]] for x in checks]
     return _table(["check", "", "found"], rows) if rows else ""
 
 

@@ -16,6 +16,7 @@ from alignax.compare.page import render
 from alignax.run import console
 
 UNKNOWN = {"command": "", "versions": {}} | dict.fromkeys(("date", "hardware", "seconds", "git"))
+MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]limit[/]"}  # of a check
 FINDINGS, TABLES, PAGE, MADE = "findings.json", "report.md", "report.html", "made.json"
 
 
@@ -65,8 +66,7 @@ def report(output: Path, page: Path | None = None) -> Path:
         says, because = escape(claim["says"]), escape(claim["because"])
         console.print(f"[bold]{claim['verdict']}[/]: {says} [dim]{because}[/]")
     for check in found["checks"]:
-        mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
-        console.print(f"{mark} {escape(check['name'])}: {escape(check['found'])}")
+        console.print(f"{MARKS[check['passed']]} {escape(check['name'])}: {escape(check['found'])}")
     console.print(f"[bold]report[/]: {escape(str(page / PAGE))}")
     return page / PAGE
 

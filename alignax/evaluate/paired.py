@@ -94,6 +94,20 @@ def of_squares(
     return np.asarray(np.sqrt(total / (s * b))), freedom
 
 
+def paired_spread(values: Float[np.ndarray, "*trials s b"]) -> Spread:
+    """The same of paired differences: at most s - 1 degrees of freedom (`difference` says why)."""
+    found = spread(values)
+    most = max(values.shape[-2] - 1, 1)
+    return found._replace(freedom=np.asarray(np.minimum(found.freedom, most)))
+
+
+def two_sided(found: Spread) -> Float[np.ndarray, "*trials"]:
+    """Student's p-value of a true mean of 0: 1 or 0 where every number is the same."""
+    same = np.where(found.mean == 0, 0.0, np.inf)
+    ratio = np.divide(np.abs(found.mean), found.error, out=same, where=found.error > 0)
+    return np.asarray(2 * stdtr(found.freedom, -ratio))
+
+
 def crossed(values: Float[np.ndarray, "s b"]) -> Estimate:
     """The mean with Student's 95% interval over seeds and prompts (`spread`); n is s.
 
@@ -113,7 +127,8 @@ def difference(first: Float[np.ndarray, "s b"], second: Float[np.ndarray, "_s _b
     The degrees of freedom are at most those of the seeds, s - 1. Satterthwaite's alone are right
     where one test in twenty may err, and not far out, where a correction for hundreds of tests
     looks: at 0.05 / 630, with 8 seeds, up to twice as many err, and with 4 seeds twenty times.
-    With the limit no more err than should at any level, and fewer where it is prompts that vary.
+    With the limit no more err than should at any level, and fewer where it is prompts that vary:
+    of normal effects, for what fails seldom can look steady (`verdicts.rare_failures`).
 
     Raises:
         ValueError: where the numbers of seeds or prompts differ.
@@ -123,13 +138,8 @@ def difference(first: Float[np.ndarray, "s b"], second: Float[np.ndarray, "_s _b
             f"a paired difference needs the same seeds and prompts, not {first.shape} of the first"
             f" method and {second.shape} of the second"
         )
-    found = spread(first.astype(np.float64) - second)
-    found = found._replace(freedom=np.asarray(np.minimum(found.freedom, max(len(first) - 1, 1))))
-    mean, error, freedom = (float(x) for x in found)
-    if error > 0:
-        p = float(2 * stdtr(freedom, -abs(mean) / error))
-    else:  # every number is the same
-        p = 1.0 if mean == 0 else 0.0
+    found = paired_spread(first.astype(np.float64) - second)
+    p, error, freedom = float(two_sided(found)), float(found.error), float(found.freedom)
     return Difference(_interval(found, len(first)), p, error, freedom)
 
 

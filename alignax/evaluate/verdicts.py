@@ -1,16 +1,27 @@
 """What may be said of many differences at once, and whether the saying can be trusted."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import bdtrik, stdtr, stdtrit
+from scipy.special import bdtrc, bdtrik, binom, stdtrit
 
-from alignax.evaluate.paired import LEVEL, Difference, difference, of_squares, spread
+from alignax.evaluate.paired import (
+    LEVEL,
+    Difference,
+    Spread,
+    difference,
+    of_squares,
+    paired_spread,
+    spread,
+    two_sided,
+)
 
 # Of synthetic differences: mean squares between seeds and between prompts, by that of the rest.
 # Little but noise, seeds that vary some and much, prompts that do, and both.
 RATIOS = ((1.0, 1.0), (3.0, 1.2), (6.5, 1.4), (30.0, 1.0), (1.0, 9.0), (9.0, 9.0))
+IMPROBABLE = 0.001  # by chance so many entries would differ from themselves, or more
 
 Verdict = Literal["better", "worse", "inconclusive"]
 
@@ -18,7 +29,7 @@ Verdict = Literal["better", "worse", "inconclusive"]
 class Check(NamedTuple):
     """Whether the analysis did what it must on data where the answer is known."""
 
-    passed: bool
+    passed: bool | None  # None: it states a limit, and can neither pass nor fail
     found: str
 
 
@@ -59,6 +70,42 @@ def aa_check(values: Float[np.ndarray, "s b"]) -> Check:
     passed = found.p >= LEVEL
     said = "do not differ" if passed else "differ"
     return Check(passed, f"two halves of {half} seeds {said}: {found.estimate}, p = {found.p:.2g}")
+
+
+def halves_check(values: Mapping[str, Float[np.ndarray, "_s _b"]]) -> Check:
+    """Every entry against itself: its seeds at even positions, and those at odd ones.
+
+    One entry in twenty may differ at `LEVEL`. The check fails where as many as do, or more, have by
+    chance a probability below `IMPROBABLE` (binomial, one-sided). That takes entries for
+    independent: where all have the same seeds, a failure can also say that seeds move all alike.
+    Both halves are of one distribution, so what one side does seldom and the other never is not
+    seen (`rare_failures`).
+
+    Args:
+        values: by entry. Of an odd number of seeds the last is put aside. Entries of fewer than
+            four seeds are left out, and those whose seeds are all the same, which cannot differ.
+    """
+    few = [name for name, x in values.items() if len(x) < 4]
+    same = [name for name, x in values.items() if name not in few and (x == x[0]).all()]
+    differ, n = [], 0
+    for name, x in values.items():
+        if name not in few and name not in same:
+            n, end = n + 1, len(x) // 2 * 2
+            if difference(x[0:end:2], x[1:end:2]).p < LEVEL:
+                differ.append(name)
+    left = [(few, "with fewer than 4 seeds"), (same, "whose seeds are all the same")]
+    said = [f"{len(names)} {why}" for names, why in left if names]
+    left_out = f"; left out: {', '.join(said)}" if said else ""
+    fails = next((k for k in range(1, n + 1) if bdtrc(k - 1, n, LEVEL) < IMPROBABLE), None)
+    if fails is None:
+        return Check(None, f"{n} entries to split are too few to tell anything{left_out}")
+    return Check(
+        len(differ) < fails,
+        f"{len(differ)} of {n} entries differ between two halves of their seeds at {LEVEL:g}"
+        + (f" ({', '.join(differ)})" if differ else "")
+        + f"; {LEVEL * n:.1f} are expected at most, and {fails} or more, which have a probability"
+        f" below {IMPROBABLE:g}, would fail{left_out}",
+    )
 
 
 def coverage(
@@ -121,13 +168,13 @@ def false_verdicts(
         squares = drawn * [of_seeds, of_prompts, 1.0]
         error, freedom = of_squares(squares, seeds, prompts)
         mean = normal * np.sqrt((of_seeds + of_prompts - 1) / (seeds * prompts))
-        p = 2 * stdtr(np.minimum(freedom, seeds - 1), -np.abs(mean) / error)
+        p = two_sided(Spread(mean, error, np.minimum(freedom, seeds - 1)))
         found.append((p < level).mean())
     return np.array(found)
 
 
 def tail_check(seeds: int, prompts: int, tests: int, trials: int = 500_000) -> Check:
-    """Whether a verdict is false as seldom as one of so many tests may be.
+    """Whether a verdict is false as seldom as one of so many tests may be, of normal effects.
 
     At `LEVEL` over the number of tests, which is where the smallest p-value of Holm's is judged. No
     share of `RATIOS` may be more than 99% of shares would be if each trial erred with that
@@ -141,6 +188,54 @@ def tail_check(seeds: int, prompts: int, tests: int, trials: int = 500_000) -> C
     return Check(
         worst <= most,
         f"at most {worst * 1e6:.0f} of a million synthetic differences of nothing are told apart at"
-        f" {LEVEL:g} / {tests} with {seeds} seeds and {prompts} prompts, whatever varies how much;"
-        f" {level * 1e6:.0f} may be, and {most * 1e6:.0f} by chance",
+        f" {LEVEL:g} / {tests} with {seeds} seeds and {prompts} prompts, whichever of their normal"
+        f" effects vary how much; {level * 1e6:.0f} may be, and {most * 1e6:.0f} by chance",
+    )
+
+
+def rare_failures(
+    seeds: int,
+    levels: Sequence[float],
+    trials: int = 4000,
+    seed: int = 0,
+    *,
+    often: float = 0.1,
+    lost: float = 2.0,
+    deviation: float = 0.1,
+) -> Float[np.ndarray, " levels"]:
+    """The share of false verdicts on a method that fails seldom and is else steady.
+
+    It is as good as its opponent on average: what it loses in some runs it gains over all. Prompts
+    are so many that seeds alone vary. Where none of the seeds fails, it looks better, and steady.
+
+    Args:
+        levels: below which a p-value gives a verdict.
+        trials: of each number of failures, 0 to all seeds, which then count by its probability.
+        seed: of the trials.
+        often: the probability that a run fails. lost: what it loses then, in reward.
+        deviation: of the other runs' difference from the opponent's, which is normal.
+
+    Returns:
+        A share for each level: (1 - often)^seeds or more where the deviation is 0, at any level.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    steady = lost * often + deviation * generator.standard_normal((trials, seeds))
+    share = np.zeros(len(levels))
+    for failed in range(seeds + 1):
+        values = steady - lost * (np.arange(seeds) < failed)
+        p = two_sided(paired_spread(np.repeat(values[..., None], 2, axis=2)))  # two prompts, alike
+        probability = binom(seeds, failed) * often**failed * (1 - often) ** (seeds - failed)
+        share += probability * (p[:, None] < np.asarray(levels)).mean(axis=0)
+    return share
+
+
+def rare_failures_limit(seeds: int, tests: int) -> Check:
+    """What no test of so many seeds can see, at `LEVEL` and at that over the number of tests."""
+    one, all_ = (f"{100 * x:.2g}%" for x in rare_failures(seeds, (LEVEL, LEVEL / tests)))
+    return Check(
+        None,
+        f"a method that fails in one run of ten, where it loses 2, and is as good as a steady one"
+        f" on average: {one} false verdicts at {LEVEL:g}, and {all_} at {LEVEL:g} / {tests} (runs"
+        f" that do not fail deviate by 0.1); with a probability of {0.9**seeds:.0%} none of"
+        f" {seeds} seeds fails, and no test of {seeds} seeds sees this",
     )

@@ -168,6 +168,12 @@ def findings(count: int = 12, seeds: int = 5) -> dict[str, Any]:
                 "passed": False,
                 "found": "+0.05 [0.01, 0.09] over the reference.",
             },
+            {
+                "name": "Rare failures",
+                "says": "What cannot be seen.",
+                "passed": None,
+                "found": "Two in five verdicts are false.",
+            },
         ],
         "samples": [
             {

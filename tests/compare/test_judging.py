@@ -134,6 +134,30 @@ def test_labels_dealt_out_at_random_that_teach_something_are_caught():
     assert checks["coverage"]["passed"]
 
 
+def test_entries_whose_every_second_seed_does_better_fail():
+    results = made_up()
+    runs = {name: results.runs(name) for name in MEANS}
+    checks = {x["name"]: x for x in judging.checks(results, runs, runs["fair"], 21)}
+    assert checks["A/A of all"]["passed"]
+    assert " of 6 entries differ" in checks["A/A of all"]["found"]
+    for x in results.lines:
+        if x["purpose"] == "final" and x["seed"] % 2:
+            x["prompts"]["gold"] = [y + 1.0 for y in x["prompts"]["gold"]]
+    runs = {name: results.runs(name) for name in MEANS} | {"lost": None}
+    checks = {x["name"]: x for x in judging.checks(results, runs, runs["fair"], 21)}
+    assert not checks["A/A of all"]["passed"]
+    assert checks["A/A of all"]["found"].startswith("5 of 5 entries differ")
+    assert checks["A/A of all"]["found"].endswith("; left out: 1 with fewer than 4 seeds")
+
+
+def test_a_limit_neither_passes_nor_fails():
+    found = analysis.findings(made_up(), {"command": ""})
+    (limit,) = (x for x in found["checks"] if x["passed"] is None)
+    assert limit["name"] == "rare failures"
+    assert " at 0.05 / 21 (" in limit["found"]  # as many pairs: six entries and the reference
+    assert f"| rare failures | limit | {limit['found']} |" in markdown.tables(found)
+
+
 def test_what_begins_elsewhere_is_named_and_what_does_not_begin_as_the_reference_fails():
     results = made_up()
     fair = results.runs("fair")

@@ -78,6 +78,11 @@ def test_says_every_entry_claim_and_check_without_a_script(page, made):
     assert "was not measured at this budget" in page.text
 
 
+def test_a_limit_is_counted_beside_the_checks_and_not_among_them(page, text):
+    assert "1 of 2 passed; limits stated: 1." in page.text
+    assert '<h3>Rare failures <b class="verdict ">limit</b></h3>' in text
+
+
 def test_elements_nest_and_names_that_are_referred_to_exist_once(page):
     assert page.open == []
     names = page.values("id")

@@ -10,6 +10,7 @@ Number = float | int  # JSON writes 1.0 as 1
 MISSING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 FAMILIES = ("offline", "iterated", "online", "baseline")
 BUDGETS = {"data": "Equal data", "compute": "Equal compute"}
+OUTCOMES = {True: "passed", False: "failed", None: "limit"}  # of a check
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
