@@ -37,6 +37,7 @@ TINYLLAMA = dataclasses.replace(
     start_rate=1e-5,
     most_updates=112,
     trials=4,
+    tuning_seeds=3,
     answers=128,
     proxy_updates=150,
 )

@@ -39,6 +39,7 @@ class Size:
             SmolLM2-135M's answers do not end, and best of 16 is worse than best of 4.
         most_updates: where an entry ends that has not spent the budget of equal arithmetic.
         trials: of each entry; two are the first and the third, which has another rate.
+        tuning_seeds: runs of each trial.
         answers: of the reference to each prompt, for best of n.
         proxy_updates: of the reward model, 64 pairs each.
     """
@@ -54,6 +55,7 @@ class Size:
     start_rate: float
     most_updates: int
     trials: int
+    tuning_seeds: int
     answers: int
     proxy_updates: int
 
@@ -76,6 +78,7 @@ SMOLLM2 = Size(
     start_rate=3e-5,
     most_updates=32,
     trials=2,
+    tuning_seeds=1,
     answers=16,
     proxy_updates=50,
 )
@@ -131,6 +134,7 @@ def comparison(size: Size = SMOLLM2) -> Comparison:
         proxy=proxy,
         entries=tuple(rated(entry) for entry in tiny.entries),
         most_updates=size.most_updates,
+        tuning_seeds=size.tuning_seeds,
         answers=size.answers,
         proxy_says=tiny.proxy_says.replace("of the same size", "on the same model"),
         limits=(

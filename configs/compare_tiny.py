@@ -9,8 +9,8 @@ parameters, its card beside it) and the data were made by make_model.py and make
 is asked beside the league is in claims.py.
 Methods learn from noisy judgements, those that sample from a reward model fitted on them; nothing
 learns from the gold reward, which alone decides. Each entry has four settings, of which the gold
-reward on prompts that are not reported chooses, after one run each; then all have the same fresh
-seeds. Rates and strengths are
+reward on prompts that are not reported chooses, the mean of three runs each; then all have the same
+fresh seeds. Rates and strengths are
 those that this model can learn with in 32 updates, with the authors' own strength among them.
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
@@ -282,6 +282,7 @@ def comparison() -> Comparison:
         test=file("test"),
         entries=(*league, *variants({entry.name: entry for entry in league})),
         claims=modules.load(f"{HERE / 'claims.py'}:CLAIMS", "compare_tiny", what="claims"),
+        tuning_seeds=3,
         seeds=8,
         compute_like="grpo",
         most_updates=112,

@@ -147,7 +147,7 @@ def _rounded(x: float) -> float | None:
 
 
 def _tried(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The trials, each with its gold reward on the tuning prompts (one seed: over prompts)."""
+    """The trials, each with its gold reward on the tuning prompts."""
     found = []
     final = {x["trial"] for x in results.lines if x["entry"] == entry["name"]
              and x["purpose"] == "final"}  # fmt: skip
@@ -157,7 +157,7 @@ def _tried(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
         if runs is not None:
             one = runs.values["gold"][:, -1]
             # One seed: an interval over the prompts, by taking each prompt for a run.
-            gold = _estimate(over_seeds(one.mean(axis=0)))
+            gold = _estimate(crossed(one) if len(one) > 1 else over_seeds(one[0]))
         found.append({"setting": setting, "gold": gold, "chosen": trial in final})
     return found
 

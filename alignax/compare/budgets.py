@@ -13,17 +13,24 @@ from alignax.compare.settings import Comparison
 def choose(comparison: Comparison, tuned: Mapping[Cell, Mapping[str, Any]]) -> dict[str, int]:
     """For each tuned entry the trial with the highest gold reward on the tuning prompts.
 
-    At the data budget; of equals the first. An entry whose trials all failed is not there.
+    At the data budget, the mean over its runs; of equals the first. A trial of which a run failed
+    is chosen where none ended wholly; an entry whose runs all failed is not there.
     """
-    found: dict[str, tuple[float, int]] = {}
+    reached: dict[tuple[str, int], list[float | None]] = {}
     for cell, result in tuned.items():
-        if "failed" in result:
-            continue
-        gold = float(np.mean(result["rows"][-1]["prompts"]["gold"]))
-        best, _ = found.get(cell.entry, (-math.inf, 0))
-        if gold > best:
-            found[cell.entry] = (gold, cell.trial)
-    return {name: trial for name, (_, trial) in found.items()}
+        reached.setdefault((cell.entry, cell.trial), []).append(_gold(result))
+    best: dict[str, tuple[bool, float, int]] = {}
+    for (name, trial), gold in reached.items():
+        ended = [x for x in gold if x is not None]
+        if ended:
+            rank = (len(ended) == len(gold), float(np.mean(ended)), -trial)
+            best[name] = max(rank, best.get(name, rank))
+    return {name: -trial for name, (_, _, trial) in best.items()}
+
+
+def _gold(result: Mapping[str, Any]) -> float | None:
+    """The mean at the end of a run; None where it failed."""
+    return None if "failed" in result else float(np.mean(result["rows"][-1]["prompts"]["gold"]))
 
 
 def updates(
@@ -33,7 +40,8 @@ def updates(
 ) -> dict[str, int]:
     """Updates of every entry: the data budget, and in the league until the compute budget too.
 
-    What an entry spends before its first update and with each follows from its chosen trial. One
+    What an entry spends before its first update and with each follows from its chosen trial, the
+    run of the first tuning seed. One
     that orders its data by the length of the run ends with the data budget: a longer run would
     have met other data by then.
     """
@@ -42,8 +50,8 @@ def updates(
     assert every is not None
     spent = {
         cell.entry: [(row["step"], row["cost"]["flops"]) for row in result["rows"] if row["cost"]]
-        for cell, result in tuned.items()
-        if chosen.get(cell.entry) == cell.trial
+        for cell, result in sorted(tuned.items(), key=lambda x: -x[0].seed)
+        if chosen.get(cell.entry) == cell.trial and "rows" in result
     }
     found = {}
     for entry in comparison.entries:

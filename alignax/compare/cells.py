@@ -48,14 +48,20 @@ class Cell:
 
 
 def tuning(comparison: Comparison) -> list[Cell]:
-    """One run for every trial of every entry that is tuned."""
-    seed, steps = comparison.base.seed + TUNING_SEED, comparison.base.loop.max_steps
+    """The runs of every trial of every entry that is tuned: as many for each, the same seeds."""
+    steps = comparison.base.loop.max_steps
     assert steps is not None
     return [
         Cell(purpose="tune", entry=entry.name, trial=trial, seed=seed, steps=steps)
         for entry in comparison.entries
         for trial in range(len(entry.trials))
+        for seed in _tuning_seeds(comparison)
     ]
+
+
+def _tuning_seeds(comparison: Comparison) -> range:
+    first = comparison.base.seed + TUNING_SEED
+    return range(first, first + comparison.tuning_seeds)
 
 
 def final(comparison: Comparison, chosen: dict[str, int], steps: dict[str, int]) -> list[Cell]:
@@ -104,7 +110,7 @@ def siblings(comparison: Comparison, cell: Cell, made: Experiment) -> list[Exper
         seeds *= 2
     return [
         dataclasses.replace(made, seed=seed, loop=dataclasses.replace(made.loop, max_steps=length))
-        for seed in (first + TUNING_SEED, *range(first + 1, first + 1 + seeds))
+        for seed in (*_tuning_seeds(comparison), *range(first + 1, first + 1 + seeds))
         for length in lengths
     ]
 

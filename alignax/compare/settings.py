@@ -78,6 +78,7 @@ class Comparison:
         proxy: how the reward model is trained that sampling entries learn from.
         tune: a file of prompts that settings are chosen by; test: one that is reported.
         entries: what is compared. claims: what is asked of the results.
+        tuning_seeds: runs of each trial, the same for all; the mean of their gold rewards chooses.
         seeds: of every entry at its chosen settings; none of them was tuned with.
         compute_like: the entry whose arithmetic within the data budget is the compute budget of
             all: the others go on until they have spent as much, or `most_updates`.
@@ -100,6 +101,7 @@ class Comparison:
     test: str
     entries: tuple[Entry, ...]
     claims: tuple[Claim, ...] = ()
+    tuning_seeds: int = 1
     seeds: int = 8
     compute_like: str = ""
     most_updates: int = 160
@@ -188,6 +190,9 @@ class Comparison:
                 "Leave it at 1.",
                 where="base.loop",
             )
+        if self.tuning_seeds < 1:
+            raise BadInput("at least 1 run of each trial", str(self.tuning_seeds),
+                           "Nothing else chooses a setting.", where="tuning_seeds")  # fmt: skip
         if self.seeds < 2:
             raise BadInput("at least 2 seeds", str(self.seeds), "One has no interval.",
                            where="seeds")  # fmt: skip

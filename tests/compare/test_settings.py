@@ -255,6 +255,40 @@ def test_only_the_baselines_depend_on_how_many_answers_they_draw(comparison):
         assert (fingerprints.of(comparison, cell) == fingerprints.of(more, cell)) is same
 
 
+def tuned_with(**golds):
+    """Results of tuning: by entry the golds of each trial's runs, None of a run that failed."""
+    return {
+        Cell(purpose="tune", entry=name, trial=trial, seed=seed): (
+            {"failed": "no memory"} if gold is None else {"rows": [{"prompts": {"gold": [gold]}}]}
+        )
+        for name, trials in golds.items()
+        for trial, runs in enumerate(trials)
+        for seed, gold in enumerate(runs)
+    }
+
+
+def test_the_mean_over_its_runs_chooses_a_trial(comparison):
+    # One lucky run of 3.0 would have chosen the first: its mean is 1.5, the second's 2.0.
+    assert budgets.choose(comparison, tuned_with(a=[(3.0, 0.0), (2.0, 2.0)])) == {"a": 1}
+    assert budgets.choose(comparison, tuned_with(a=[(2.0,), (2.0,), (1.0,)])) == {"a": 0}
+
+
+def test_a_trial_of_which_a_run_failed_comes_after_those_that_ended(comparison):
+    assert budgets.choose(comparison, tuned_with(a=[(3.0, None), (1.0, 1.0)])) == {"a": 1}
+    assert budgets.choose(comparison, tuned_with(a=[(1.0, None), (2.0, None)])) == {"a": 1}
+    assert budgets.choose(comparison, tuned_with(a=[(None,)], b=[(1.0,)])) == {"b": 0}
+
+
+def test_every_trial_is_run_with_the_same_seeds(comparison):
+    made = dataclasses.replace(comparison, tuning_seeds=3)
+    cells_of = {}
+    for cell in cells.tuning(made):
+        cells_of.setdefault((cell.entry, cell.trial), []).append(cell.seed)
+    assert len({tuple(seeds) for seeds in cells_of.values()}) == 1
+    assert len(next(iter(cells_of.values()))) == 3
+    assert len(cells_of) == len(cells.tuning(comparison))
+
+
 def test_updates_follow_what_is_spent_before_the_first_and_with_each(comparison):
     # a spends 25 an update, 100 in all; b 20 at once and then 5 each: 20 + 16 x 5 = 100. c has
     # spent more than 100 within the data budget; d follows a, and is not tuned.
