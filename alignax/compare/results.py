@@ -30,8 +30,8 @@ RESULTS, DESCRIPTION = "results.jsonl", "comparison.json"
 def describe(comparison: Comparison) -> dict[str, Any]:
     """What the analysis has to know of a comparison, as JSON."""
     loop = comparison.base.loop
-    plain = ("title", "seeds", "tuning_seeds", "compute_like", "again", "shuffled", "answers", "gold_says",
-             "proxy_says", "data_says", "limits")  # fmt: skip
+    plain = ("title", "tuning_seeds", "seeds", "compute_like", "again", "shuffled", "answers",
+             "gold_says", "proxy_says", "data_says", "limits")  # fmt: skip
     return {name: getattr(comparison, name) for name in plain} | {
         "model": _nearby(comparison.base.model.model_name_or_path),
         "train_prompts": len(_train_prompts(comparison)),
