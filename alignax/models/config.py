@@ -28,6 +28,10 @@ class LayerKind:
     window: int | None = None
     rope: Rope | None = Rope()
 
+    def __post_init__(self):
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"a window of {self.window} tokens; give 1 or more, or None for all")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experts:

@@ -3,6 +3,7 @@
 import pytest
 
 from alignax.core.errors import BadInput
+from alignax.models.config import LayerKind
 from alignax.models.families import from_hugging_face, to_hugging_face
 from tests.golden.make_llama_logits import CASES
 from tests.models.test_golden_logits import CONFIGS
@@ -64,11 +65,25 @@ def test_a_layout_without_a_place_for_a_setting_is_refused():
         ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step, such that all layers"),
         ("smollm3", {"no_rope_layers": [1, 1]}, "no_rope_layers, a list of 5 zeros and ones"),
         (
+            "smollm3",
+            {"layer_types": ["full_attention"] * 4 + ["sliding_attention"], "sliding_window": 9},
+            "without windows, since use_sliding_window is off",
+        ),
+        (
+            "qwen3_moe",
+            {"layer_types": ["full_attention"] * 2 + ["sliding_attention"]},
+            "layer_types to be the same in every layer",
+        ),
+        ("gemma3", {"rope_parameters": {"rope_theta": 9.0}}, "settings of full_attention and sli"),
+        ("gemma2", {"rope_parameters": {"full_attention": {}}}, "'full_attention' of its own"),
+        (
             "gemma2",
             {"use_bidirectional_attention": True},
             "attention to be False; got True",
         ),
         ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": []}}, "got 'longrope'"),
+        ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "longrope; got 'linear'"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "longrope; got 'yarn'"),
         ("phi3", {"rope_parameters": {"partial_rotary_factor": 0.4}}, "an even number of the 8"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "to be False; got True"),
         ("gpt2", {"activation_function": "tanh"}, "activation_function, one of silu"),
@@ -87,6 +102,11 @@ def test_what_a_family_cannot_compute_is_refused_by_name(case, change, message):
     with pytest.raises(BadInput) as raised:
         from_hugging_face(CONFIGS[case] | change, "some/config.json")
     assert message in str(raised.value)
+
+
+def test_no_layer_has_an_empty_window():
+    with pytest.raises(ValueError, match="a window of 0 tokens"):
+        LayerKind(window=0)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def to_hugging_face(
     """
     layout = _family(family, "family")
     replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "problem_type",
-                "id2label", "label2id", "num_labels", "num_local_experts", RANGES)  # fmt: skip
+                "id2label", "label2id", "num_labels", "num_local_experts", RANGES,
+                "rope_theta", "partial_rotary_factor")  # fmt: skip
     kept = {k: v for k, v in (source_config or {}).items() if k not in replaced}
     # Without these transformers supplies its own ids, which may mean anything in this vocabulary.
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}

@@ -214,14 +214,9 @@ def num_labels(keys: Keys) -> int:
     return number
 
 
-def read_rope(keys: Keys, head_dim: int, layer_type: str = FULL) -> Rope:
-    """From `rope_parameters`, or else from `rope_theta` and `rope_scaling`.
-
-    Args:
-        layer_type: whose settings, where each kind of layer has its own.
-    """
-    found = keys.mapping("rope_scaling") or keys.mapping("rope_parameters")
-    rope = dict(Keys(found, f"{keys.where}, rotary settings").mapping(layer_type) or found)
+def read_rope(keys: Keys, head_dim: int) -> Rope:
+    """From `rope_parameters`, or else from `rope_theta` and `rope_scaling`."""
+    rope = dict(keys.mapping("rope_scaling") or keys.mapping("rope_parameters"))
     theta = keys.values.get("rope_theta")
     rope.setdefault("rope_theta", theta)
     rope.setdefault("partial_rotary_factor", keys.values.get("partial_rotary_factor"))

@@ -72,11 +72,16 @@ def _read_gemma2(keys: Keys) -> DecoderConfig:
 
 def _read_gemma3(keys: Keys) -> DecoderConfig:
     every = keys.integer("sliding_window_pattern", keys.integer("_sliding_window_pattern", 6))
-    nested = keys.mapping("rope_parameters")
-    local = Rope(theta=keys.number("rope_local_base_freq"))
-    if SLIDING in nested:
-        local = read_rope(keys, 2, SLIDING)
-    return _read(keys, every, local, qk_norm="head")
+    nested = Keys(keys.mapping("rope_parameters"), f"{keys.where}, rope_parameters")
+    if nested.values and not nested.values.keys() & {FULL, SLIDING}:
+        raise keys.wrong("rope_parameters", f"settings of {FULL} and {SLIDING}", nested.values)
+    # `rope_scaling` is of the layers that see everything, and changes what is nested for them.
+    scaled = {**nested.mapping(FULL), **keys.mapping("rope_scaling")}
+    settings = {**keys.values, "rope_scaling": None, "rope_parameters": scaled}
+    theta = keys.values["rope_local_base_freq"]
+    windowed = {**settings, "rope_theta": theta, "rope_parameters": nested.mapping(SLIDING)}
+    local = read_rope(keys._replace(values=windowed), 2)
+    return _read(keys._replace(values=settings), every, local, qk_norm="head")
 
 
 def _write(config: DecoderConfig) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def _write_gpt2(config: DecoderConfig) -> dict[str, Any]:
 
 def _read_neox(keys: Keys) -> DecoderConfig:
     heads, values = keys.integer("num_attention_heads"), dict(keys.values)
-    # The older names, which published files have.
+    # The older names, which published files have. transformers may write these two beside
+    # `rope_parameters`, and does not read them.
     values["partial_rotary_factor"] = values["rotary_pct"]
     values["rope_theta"] = values["rotary_emb_base"]
     values["rms_norm_eps"], values["num_key_value_heads"] = values["layer_norm_eps"], heads
@@ -162,6 +163,8 @@ FAMILIES = {
             "max_position_embeddings": 2048,
             "rotary_pct": 0.25,
             "rotary_emb_base": 10_000.0,
+            "partial_rotary_factor": None,
+            "rope_theta": None,
             "use_parallel_residual": True,
             "attention_bias": True,
             "tie_word_embeddings": False,

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from alignax.core.errors import BadInput
 from alignax.models.config import DecoderConfig, Experts
-from alignax.models.families.family import Family, Keys, plain, plain_keys
+from alignax.models.families.family import Family, Keys, plain, plain_keys, write_scaling
 from alignax.models.families.llama import (
     DEFAULTS,
     NAMES,
@@ -13,6 +14,19 @@ from alignax.models.families.llama import (
     write_windowed,
 )
 from alignax.models.families.qwen import NORMED
+
+
+def _read_phi3(keys: Keys) -> DecoderConfig:
+    config = read_windowed(keys)
+    scaling = write_scaling(config.kinds[0].rope)
+    if scaling:
+        raise BadInput(
+            "rotary positions of the type default, since phi3 has no other but longrope",
+            repr(scaling["rope_type"]),
+            "transformers refuses it too; choose other weights.",
+            where=keys.where,
+        )
+    return config
 
 
 def _write_phi3(config: DecoderConfig) -> dict[str, Any]:
@@ -50,7 +64,7 @@ def _write_mixtral(config: DecoderConfig) -> dict[str, Any]:
 FAMILIES = {
     "phi3": Family(
         name="Phi3",
-        read=read_windowed,
+        read=_read_phi3,
         write=_write_phi3,
         names=NAMES._replace(
             parts=PARTS

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
     "initializer_range": 0.02,
 }
+WINDOWLESS = "without windows, since use_sliding_window is off or sliding_window is null"
 NO_BIAS = {"attention_bias": (False, None), "mlp_bias": (False, None)}
 
 
@@ -81,6 +82,8 @@ def _read_smollm3(keys: Keys) -> DecoderConfig:
     window = keys.integer("sliding_window", 0) if keys.flag("use_sliding_window") else 0
     default = [SLIDING if window and not turn else FULL for turn in turns]
     types = layer_types(keys, layers, default)
+    if not window and SLIDING in types:
+        raise keys.wrong("layer_types", WINDOWLESS, types)
     kinds = tuple(
         LayerKind(window=window if kind == SLIDING else None, rope=rope if turn else None)
         for kind, turn in zip(types, turns, strict=True)

@@ -14,7 +14,7 @@ from alignax.models.families.family import (
     window_of,
     written_types,
 )
-from alignax.models.families.llama import DEFAULTS, NAMES, PARTS
+from alignax.models.families.llama import DEFAULTS, NAMES, PARTS, WINDOWLESS
 from alignax.models.stored import Names
 
 _DEFAULTS = DEFAULTS | {
@@ -23,7 +23,6 @@ _DEFAULTS = DEFAULTS | {
     "use_sliding_window": False,
     "sliding_window": 4096,
     "max_window_layers": 28,
-    "layer_types": None,
 }
 NORMED = {"attention/query_norm": "self_attn.q_norm", "attention/key_norm": "self_attn.k_norm"}
 
@@ -35,7 +34,7 @@ def _read(keys: Keys, **changes: Any) -> DecoderConfig:
     default = [SLIDING if window and i >= first else FULL for i in range(config.layers)]
     types = layer_types(keys, config.layers, default)
     if not window and SLIDING in types:
-        raise keys.wrong("layer_types", "without windows, since use_sliding_window is off", types)
+        raise keys.wrong("layer_types", WINDOWLESS, types)
     rope = config.kinds[0].rope
     kinds = tuple(LayerKind(window=window if t == SLIDING else None, rope=rope) for t in types)
     return plain(keys, kinds=kinds, **changes)
@@ -75,6 +74,8 @@ def _read_experts(keys: Keys) -> DecoderConfig:
         normalised=keys.flag("norm_topk_prob"),
     )
     width = keys.integer("moe_intermediate_size")
+    # All layers have the window or none has, whatever these keys say.
+    keys = keys._replace(values={**keys.values, "max_window_layers": 0, "layer_types": None})
     return _read_qwen3(keys, experts=experts, mlp_width=width)
 
 
@@ -99,7 +100,7 @@ FAMILIES = {
         read=lambda keys: _read(keys, qkv_bias=True),
         write=_write,
         names=NAMES,
-        defaults=_DEFAULTS,
+        defaults=_DEFAULTS | {"layer_types": None},
         neutral={"use_mrope": (False, None), "mlp_bias": (False, None)},
     ),
     "qwen3": Family(
@@ -107,7 +108,7 @@ FAMILIES = {
         read=_read_qwen3,
         write=_write_qwen3,
         names=NAMES._replace(parts=PARTS | NORMED),
-        defaults=_DEFAULTS | {"head_dim": 128, "attention_bias": False},
+        defaults=_DEFAULTS | {"head_dim": 128, "attention_bias": False, "layer_types": None},
         neutral={"mlp_bias": (False, None)},
     ),
     "qwen3_moe": Family(
