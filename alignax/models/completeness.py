@@ -10,6 +10,7 @@ from alignax.models.config import DecoderConfig
 from alignax.models.families import FAMILIES, tensor_shapes
 
 log = logging.getLogger(__name__)
+_ROWS = 4096  # of two matrices that are compared, held at a time
 
 
 def check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> None:
@@ -18,7 +19,8 @@ def check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> N
     A prefix that the family may leave out is put back on the checkpoint's own names.
 
     Raises:
-        BadInput: a tensor is missing, or of another shape.
+        BadInput: a tensor is missing, of another shape, or a head that is not the embedding, which
+            the config says it is.
     """
     names = FAMILIES[family].names
     layers = config.layers * (config.experts.count if config.experts else 1)
@@ -43,13 +45,20 @@ def check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> N
     for name, shape in expected.items():
         checkpoint.check(name, shape)
     embedding, head = (f"{names.parts[part]}.weight" for part in ("embed", "head"))
+    # A reward model passes over it, whatever it holds.
+    second = head in checkpoint.tensors and head not in expected and not config.num_scores
+    if second and not _is_same(checkpoint, head, embedding):
+        raise BadInput(
+            f"no {head}, or one that equals {embedding}: by config.json they are one matrix",
+            "another matrix",
+            "Set tie_word_embeddings: false in config.json: transformers does not tie them either. "
+            "Or take the tensor out of the file.",
+            where=str(checkpoint.directory / checkpoint.tensors[head].file),
+        )
     extra = [
         name
         for name in checkpoint.tensors
-        if name not in expected
-        and not name.endswith(names.dropped)
-        and not (config.tied and name == head and _is_same(checkpoint, name, embedding))
-        and not (config.num_scores and name == head)
+        if name not in expected and name != head and not name.endswith(names.dropped)
     ]
     if extra:
         shown = ", ".join(extra[:3])
@@ -58,9 +67,11 @@ def check(checkpoint: files.Checkpoint, config: DecoderConfig, family: str) -> N
 
 
 def _is_same(checkpoint: files.Checkpoint, name: str, embedding: str) -> bool:
-    if checkpoint.tensors[name].shape != checkpoint.tensors[embedding].shape:
+    shape = checkpoint.tensors[name].shape
+    if shape != checkpoint.tensors[embedding].shape:
         return False
-    everything = (slice(None), slice(None))
-    return np.array_equal(
-        checkpoint.fetch(name, everything), checkpoint.fetch(embedding, everything)
+    rows = (slice(i, min(i + _ROWS, shape[0])) for i in range(0, shape[0], _ROWS))
+    return all(
+        np.array_equal(*(checkpoint.fetch(x, (part, slice(None))) for x in (name, embedding)))
+        for part in rows
     )

@@ -156,6 +156,9 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         BadInput: there are none, or the index names one that is not there.
     """
+    single = directory / "model.safetensors"
+    if single.is_file():
+        return [single]  # an index beside it is an earlier model's; transformers passes it over too
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -172,9 +175,6 @@ def weight_files(directory: Path) -> list[Path]:
                 remedy = "Fetch the missing file; the download was perhaps cut short."
                 raise BadInput(f"the shard {file.name}", "no such file", remedy, where=str(index))
         return files
-    single = directory / "model.safetensors"
-    if single.is_file():
-        return [single]
     others = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".gguf"))
     remedy = "Fetch the weights in the safetensors format."
     if any(name.endswith((".bin", ".pt")) for name in others):

@@ -50,7 +50,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "monteclora_config": (None,),
 }
 # These ways to begin take the update off the base, which is then another one.
-_MOVES_THE_BASE = ("pissa", "olora", "loftq", "corda")
+_MOVES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
 def save(
@@ -161,11 +161,11 @@ def read_settings(directory: str | Path) -> LoRA:
             'Give the directory that PEFT or a run with export="adapter" has written.',
             where=where,
         )
-    begun = str(raw.get("init_lora_weights") or "").split("_")[0].lower()
+    begun = str(raw.get("init_lora_weights") or "").lower()
     found = [(k, raw[k]) for k, allowed in _NEUTRAL.items() if k in raw and raw[k] not in allowed]
     if raw.get("peft_type") != "LORA":
         found = [("peft_type", raw.get("peft_type"))]
-    if begun in _MOVES_THE_BASE:
+    if begun.startswith(_MOVES_THE_BASE):
         found.append(("init_lora_weights", raw["init_lora_weights"]))
     saved = raw.get("modules_to_save") or ()
     heads = ("score", "classifier")

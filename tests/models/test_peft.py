@@ -182,6 +182,7 @@ def test_an_adapter_with_tensors_too_many_or_too_few_is_refused(folder, tmp_path
         ({"bias": "all"}, "bias = 'all'"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern = {'q_proj': 8}"),
         ({"init_lora_weights": "pissa_niter_16"}, "init_lora_weights = 'pissa_niter_16'"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights = 'lora_ga'"),
         ({"modules_to_save": ["embed_tokens"]}, "modules_to_save = ['embed_tokens']"),
         ({"r": None}, "expected r, a number; got None"),
         ({"r": 0}, "expected a whole number from 1; got 0"),

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from alignax.core.errors import BadInput
-from alignax.models import files, pretrained
+from alignax.models import completeness, files, pretrained
 from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.transformer import Decoder
 from tests.golden.make_llama_logits import CASES, weights
@@ -275,15 +275,28 @@ def test_extra_tensors_are_counted_in_a_warning(model, caplog):
     ]
 
 
-def test_a_stored_head_of_a_tied_model_is_welcome_while_it_is_the_embedding(model, caplog):
+def test_a_stored_head_of_a_tied_model_is_welcome_while_it_is_the_embedding(
+    model, caplog, monkeypatch
+):
     embedding = "model.embed_tokens.weight"
     rewrite_tensors(model, lambda t: t.update({"lm_head.weight": t[embedding]}))
     with caplog.at_level(logging.WARNING):
         pretrained.load(model)
         assert not caplog.records
-        rewrite_tensors(model, lambda t: t.update({"lm_head.weight": t[embedding] + 1}))
-        pretrained.load(model)
-    assert "lm_head.weight" in caplog.text
+    head = load_file(model / "model.safetensors")[embedding].copy()
+    head[-1, -1] = 7
+    rewrite_tensors(model, lambda t: t.update({"lm_head.weight": head}))
+    monkeypatch.setattr(completeness, "_ROWS", 30)  # the last of several parts differs
+    refused(model, "no lm_head.weight, or one that equals", "Set tie_word_embeddings: false in")
+    assert pretrained.load(model, num_scores=1).config.num_scores == 1
+    rewrite(model / "config.json", tie_word_embeddings=False)
+    assert pretrained.load(model).params["head"][-1, -1] == 7
+
+
+def test_an_index_that_an_earlier_model_left_is_passed_over(model):
+    index = {"weight_map": {NORM: "model-00001-of-00002.safetensors"}}
+    rewrite(model / "model.safetensors.index.json", **index)
+    assert files.weight_files(model) == [model / "model.safetensors"]
 
 
 def test_a_truncated_file_is_refused(model):
