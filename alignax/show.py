@@ -125,7 +125,7 @@ def tokens(tokenizer: PreTrainedTokenizerBase, rows: int, end_ids: tuple[int, ..
 
     Args:
         rows: of the embedding.
-        end_ids: ids that end a response, by the generation config.
+        end_ids: ids that end a response, as `tokenizers.end_ids` finds them.
     """
     spare = (
         f", {rows - len(tokenizer):,} rows of the embedding spare" if rows > len(tokenizer) else ""

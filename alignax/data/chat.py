@@ -145,10 +145,14 @@ class Renderer:
     @functools.cached_property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a turn."""
-        ids = {*self.extra_end_ids, self._eos_id}
-        if self.template == "chat" and self._rendering.closing.token:
-            ids.add(cast(int, self.tokenizer.convert_tokens_to_ids(self._rendering.closing.token)))
+        ids = {*self.extra_end_ids, self._eos_id, self.closing_id}
         return frozenset(i for i in ids if i is not None)
+
+    @functools.cached_property
+    def closing_id(self) -> int | None:
+        """The id that the chat template closes a turn with, if it does."""
+        token = self._rendering.closing.token if self.template == "chat" else None
+        return cast(int, self.tokenizer.convert_tokens_to_ids(token)) if token else None
 
     @functools.cached_property
     def end_id(self) -> int:

@@ -57,22 +57,31 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def end_ids(directory: Path) -> tuple[int, ...]:
-    """The ids that end a response, as the model's generation config names them."""
-    try:
-        found = GenerationConfig.from_pretrained(directory).eos_token_id
-    except OSError:
-        return ()
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _no_end_ids(str(error).partition("\n")[0], directory) from error
-    ids = found if isinstance(found, list) else [] if found is None else [found]
-    if not all(type(i) is int for i in ids):
-        raise _no_end_ids(f"eos_token_id = {found!r:.200}", directory)
-    return tuple(ids)
+    """The ids that end a response, as the model's generation config names them.
+
+    Where there is none, as config.json does: so transformers has it.
+    """
+    for name in ("generation_config.json", "config.json"):
+        if not (directory / name).is_file():
+            continue
+        is_models = name == "config.json"
+        try:
+            named = GenerationConfig.from_pretrained(directory, name, _from_model_config=is_models)
+        except OSError:
+            continue
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise _no_end_ids(str(error).partition("\n")[0], directory / name) from error
+        found = named.eos_token_id
+        ids = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(type(i) is int for i in ids):
+            raise _no_end_ids(f"eos_token_id = {found!r:.200}", directory / name)
+        return tuple(ids)
+    return ()
 
 
-def _no_end_ids(got: str, directory: Path) -> BadInput:
+def _no_end_ids(got: str, path: Path) -> BadInput:
     expected, remedy = "whole numbers that end a response", "Fetch the file again."
-    return BadInput(expected, got, remedy, where=str(directory / "generation_config.json"))
+    return BadInput(expected, got, remedy, where=str(path))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

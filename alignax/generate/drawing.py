@@ -162,6 +162,8 @@ def ask_server(
     Args:
         numbers: with the seed, one of each prompt decides its draws.
     """
+    # What a server says nothing of is taken to be how the template closes a turn.
+    end = renderer.end_id if renderer.closing_id is None else renderer.closing_id
     ask = functools.partial(
         complete,
         server,
@@ -172,7 +174,7 @@ def ask_server(
         min_p=sampler.min_p,
         seed=seed,
         prompt_ids=numbers,
-        end_ids=[renderer.end_id, *sorted(renderer.end_ids - {renderer.end_id})],
+        end_ids=[end, *sorted(renderer.end_ids - {end})],
         encode=lambda text: renderer.continuation_ids([text])[0],
         vocab_size=vocab_size,
     )

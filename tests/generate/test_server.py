@@ -15,7 +15,7 @@ from alignax.models import pretrained
 from alignax.models.transformer import Decoder
 from tests.generate.sampling_server import WIDTH
 from tests.generate.servers import END, GOOD, OTHER_END, Running, answer, ask, choice, scripted
-from tests.tiny import chatml_tokenizer
+from tests.tiny import byte_ids, chatml_tokenizer, llama3_tokenizer
 from tests.tiny_model import model_directory
 
 
@@ -69,6 +69,18 @@ def test_a_greedy_first_sample_is_asked_for_by_itself_and_the_others_are_drawn()
     assert found.tokens == [[[3, 2], [4, 2], [5, 2]]]
     assert found.ended == [[True] * 3]
     assert [(body["n"], body["temperature"]) for body in bodies] == [(1, 0), (2, 0.8)]
+
+
+@pytest.mark.parametrize(("template", "end"), [("chat", 1), ("none", 4)])
+def test_a_bare_servers_text_ends_as_the_chat_template_closes_a_turn(template, end):
+    """With <|eot_id|>, where eos is <|end_of_text|>."""
+    renderer = Renderer(tokenizer=llama3_tokenizer(), template=template)
+    with scripted(p1=[answer({"text": "A", "finish_reason": "stop"})]) as running:
+        found = ask_server(
+            Server(url=running.url, model="tiny"), renderer, Sampler(num_samples=1),
+            [np.array([1, 5], np.int32)], [0], seed=0, vocab_size=320,
+        )  # fmt: skip
+    assert found.tokens == [[[*byte_ids("A"), end]]]
 
 
 def test_a_prompts_request_is_the_same_in_any_batch_and_another_by_another_seed_or_number():
