@@ -70,8 +70,9 @@ def _is_same(checkpoint: files.Checkpoint, name: str, embedding: str) -> bool:
     shape = checkpoint.tensors[name].shape
     if shape != checkpoint.tensors[embedding].shape:
         return False
-    rows = (slice(i, min(i + _ROWS, shape[0])) for i in range(0, shape[0], _ROWS))
+    starts = range(0, shape[0], _ROWS)
+    parts = ((slice(i, min(i + _ROWS, shape[0])), slice(None)) for i in starts)
     return all(
-        np.array_equal(*(checkpoint.fetch(x, (part, slice(None))) for x in (name, embedding)))
-        for part in rows
+        np.array_equal(checkpoint.fetch(name, part), checkpoint.fetch(embedding, part))
+        for part in parts
     )
