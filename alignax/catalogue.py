@@ -12,12 +12,11 @@ from typing import NamedTuple
 from rich import box
 from rich.table import Table
 
-import alignax
 from alignax import config
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
-from alignax.core.setting_types import nearest
+from alignax.core.setting_types import alike, did_you_mean
 from alignax.data.records import COLUMNS
 from alignax.methods import ALL
 
@@ -33,8 +32,10 @@ class Entry(NamedTuple):
 
     @property
     def record(self) -> str:
-        """The columns that it learns from."""
-        return ", ".join(COLUMNS[self.method().needs().record][0])
+        """The columns that it learns from; of conversations, those of a single turn too."""
+        first, *others = COLUMNS[self.method().needs().record]
+        shown = [first, *others[: first == ("messages",)]]
+        return " or ".join(", ".join(columns) for columns in shown)
 
     @property
     def needs(self) -> str:
@@ -52,9 +53,9 @@ class Entry(NamedTuple):
 
 
 def paper(method: type[Method]) -> str | None:
-    """The arXiv number in the docstring of the class, or else of its module."""
-    module = sys.modules[method.__module__]
-    for text in (inspect.getdoc(method), inspect.getdoc(module)):
+    """The first arXiv number that the class is described by, or else its module."""
+    own = (inspect.getdoc(method) or "").partition("\nFields:")[0]
+    for text in (own, inspect.getdoc(sys.modules[method.__module__])):
         if found := PAPER.search(text or ""):
             return found.group(1)
     return None
@@ -65,18 +66,11 @@ def about(method: type[Method]) -> str:
     return (inspect.getdoc(method) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def configs_directory() -> Path:
-    """Where the configs are: in an installed package, or beside the package in a checkout."""
-    package = Path(alignax.__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
 def entries() -> list[Entry]:
     """Every method that has a config, by name. Of several configs the one on the demo's data."""
     classes = {cls.__name__.lower(): cls for cls in ALL}
     found: dict[str, Entry] = {}
-    for path in sorted(configs_directory().glob("*.py")):
+    for path in sorted(config.configs_directory().glob("*.py")):
         words = path.stem.split("_")
         starts = ["_".join(words[: i + 1]) for i in range(len(words))]
         name = next((s for s in reversed(starts) if s.replace("_", "") in classes), None)
@@ -85,23 +79,49 @@ def entries() -> list[Entry]:
     return [found[name] for name in sorted(found)]
 
 
-def entry(name: str) -> Entry:
+def entry(name: str, where: str = "--method") -> Entry:
     """The method of this name; `-` and `_`, capitals and small letters are the same.
+
+    Args:
+        where: it was asked for.
 
     Raises:
         BadInput: no such method, with the nearest one.
     """
-    bare = lambda x: re.sub(r"[-_ ]", "", x).lower()  # noqa: E731
-    known = {bare(e.name): e for e in entries()}
-    if bare(name) not in known:
-        near = nearest(bare(name), list(known))
+    known = {_bare(e.name): e for e in entries()}
+    if _bare(name) not in known:
+        near = [known[x].name for x in alike(_bare(name), list(known))]
         raise BadInput(
             f"a method: {', '.join(e.name for e in known.values())}",
-            name,
-            f"Did you mean {known[near].name}?" if near else "alignax methods explains them.",
-            where="--method",
+            name or "nothing",
+            did_you_mean(near) or "alignax methods explains them.",
+            where=where,
         )
-    return known[bare(name)]
+    return known[_bare(name)]
+
+
+def is_method(name: str) -> bool:
+    """Whether `entry` knows it."""
+    return _bare(name) in (_bare(e.name) for e in entries())
+
+
+def refuse_as_config(path: str) -> None:
+    """Refuses a method's name where a config file or a model is asked for.
+
+    Raises:
+        BadInput: it is one, and no file or folder.
+    """
+    if path and not Path(path).suffix and not Path(path).exists() and is_method(path):
+        raise BadInput(
+            "a config file",
+            f"the name of a method, {path}",
+            f"Did you mean --method {path}?",
+            where="command line",
+        )
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
 
 
 def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
@@ -131,6 +151,19 @@ def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
             made, data=dataclasses.replace(made.data, eval=options.eval_data)
         )
     return made, others
+
+
+def explained(found: Entry) -> str:
+    """One method, for the terminal."""
+    lines = (
+        ("learns from", found.record),
+        ("needs", found.needs),
+        ("paper", f"arXiv:{found.paper}"),
+        ("config", str(found.config)),
+        ("settings", f"alignax train --method {found.name} --help"),
+    )
+    described = "\n".join(f"{name:<13}{value}" for name, value in lines)
+    return f"{found.name}\n\n{described}\n\n{inspect.getdoc(found.method)}"
 
 
 def table() -> Table:

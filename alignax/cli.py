@@ -16,8 +16,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 USAGE = """alignax COMMAND CONFIG [--setting value ...]
        alignax COMMAND --method NAME [--data FILE] [--model DIRECTORY] [--setting value ...]
 
+for example:
+  alignax train configs/quickstart.py --method.beta 0.2 --output-dir runs/mine
+
 commands:
-  methods   list the methods: what each learns from, what it needs, its paper
+  methods   list the methods: what each learns from, what it needs, its paper   (methods dpo: one)
   train     prepare, check, train, evaluate and export; goes on where it was interrupted
             (--seeds 8 and --grid method.beta=0.05,0.1: runs side by side, as one program)
             (--profile, or --profile STEPS: where the time of a few updates goes)
@@ -40,7 +43,7 @@ commands:
 
 CONFIG is a Python file such as configs/quickstart.py; --method takes the one of that method. Any of
 its settings can be changed by its dotted name, e.g. --method.beta 0.2 --loop.max-steps 50.
-`alignax COMMAND --help` lists a command's own options, `alignax COMMAND CONFIG --help` the settings
+`alignax help COMMAND` lists a command's own options, `alignax COMMAND CONFIG --help` the settings
 of the config too. With --distributed the same command, started on every host, is one run over all
 of them. `alignax --version` says what is installed.
 """
@@ -106,7 +109,7 @@ def _glibc() -> tuple[int, ...]:
 def _run(arguments: list[str]) -> None:
     from alignax.core.errors import BadInput
 
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in ("-h", "--help") or arguments == ["help"]:
         print(USAGE)
         return
     if arguments[0] in ("-V", "--version", "version"):
@@ -115,16 +118,16 @@ def _run(arguments: list[str]) -> None:
         names = ("alignax", "jax", "jaxlib", "transformers")
         print(*(f"{name} {version(name)}" for name in names), sep=", ")
         return
+    from alignax import options
     from alignax.commands import COMMANDS, explain
 
-    name, *rest = arguments
-    known = ["methods", *COMMANDS]
-    if name not in known:
+    name, *rest = arguments if arguments[0] != "help" else [*arguments[1:], "--help"]
+    if name not in COMMANDS:
         from alignax.core.setting_types import nearest
 
-        near = nearest(name, known)
+        near = nearest(name, list(COMMANDS))
         raise BadInput(
-            f"a command: {', '.join(known)}",
+            f"a command: {', '.join(COMMANDS)}",
             name,
             f"Did you mean {near}?" if near else "alignax --help explains them.",
             where="command line",
@@ -132,18 +135,27 @@ def _run(arguments: list[str]) -> None:
     if {"-h", "--help"}.intersection(rest):
         explain(name, rest)
         return
-    if name == "methods":
-        _methods()
-        return
-    if any(word.split("=")[0] == "--method" for word in rest):
-        rest = ["", *rest]
-    if not rest or rest[0].startswith("-"):
+    first, example, _, settings = options.COMMANDS[name]
+    nothing = not rest or rest[0].startswith("-")
+    by_method = settings and any(word.split("=")[0] == "--method" for word in rest)
+    if by_method and not nothing:
         raise BadInput(
-            "a config file after the command",
-            rest[0] if rest else "nothing",
-            f"For example: alignax {name} configs/quickstart.py; or --method NAME.",
+            f"{first} or --method NAME",
+            f"both, {rest[0]} and --method",
+            "Leave one of them out: --method takes that method's default config.",
             where="command line",
         )
+    if nothing and not by_method and first[0] != "[":
+        raise BadInput(
+            f"{first}{' or --method NAME' if settings else ''} after alignax {name}",
+            rest[0] if rest else "nothing",
+            f"For example: alignax {name} {example}",
+            where="command line",
+        )
+    rest = ["", *rest] if nothing else rest
+    if name == "methods":  # waits for nothing of what follows
+        COMMANDS[name](rest[0], rest[1:])
+        return
     from alignax.core import processes
     from alignax.train import compilations
 
@@ -152,13 +164,6 @@ def _run(arguments: list[str]) -> None:
     rest = [word for word in rest if word != "--distributed"]
     with processes.joined() if distributed else contextlib.nullcontext():
         COMMANDS[name](rest[0], rest[1:])
-
-
-def _methods() -> None:
-    from alignax import catalogue
-    from alignax.run import console
-
-    console.print(catalogue.table())
 
 
 if __name__ == "__main__":

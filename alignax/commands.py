@@ -12,30 +12,49 @@ from typing import Any
 from alignax import options as options_lib
 
 
-def _experiment(path: str, overrides: Sequence[str]):
-    """The experiment of a config; without one, of the method that the overrides name."""
+def _experiment(path: str, overrides: Sequence[str], command: str = "train"):
+    """The experiment of a config; without one, of the method that the overrides name.
+
+    Args:
+        command: whose `--help` lists the settings, for the messages.
+    """
     from alignax import catalogue, config
     from alignax.overrides import override
 
     if path:
-        return override(config.load(path), overrides)
-    return override(*catalogue.experiment(overrides))
+        options_lib.refuse_methods_own(command, path, overrides)
+        catalogue.refuse_as_config(path)
+        named = f"alignax {command} {shlex.quote(path)}"
+        return override(config.load(path), overrides, command=named)
+    return override(*catalogue.experiment(overrides), command=f"alignax {command} --method NAME")
 
 
 def explain(command: str, arguments: Sequence[str]) -> None:
     """Prints what a command takes and, where `arguments` name a config, its settings."""
-    print(options_lib.explained(command))
+    words = [word for word in arguments if word != "--distributed"]
+    path = "" if not words or words[0].startswith("-") else words.pop(0)
+    print(options_lib.explained(command, beside_config=path.endswith(".py")))
     if not options_lib.COMMANDS[command].settings:
         return
-    words = [word for word in arguments if word != "--distributed"]
-    path = "" if words[0].startswith("-") else words.pop(0)
     if path.endswith(".py") or any(word.split("=")[0] == "--method" for word in words):
-        _experiment(path, options_lib.parser(command).parse_known_args(words)[1])
+        given = options_lib.parser(command).parse_known_args(words)[1]
+        _experiment(path, given, command)
+
+
+def _methods(name: str, arguments: list[str]) -> None:
+    from alignax import catalogue
+    from alignax.run import console
+
+    options_lib.parser("methods").parse_args(arguments)
+    if name:
+        print(catalogue.explained(catalogue.entry(name, where="command line")))
+    else:
+        console.print(catalogue.table())
 
 
 def _train(path: str, arguments: list[str]) -> None:
     from alignax import jobs
-    from alignax.train import compilations
+    from alignax.train import checkpoint_names, compilations
 
     # A trace is no part of the run.
     tracing, arguments = options_lib.parser("train", "--profile").parse_known_args(arguments)
@@ -46,7 +65,8 @@ def _train(path: str, arguments: list[str]) -> None:
     if tracing.profile is not None:
         compilations.keep_apart_by_names()
     if options.seeds is None and options.grid is None:
-        jobs.train(experiment, command=words, profile=tracing.profile)
+        with checkpoint_names.not_left_empty(experiment.output_dir):
+            jobs.train(experiment, command=words, profile=tracing.profile)
         return
     if tracing.profile is not None:
         from alignax.core.errors import BadInput
@@ -61,7 +81,8 @@ def _train(path: str, arguments: list[str]) -> None:
 
     grid = members.parsed(options.grid or ())
     seeds = 1 if options.seeds is None else options.seeds
-    sweep.train(experiment, members.Sweep(seeds=seeds, grid=grid), command=words)
+    with checkpoint_names.not_left_empty(experiment.output_dir):
+        sweep.train(experiment, members.Sweep(seeds=seeds, grid=grid), command=words)
 
 
 def _rerun(path: str, arguments: list[str]) -> None:
@@ -112,10 +133,11 @@ def _prepare(path: str, arguments: list[str]) -> None:
 def _show_model(name: str, arguments: list[str]) -> None:
     from pathlib import Path
 
-    from alignax import show
+    from alignax import catalogue, show
     from alignax.core.errors import BadInput
     from alignax.run import console
 
+    catalogue.refuse_as_config(name)
     if not Path(name).exists() and Path(f"{name}.py").is_file():
         raise BadInput(
             "a config file, a model directory or a hub id",
@@ -153,10 +175,11 @@ def _show(path: str, arguments: list[str]) -> None:
 def _sample(path: str, arguments: list[str]) -> None:
     from pathlib import Path
 
-    from alignax import sample
+    from alignax import catalogue, sample
     from alignax.core.errors import BadInput
     from alignax.generate.server import Server
 
+    catalogue.refuse_as_config(path)
     options, overrides = options_lib.parser("sample").parse_known_args(arguments)
     _refuse_unread_by_sample(options, arguments)
     directory = path
@@ -306,6 +329,7 @@ def _report(path: str, arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
+    "methods": _methods,
     "train": _train,
     "rerun": _rerun,
     "plan": _plan,

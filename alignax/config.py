@@ -4,18 +4,13 @@ A config is a Python file with a function `experiment()` that returns an `Experi
 comparison (`alignax.compare.settings`) has a function `comparison()`.
 """
 
-import contextlib
 import dataclasses
 import operator
 import os
-import re
-import traceback
-import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from alignax.core import modules
+from alignax.core import mistakes, modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.setting_types import check_types, nearest
@@ -194,14 +189,8 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
     """
     path, function = Path(path), f"{kind.__name__.lower()}()"
     if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.py")])
-        raise BadInput(
-            "a Python config file",
-            "no such file",
-            f"Did you mean {path.parent / near}?" if near else "configs/ holds examples.",
-            where=str(path),
-        )
-    with _errors_of(path, kind):
+        raise BadInput("a Python config file", "no such file", _others(path), where=str(path))
+    with mistakes.told(path, (Experiment, kind)):
         module = modules.run(path, "alignax_config")
     make = getattr(module, function.removesuffix("()"), None)
     wanted = f"{'an' if kind is Experiment else 'a'} {kind.__name__}"
@@ -212,7 +201,7 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
             f"{example} shows one.",
             where=str(path),
         )
-    with _errors_of(path, kind):
+    with mistakes.told(path, (Experiment, kind)):
         found = make()
     if not isinstance(found, kind):
         raise BadInput(
@@ -224,65 +213,23 @@ def load_as(path: str | Path, kind: type[Settings], *, example: str) -> Settings
     return found
 
 
-@contextlib.contextmanager
-def _errors_of(path: Path, kind: type) -> Iterator[None]:
-    """Answers a misspelt setting, and a file that is not Python, at `file:line`."""
-    try:
-        yield
-    except SyntaxError as error:
-        raise BadInput(
-            "a Python config file",
-            f"{error.msg}: {(error.text or '').strip()!r}",
-            "Mend the line.",
-            where=f"{error.filename}:{error.lineno}",
-        ) from error
-    except TypeError as error:
-        wrong = re.search(
-            r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
-        )
-        places = [x for x in traceback.extract_tb(error.__traceback__) if x.filename == str(path)]
-        if not wrong or not places:
-            raise
-        settings, name = wrong.groups()
-        known = _fields_of(settings, name, kind)
-        near = nearest(name, known)
-        raise BadInput(
-            f"a setting of {settings}" + (f": {', '.join(known)}" if known else ""),
-            name,
-            f"Did you mean {near}?" if near else "Rename or remove it.",
-            where=f"{path}:{places[-1].lineno}",
-        ) from error
+def _others(path: Path) -> str:
+    """Which config may have been meant by a path at which there is none."""
+    here, ours = Path.cwd(), configs_directory()
+    ours = ours.relative_to(here) if ours.is_relative_to(here) else ours
+    for folder in (path.parent, ours):
+        if near := nearest(path.stem, [other.stem for other in folder.glob("*.py")]):
+            return f"Did you mean {folder / near}.py?"
+    return (
+        f"Those in {ours} are examples; alignax methods lists what --method takes in place of one."
+    )
 
 
-def _fields_of(settings: str, name: str, kind: type) -> list[str]:
-    """The settings of the dataclass of this name, among all that `kind` or an experiment may hold.
-
-    Of several classes of one name it is that which has something like the misspelt setting.
-    """
-    seen, found = set(), []
-    ahead: list[Any] = [Experiment, kind]
-    while ahead:
-        one = ahead.pop(0)
-        has_settings = hasattr(one, "__dataclass_fields__")
-        if one in seen or not (has_settings or one.__module__.startswith("alignax.")):
-            continue
-        seen.add(one)
-        ahead += one.__subclasses__()  # of a method or a reward, those that there are
-        if not has_settings:
-            continue
-        if one.__name__ == settings:
-            found.append([field.name for field in dataclasses.fields(one)])
-        with contextlib.suppress(NameError):  # a stranger's class may name what is not there
-            for hint in typing.get_type_hints(one).values():
-                ahead += _classes_within(hint)
-    return max(found, key=lambda known: nearest(name, known) is not None, default=[])
-
-
-def _classes_within(hint: Any) -> list[type]:
-    """The classes that a type names, those within a tuple too."""
-    if isinstance(hint, type) and not typing.get_args(hint):
-        return [hint]
-    return [one for part in typing.get_args(hint) for one in _classes_within(part)]
+def configs_directory() -> Path:
+    """Where the configs are: in an installed package, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def check(experiment: Experiment) -> None:

@@ -16,11 +16,13 @@ class Command(NamedTuple):
 
     Fields:
         first: the word after it.
+        example: what may follow it, as it would be typed.
         options: its own.
         settings: whether those of a config may follow, by their dotted names.
     """
 
     first: str
+    example: str
     options: Options
     settings: bool = False
 
@@ -49,42 +51,51 @@ BAD_ROWS: Options = {
     "--on-bad-row": _text("of --data: stop at a row with a defect, or leave it out and count "
                           "it; the config's, or refuse", "refuse|drop", choices=("refuse", "drop")),
 }  # fmt: skip
-# What every command with settings reads besides; `sample` has a --data of its own.
-SHARED: Options = {
+# What stands in place of CONFIG; `sample` has a --data of its own.
+METHODS_OWN: Options = {
     "--method": _text("in place of CONFIG: the default config of this method", "NAME"),
     "--data": _text("with --method: what is learnt from"),
     "--eval-data": _text("with --method: what is held out"),
     "--model": _text("with --method: the weights to begin from", "DIRECTORY"),
+}  # fmt: skip
+# What a config calls these.
+BESIDE_CONFIG = {
+    "--data": "--data.train",
+    "--eval-data": "--data.eval",
+    "--model": "--model.model-name-or-path",
+}
+DISTRIBUTED: Options = {
     "--distributed": {"help": "one run over all hosts that this is started on",
                       "action": "store_true"},
 }  # fmt: skip
 
 COMMANDS = {
-    "methods": Command("", {}),
-    "train": Command("CONFIG", {
+    "methods": Command("[NAME]", "dpo", {}),
+    "train": Command("CONFIG", "configs/quickstart.py --method.beta 0.2 --output-dir runs/mine", {
         "--profile": _number(f"trace so many updates; {PROFILED} where no number is given", "STEPS",
                              nargs="?", const=PROFILED),
         "--seeds": _number("so many runs side by side, each with a seed of its own"),
         "--grid": _text("runs side by side, one for each value; several grids are multiplied",
                         "SETTING=A,B", nargs="+", action="extend"),
     }, settings=True),
-    "rerun": Command("OUTPUT_DIR", {}),
-    "plan": Command("CONFIG", {
+    "rerun": Command("OUTPUT_DIR", "runs/quickstart", {}),
+    "plan": Command("CONFIG", "configs/plans/llama3_8b.py --topology v5e:8x8", {
         "--topology": _text("devices to compile for: v5p:4x4x8, h100:8, cpu:8", "NAME", default=""),
-        "--prompt": _number("tokens of every prompt (default half of data.limits.max_length)"),
+        "--prompt": _number("tokens of every prompt (default half of data.limits.max_length, or "
+                            "what the response leaves of it, where that is less)"),
         "--response": _number("tokens of every response (default rollout.max_new_tokens where it "
-                              "is sampled, else as for --prompt)"),
+                              "is sampled, else half of data.limits.max_length)"),
         "--responses": _number("to a prompt (default 2 of pairs and labelled answers, 4 of ranked "
                                "lists, what a method that samples keeps, else 1)"),
     }, settings=True),
-    "prepare": Command("CONFIG", {}, settings=True),
-    "show": Command("CONFIG|MODEL", {
+    "prepare": Command("CONFIG", "configs/quickstart.py", {}, settings=True),
+    "show": Command("CONFIG|MODEL", "configs/quickstart.py --index 3", {
         "--index": _number("of a config's example, counted from 0", default=0),
         "--split": _text("of a config's data", "train|eval", default="train",
                          choices=("train", "eval")),
         "--chat-template": _text("for a model that has none", "NAME"),
     }, settings=True),
-    "sample": Command("CONFIG|MODEL", {
+    "sample": Command("CONFIG|MODEL", "runs/quickstart/export --prompt 'What is rain?'", {
         "--prompt": _text("what to answer; again for more", "TEXT", action="append"),
         "--data": _text("in its place: a file of prompts"),
         "--to": _text("with --data: where answers are written; a new file"),
@@ -103,12 +114,12 @@ COMMANDS = {
                            type=float, default=0.0),
         "--seed": _number("of the draws", default=0),
     }, settings=True),
-    "evaluate": Command("CONFIG", {}, settings=True),
-    "export": Command("CONFIG", {
+    "evaluate": Command("CONFIG", "configs/quickstart.py", {}, settings=True),
+    "export": Command("CONFIG", "configs/quickstart.py --to exported", {
         "--to": _text("to write (default export, in the run's output_dir)", "DIRECTORY"),
         "--step": _number("whose checkpoint is written (default the newest)"),
     }, settings=True),
-    "score": Command("MODEL|FILE.py:FUNCTION", {
+    "score": Command("MODEL|FILE.py:FUNCTION", "rule.py:reward --data rows.jsonl --to out.jsonl", {
         "--data": _text("the rows to score", required=True),
         "--to": _text("where they are written with their scores; a new file", required=True),
         **SPLIT,
@@ -120,7 +131,7 @@ COMMANDS = {
         "--whole-numbers": {"help": "round, as SteerLM's attributes are, within the ratings "
                                     "that the model was taught", "action": "store_true"},
     }),
-    "compare": Command("COMPARISON", {
+    "compare": Command("COMPARISON", "configs/compare_tiny.py --only dpo grpo --seeds 4", {
         "--output": _text("for results and page (default runs/ and the config's name)",
                           "DIRECTORY"),
         "--add": _text("an entry of your own, or FILE.py:ENTRY; again for more", "MODULE:ENTRY",
@@ -132,7 +143,7 @@ COMMANDS = {
         "--seeds": _number("in place of the comparison's"),
         "--workers": _number("runs at a time, a process each (default the comparison's)"),
     }),
-    "report": Command("OUTPUT_DIR", {
+    "report": Command("OUTPUT_DIR", "runs/compare_tiny", {
         "--output": _text("for findings, tables and page (default OUTPUT_DIR)", "DIRECTORY"),
     }),
 }  # fmt: skip
@@ -140,9 +151,12 @@ COMMANDS = {
 
 def parser(command: str, *only: str) -> argparse.ArgumentParser:
     """Reads the options of a command, or some of them; words it does not know are settings."""
-    first, options, _ = COMMANDS[command]
+    first, example, options, _ = COMMANDS[command]
     made = argparse.ArgumentParser(
-        prog=f"alignax {command} {first}".rstrip(), add_help=False, allow_abbrev=False
+        prog=f"alignax {command} {first}",
+        description=f"For example: alignax {command} {example}",
+        add_help=False,
+        allow_abbrev=False,
     )
     for name in only or options:
         made.add_argument(name, **options[name])
@@ -165,9 +179,37 @@ def refuse_unread(
                        where="command line")  # fmt: skip
 
 
-def explained(command: str) -> str:
-    """What `alignax COMMAND --help` says."""
-    made, (_, options, settings) = parser(command), COMMANDS[command]
-    for name in (name for name in SHARED if settings and name not in options):
-        made.add_argument(name, **SHARED[name])
+def refuse_methods_own(command: str, path: str, arguments: Sequence[str]) -> None:
+    """Refuses, beside a config, what goes with --method alone.
+
+    Args:
+        path: of the config.
+        arguments: without the command's own options.
+    """
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        name, joined, value = word.partition("=")
+        if name not in BESIDE_CONFIG:
+            continue
+        value = value if joined else following if not following.startswith("--") else ""
+        raise BadInput(
+            f"no {name} beside a config",
+            f"{word} with {path}",
+            f"Write {BESIDE_CONFIG[name]} {value or 'VALUE'}; or alignax {command} --method NAME "
+            f"{name} {value or 'VALUE'}.",
+            where="command line",
+        )
+
+
+def explained(command: str, *, beside_config: bool = False) -> str:
+    """What `alignax COMMAND --help` says.
+
+    Args:
+        beside_config: without the options that stand in place of one.
+    """
+    made, (_, _, options, settings) = parser(command), COMMANDS[command]
+    shared = (METHODS_OWN if settings and not beside_config else {}) | (
+        DISTRIBUTED if settings else {}
+    )
+    for name in (name for name in shared if name not in options):
+        made.add_argument(name, **shared[name])
     return made.format_help()

@@ -9,16 +9,21 @@ import tyro
 
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
-from alignax.core.setting_types import classes_of, is_settings, nearest
+from alignax.core.setting_types import alike, classes_of, did_you_mean, is_settings
 from alignax.core.types import Scalar
 from alignax.models.lora import LoRA
 
 
-def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+def override(
+    experiment: Experiment, arguments: Sequence[str], *, command: str = "alignax train CONFIG"
+) -> Experiment:
     """Changes settings by dotted names, such as `--method.beta 0.2 --loop.max-steps 50`.
 
     A group of settings that there may be none of, such as the adapter, is left out by
     `--adapter None`.
+
+    Args:
+        command: whose `--help` lists them, for the messages.
 
     Raises:
         BadInput: a name that is not known, with the nearest ones; a value of the wrong type.
@@ -29,13 +34,13 @@ def override(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
     experiment = _begun(experiment, arguments)
     for argument in arguments:
         if argument.startswith("--"):
-            _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"))
+            _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"), command)
     try:
         return tyro.cli(
             type(experiment),
             args=list(arguments),
             default=experiment,
-            prog="alignax",
+            prog=command,
             config=(tyro.conf.AvoidSubcommands,),
             registry=_registry(),
         )
@@ -128,25 +133,22 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-def _check_name(experiment: Experiment, name: str) -> None:
+def _check_name(experiment: Experiment, name: str, command: str) -> None:
     if name in ("help", "h"):
         return
     inside: Any = experiment
+    words = name.removeprefix("no_").split(".")
     done: list[str] = []
-    for part in name.removeprefix("no_").split("."):
+    for i, part in enumerate(words):
         known = _known(inside)
         known_parts = {*known, *(f"no_{k}" for k in known)}
         if part not in known_parts:
             parent = type(inside).__name__
-            near = nearest(part, known)
-            everywhere = [n for n in names(experiment) if n.split(".")[-1] == part]
-            hint = f"Did you mean {'.'.join([*done, near])}?" if near else ""
-            if everywhere:
-                hint = f"Did you mean {everywhere[0]}?"
+            hint = did_you_mean(_meant(experiment, done, words[i:], known))
             raise BadInput(
                 f"a setting; {parent} has {', '.join(known)}" if known else "a setting's name",
                 ".".join([*done, part]),
-                hint or "alignax train CONFIG --help lists them all.",
+                hint or _how_to_begin(experiment, done) or f"{command} --help lists them all.",
                 where="command line",
             )
         done.append(part)
@@ -154,6 +156,44 @@ def _check_name(experiment: Experiment, name: str) -> None:
             inside = inside[int(part)]
         else:
             inside = getattr(inside, part.removeprefix("no_") if part not in known else part)
+    if is_settings(inside):
+        raise BadInput(
+            f"a setting of {name}: {', '.join(_known(inside))}",
+            f"--{name.replace('_', '-')} alone",
+            f"Write --{name.replace('_', '-')}.SETTING VALUE.",
+            where="command line",
+        )
+
+
+def _meant(
+    experiment: Experiment, done: Sequence[str], rest: Sequence[str], known: Sequence[str]
+) -> list[str]:
+    """The settings that may have been meant by a name of which `done` is right.
+
+    First those of the section with all its words in their names, then what has this name in
+    another section, then what is spelt like it.
+    """
+    section, everywhere = "".join(f"{part}." for part in done), names(experiment)
+    words = set(rest[-1].split("_"))
+    within = [n for n in everywhere if n.startswith(section)
+              and words <= set(n.rpartition(".")[2].split("_"))]  # fmt: skip
+    if within and len(rest) == 1:
+        return sorted(within, key=lambda n: n.rpartition(".")[2] != rest[0])
+    elsewhere = [n for n in everywhere if n.endswith("." + ".".join(rest))]
+    return elsewhere or [section + near for near in alike(rest[0], known)]
+
+
+def _how_to_begin(experiment: Experiment, path: Sequence[str]) -> str:
+    """How a config gives a group of settings of which there is none; empty where it is no group."""
+    if not path or not _is_group(experiment, path):
+        return ""
+    inside: Any = experiment
+    for part in path[:-1]:
+        inside = getattr(inside, part)
+    hint = typing.get_type_hints(type(inside))[path[-1]]
+    kind = next(x for x in classes_of(hint) if dataclasses.is_dataclass(x))
+    needed = [f"{x.name}=..." for x in dataclasses.fields(kind) if x.default is dataclasses.MISSING]
+    return f"A config sets {'.'.join(path)}: {path[-1]}={kind.__name__}({', '.join(needed)})."
 
 
 def _known(inside: Any) -> list[str]:

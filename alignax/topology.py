@@ -131,7 +131,8 @@ def topology(name: str) -> Topology:
         raise BadInput(
             "a topology that libtpu compiles for",
             f"{name}: {str(error).splitlines()[0][:200]}",
-            "pip install 'alignax[tpu]' gives libtpu, on Linux; name a slice that is offered.",
+            "pip install -e '.[tpu]' in the clone gives libtpu, on Linux; name a slice that is "
+            "offered.",
             where="--topology",
         ) from error
     return Topology(name, list(made.devices), CHIPS[version])

@@ -4,8 +4,9 @@
     alignax train configs/dpo_hh.py --data.train Anthropic/hh-rlhf --data.eval Anthropic/hh-rlhf
 
 The first form reads ../shared/data/hh_helpful, a directory with train.jsonl.gz and test.jsonl.gz;
-the hub's data set needs `pip install 'alignax[hub]'`. Human preferences are noisy, and what a model
-of 135M learns from them in one short run is modest: 60% of the chosen answers are the longer ones.
+the hub's data set needs `pip install -e '.[hub]'` in the clone. Human preferences are noisy, and
+what a model of 135M learns from them in one short run is modest: 60% of the chosen answers are the
+longer ones.
 
 Cost:    68 min on 2 cores that others shared (60 steps of 16 pairs, 51 s each in the median; the
          reference's log-probabilities of train, 10 min on a quiet machine, were there already).

@@ -2,8 +2,8 @@
 
     alignax train configs/reinforce_quickstart.py
 
-Williams 1992. The model, prompts and reward of
-configs/grpo_quickstart.py.
+Williams 1992; for language models Ahmadian et al. 2024, arXiv:2402.14740. The model, prompts and
+reward of configs/grpo_quickstart.py.
 
 Cost:    not run yet on these weights.
 Expect:  not known yet here. benchmarks/RESULTS.md has what it does to a tiny model.

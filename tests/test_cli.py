@@ -6,6 +6,7 @@ What each command does is in `test_commands.py`.
 import importlib.metadata
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ import pytest
 from alignax import options as options_lib
 from alignax.cli import _glibc, main
 from alignax.commands import COMMANDS
+from alignax.config import load
+from alignax.overrides import override
 from tests.command_line import CONFIG, flat, refused
 from tests.tiny_model import model_directory
 
@@ -121,13 +124,47 @@ def test_the_help_of_a_command_lists_its_own_options_without_a_config(command, c
 
 
 def test_every_command_has_its_options_in_the_help_and_on_the_page():
-    assert set(options_lib.COMMANDS) == {"methods", *COMMANDS}
+    assert set(options_lib.COMMANDS) == set(COMMANDS)
     page = (ROOT / "docs" / "commands.md").read_text()
-    for command, (_, options, _) in options_lib.COMMANDS.items():
+    for command, (_, _, options, _) in options_lib.COMMANDS.items():
         sections = [x for x in page.split("\n## ") if x.startswith(f"`alignax {command} ")]
         assert len(sections) == bool(options)
         for name in options:
             assert any(f"`{name}{end}" in sections[0] for end in " `"), f"{command} {name}"
+
+
+def test_help_of_a_command_can_be_asked_for_in_front_of_it(capsys):
+    main(["train", "--help"])
+    expected = capsys.readouterr().out
+    main(["help", "train"])
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("command", options_lib.COMMANDS)
+def test_the_example_of_a_command_is_in_its_help_and_names_what_there_is(command, capsys):
+    first, example, _, settings = options_lib.COMMANDS[command]
+    main([command, "--help"])
+    assert f"For example: alignax {command} {example}" in flat(capsys.readouterr().out)
+    path, *words = shlex.split(example)
+    others = options_lib.parser(command).parse_known_args(words)[1]
+    if path.startswith("configs/"):
+        assert (ROOT / path).is_file()
+    if settings and path.endswith(".py"):
+        override(load(ROOT / path), others)
+    else:
+        assert others == []
+    assert not first.startswith("CONFIG") or path.endswith(".py") or command == "sample"
+
+
+def test_options_that_stand_in_place_of_a_config_are_not_listed_beside_one(fresh, capsys):
+    main(["train", "--help"])
+    assert "\n  --eval-data FILE" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", str(fresh), "--help"])
+    printed = capsys.readouterr().out
+    for name in ("--method NAME", "--data FILE", "--eval-data FILE", "--model DIRECTORY"):
+        assert name not in printed
+    assert "\n  --distributed" in printed
 
 
 def test_what_a_model_directory_takes_is_told_without_settings(tmp_path, capsys):
@@ -160,15 +197,54 @@ REFUSED = {
         "evaluate, export, score, compare, report; got trian. Did you mean train?",
     ),
     "unknown command like none": (["zzz"], "got zzz. alignax --help explains them."),
-    "no config": (["train"], "expected a config file after the command; got nothing."),
-    "an option in its place": (["train", "--seed"], "after the command; got --seed."),
+    "no config": (
+        ["train"],
+        "expected CONFIG or --method NAME after alignax train; got nothing. For example: alignax "
+        "train configs/quickstart.py",
+    ),
+    "no comparison": (
+        ["compare"],
+        "expected COMPARISON after alignax compare; got nothing. For example: alignax compare "
+        "configs/compare_tiny.py",
+    ),
+    "no folder": (
+        ["rerun"],
+        "expected OUTPUT_DIR after alignax rerun; got nothing. For example: alignax rerun "
+        "runs/quickstart",
+    ),
+    "an option in its place": (["train", "--seed"], "after alignax train; got --seed."),
+    "a config and a method": (
+        ["train", "{config}", "--method", "dpo"],
+        "expected CONFIG or --method NAME; got both, {config} and --method. Leave one of them out",
+    ),
+    "a method's name as a config": (
+        ["train", "rrhf"],
+        "expected a config file; got the name of a method, rrhf. Did you mean --method rrhf?",
+    ),
+    "a method's name as a model": (["show", "rrhf"], "Did you mean --method rrhf?"),
+    "data as with a method": (
+        ["train", "{config}", "--data", "mine.jsonl"],
+        "expected no --data beside a config; got --data with {config}. Write --data.train "
+        "mine.jsonl; or alignax train --method NAME --data mine.jsonl.",
+    ),
+    "held-out data as with a method": (
+        ["evaluate", "{config}", "--eval-data=mine.jsonl"],
+        "Write --data.eval mine.jsonl; or alignax train --method NAME --eval-data mine.jsonl.",
+    ),
+    "a model as with a method": (
+        ["train", "{config}", "--model"],
+        "Write --model.model-name-or-path VALUE; or alignax train --method NAME --model VALUE.",
+    ),
+    "one of two methods": (["train", "--method", "dppo"], "Did you mean dpo or ppo?"),
+    "an unknown method to explain": (["methods", "dppo"], "Did you mean dpo or ppo?"),
     "missing config": (
         ["train", "{folder}/tinny.py"],
         "tinny.py: expected a Python config file; got no such file. Did you mean {folder}/tiny.py?",
     ),
     "missing config like none": (
         ["train", "{folder}/zzz.py"],
-        "got no such file. configs/ holds examples.",
+        "got no such file. Those in {configs} are examples; alignax methods lists what --method "
+        "takes in place of one.",
     ),
     "misspelt setting": (
         ["train", "{config}", "--method.betta", "0.2"],
@@ -182,7 +258,7 @@ REFUSED = {
     ),
     "setting like none": (
         ["train", "{config}", "--data.zzz", "1"],
-        "got data.zzz. alignax train CONFIG --help lists them all.",
+        "got data.zzz. alignax train {config} --help lists them all.",
     ),
     "part of a setting that has none": (
         ["train", "{config}", "--seed.zzz", "1"],
@@ -209,9 +285,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refuses_with_three_parts(name, fresh, capsys):
+def test_refuses_with_three_parts(name, fresh, capsys, monkeypatch):
     arguments, wanted = REFUSED[name]
-    places = {"config": str(fresh), "folder": str(fresh.parent)}
+    places = {"config": str(fresh), "folder": str(fresh.parent), "configs": str(ROOT / "configs")}
+    monkeypatch.chdir(fresh.parent)
     printed = refused(capsys, *(argument.format(**places) for argument in arguments))
     assert wanted.format(**places) in flat(printed)
     assert not (fresh.parent / "run").exists()
@@ -223,6 +300,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(fresh, capsys):
     assert stopped.value.code == 2
     printed = capsys.readouterr().err
     assert "loop.max-steps" in printed
+    assert "For full helptext, see alignax train " in printed
     assert "error: command line: expected values of the settings' own types" in printed
     assert "Traceback" not in printed
 

@@ -17,10 +17,12 @@ from alignax.config import (
     Experiment,
     Model,
     check,
+    configs_directory,
     load,
     nearest,
 )
 from alignax.core.errors import BadInput
+from alignax.core.setting_types import alike, did_you_mean
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
@@ -123,6 +125,17 @@ SETTINGS = (
          "    Did you mean method.beta?"),
         ("--optim.max-steps", f"a setting; Optim has {', '.join(names(Optim()))}; "
          "got optim.max_steps.\n    Did you mean loop.max_steps?"),
+        # Of several places that of the same section, though its name is longer.
+        ("--loop.epochs", f"a setting; Loop has {', '.join(names(Loop()))}; got loop.epochs.\n"
+         "    Did you mean loop.num_train_epochs?"),
+        ("--epochs", f"a setting; Experiment has {SETTINGS}; got epochs.\n"
+         "    Did you mean rollout.epochs or loop.num_train_epochs?"),
+        # Of a group of settings that there may be none of, what a config writes.
+        ("--rollout.server.url", "a setting's name; got rollout.server.url.\n"
+         "    A config sets rollout.server: server=Server(url=..., model=...)."),
+        # A group is no setting.
+        ("--model", f"a setting of model: {', '.join(names(experiment().model))}; "
+         "got --model alone.\n    Write --model.SETTING VALUE."),
         (
             "--data.limits.longest",
             f"a setting; TokenLimits has {', '.join(names(TokenLimits()))}; "
@@ -170,6 +183,15 @@ def test_names_are_those_of_all_settings_with_their_rooms():
 def test_the_nearest_name_is_none_where_nothing_is_alike():
     assert nearest("lerning_rate", names(Optim())) == "learning_rate"
     assert nearest("zzz", names(Optim())) is None
+    assert alike("zzz", names(Optim())) == []
+
+
+def test_names_that_are_equally_near_are_all_asked_for():
+    assert alike("dppo", ["cpo", "dpo", "ppo"]) == ["dpo", "ppo"]
+    assert did_you_mean(["dpo", "ppo"]) == "Did you mean dpo or ppo?"
+    assert did_you_mean(["a", "b", "c", "d"]) == "Did you mean a, b or c?"
+    assert did_you_mean(["a"]) == "Did you mean a?"
+    assert did_you_mean([]) == ""
 
 
 # --- Loading
@@ -208,7 +230,8 @@ def test_a_config_is_a_function_that_returns_an_experiment(tmp_path):
     assert load(path) == load(str(path)) == expected
 
 
-def test_a_config_that_is_not_there_is_answered_with_the_nearest(tmp_path):
+def test_a_config_that_is_not_there_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write(tmp_path, GOOD)
     assert refusal(load, tmp_path / "tinny.py") == (
         f"{tmp_path}/tinny.py: expected a Python config file; got no such file.\n"
@@ -216,8 +239,11 @@ def test_a_config_that_is_not_there_is_answered_with_the_nearest(tmp_path):
     )
     assert refusal(load, tmp_path / "other.py") == (
         f"{tmp_path}/other.py: expected a Python config file; got no such file.\n"
-        "    configs/ holds examples."
+        f"    Those in {configs_directory()} are examples; alignax methods lists what --method "
+        "takes in place of one."
     )
+    ours = configs_directory() / "quickstart.py"
+    assert f"Did you mean {ours}?" in refusal(load, tmp_path / "quickstrat.py")
     assert refusal(load, tmp_path).startswith(f"{tmp_path}: expected a Python config file; ")
 
 

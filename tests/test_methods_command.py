@@ -41,6 +41,32 @@ def test_methods_are_listed_with_needs_data_and_paper(capsys):
         "prompt, completion, label", "reference", "2402.01306"
     )  # fmt: skip
     assert catalogue.entry("reward_model").needs == "reward head"
+    assert catalogue.entry("sft").record == "messages or prompt, completion"
+
+
+def test_a_method_and_its_config_name_the_same_paper_first():
+    found = {}
+    for entry in catalogue.entries():
+        named = catalogue.PAPER.findall(entry.config.read_text())
+        found[entry.name] = (entry.paper, *(named[:1] or [entry.paper]))
+    assert {name: papers for name, papers in found.items() if len(set(papers)) > 1} == {}
+    assert found["decision_transformer"][0] == "2308.12050"
+    assert found["attribute_reward_model"][0] == "2311.09528"
+
+
+def test_one_method_is_explained(capsys):
+    main(["methods", "dpo"])
+    printed = capsys.readouterr().out
+    for part in (
+        "learns from  prompt, chosen, rejected\n",
+        "needs        reference\n",
+        "paper        arXiv:2305.18290\n",
+        f"config       {config.configs_directory() / 'dpo_hh.py'}\n",
+        "settings     alignax train --method dpo --help\n",
+        "beta: how strongly the policy is held to the reference.",
+    ):
+        assert part in printed
+    assert "rrhf" not in printed
 
 
 def test_a_misspelt_method_is_answered_with_the_nearest(capsys):

@@ -1,4 +1,4 @@
-"""A misspelt setting in a config file: its line, the settings that there are, and the nearest."""
+"""A mistake in a config file: its line, what was expected, and the nearest that there is."""
 
 import json
 import os
@@ -6,10 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 IMPORTS = (
-    "from alignax import Function, Rewards, Rollout\n"
+    "from alignax import Function, Optim, Rewards, Rollout\n"
     "from alignax.generate.reward_models import Model\n\n\n"
 )
+# By what the config returns, which stands on its line 6.
 CASES = {
     "Rollout(rewards=None, max_tokens=3)": (
         "expected a setting of Rollout: rewards, max_new_tokens, num_samples, ",
@@ -28,7 +31,31 @@ CASES = {
         "expected a setting of Model: directory, batch_size, template, ",
         "; got directry.\n    Did you mean directory?",
     ),
+    "Function()": (
+        "expected all settings of Function that have no default; got no function.\n    "
+        "Write Function(..., function=VALUE).",
+        "",
+    ),
+    "Optim(0.1)": (
+        "expected settings of Optim by name: learning_rate, ",
+        "; got 1 without a name.\n    Write Optim(learning_rate=...).",
+    ),
+    "Exprt()": (
+        "expected names that the file defines or imports; got Exprt.\n    Define or import it.",
+        "",
+    ),
+    "Experimnt()": (
+        "expected names that the file defines or imports; got Experimnt.\n    from alignax import "
+        "Experiment",
+        "",
+    ),
+    "__import__('alingax')": (
+        "expected modules that can be imported; got No module named 'alingax'.\n    Did you mean "
+        "alignax?",
+        "",
+    ),
 }
+WRONG_IMPORT = "from alignax import (\n    DPOO,\n    Experiment,\n)\n"
 LOAD = """
 import sys
 from alignax.config import load
@@ -44,18 +71,41 @@ print(json.dumps(found))
 """
 
 
-def test_a_misspelt_setting_is_told_whatever_class_it_is_of(tmp_path):
-    """In a process of its own: the checks of these tests would see the misspelling first."""
-    paths = [tmp_path / f"{i}.py" for i in range(len(CASES))]
-    for path, made in zip(paths, CASES, strict=True):
-        path.write_text(f"{IMPORTS}def experiment():\n    return {made}\n")
+def told(paths, folder):
+    """In a process of its own: the checks of these tests would see the mistakes first."""
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *map(str, paths)],
         env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
+        cwd=folder,
         capture_output=True,
         text=True,
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    for path, (begins, ends), message in zip(paths, CASES.values(), found, strict=True):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("relative", [False, True], ids=["absolute", "relative"])
+def test_a_mistake_is_told_at_its_line_however_the_file_is_named(relative, tmp_path):
+    (tmp_path / "mine").mkdir()
+    paths = [tmp_path / "mine" / f"{i}.py" for i in range(len(CASES))]
+    for path, made in zip(paths, CASES, strict=True):
+        path.write_text(f"{IMPORTS}def experiment():\n    return {made}\n")
+    wrong_import = tmp_path / "mine" / "wrong_import.py"
+    wrong_import.write_text(WRONG_IMPORT)
+    given = [*paths, wrong_import]
+    given = [path.relative_to(tmp_path) for path in given] if relative else given
+    *messages, last = told(given, tmp_path)
+    for path, (begins, ends), message in zip(given, CASES.values(), messages, strict=False):
         assert message.startswith(f"{path}:6: {begins}")
         assert message.endswith(ends)
+    assert last == (
+        f"{given[-1]}:1: expected a name that alignax has; got DPOO.\n    Did you mean DPO?"
+    )
+
+
+def test_a_mistake_elsewhere_keeps_its_trace(tmp_path):
+    """It is not this file's: no line of it can be mended."""
+    (tmp_path / "beside.py").write_text("def f():\n    return missing\n")
+    (tmp_path / "a.py").write_text("import beside\n\n\ndef experiment():\n    beside.f()\n")
+    with pytest.raises(AssertionError, match="NameError: name 'missing' is not defined"):
+        told(["a.py"], tmp_path)

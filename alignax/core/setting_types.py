@@ -19,7 +19,20 @@ def is_settings(value: Any) -> bool:
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name most like this one; None where none is alike."""
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+    return next(iter(alike(name, known)), None)
+
+
+def alike(name: str, known: Sequence[str]) -> list[str]:
+    """The known names most like this one: several where they are equally like it."""
+    ratios = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
+    best = max(ratios.values(), default=0.0)
+    return [other for other, ratio in ratios.items() if ratio == best >= 0.6]
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """The question, of at most three names; empty where there are none."""
+    *others, last = names[:3] or [""]
+    return f"Did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if last else ""
 
 
 def check_types(settings: Any, prefix: str = "") -> None:

@@ -72,7 +72,7 @@ def hf_data(name: str, split: str) -> Any:
         raise BadInput(
             "the package datasets, which reads the hub",
             "no such package",
-            "pip install 'alignax[hub]'",
+            "pip install -e '.[hub]' in the clone.",
             where=f"hf:{name}",
         ) from error
     parts = name.split("/")

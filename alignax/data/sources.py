@@ -241,7 +241,8 @@ def _file_of_split(folder: Path, split: str) -> Path:
 
 def _missing(source: str, path: Path) -> BadInput:
     folder = path.parent
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    entries = folder.iterdir() if folder.is_dir() else ()
+    names = [entry.name for entry in entries if not entry.name.startswith(".")]
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     if near:
         remedy = f"Nearest in {folder}: {', '.join(near)}."

@@ -1,7 +1,7 @@
 """Decision Transformer: learn every response together with its score, then ask for a high one.
 
-Chen et al. 2021, arXiv:2106.01345; of language models, Hu et al. 2023, arXiv:2308.12050, whose
-form of the request this is: the prompt, `<rm_score>:` and the score with two decimals, in
+Of language models, Hu et al. 2023, arXiv:2308.12050, after Chen et al. 2021, arXiv:2106.01345. The
+form of the request is the former's: the prompt, `<rm_score>:` and the score with two decimals, in
 deviations from the mean of the training data.
 """
 

@@ -79,7 +79,7 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     try:
         import gguf
     except ModuleNotFoundError as error:
-        remedy = "Install it: pip install 'alignax[gguf]'."
+        remedy = "Install it: pip install -e '.[gguf]' in the clone."
         raise BadInput("the package gguf", "none", remedy, where=str(path)) from error
     try:
         check_header(path)

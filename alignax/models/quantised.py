@@ -97,7 +97,7 @@ def _qwix() -> Any:
         raise BadInput(
             "the package qwix, for a base of few bits",
             "no such package",
-            "pip install 'alignax[quantised]', or hold the base in bfloat16.",
+            "pip install -e '.[quantised]' in the clone, or hold the base in bfloat16.",
             where="adapter.base",
         ) from error
 

@@ -8,10 +8,11 @@ import contextlib
 import errno
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 
 from alignax.core.errors import BadInput
@@ -65,6 +66,23 @@ def check_writable(directory: str | Path | epath.Path, needed_bytes: int) -> Non
             "Free some, keep fewer checkpoints, or give another output_dir.",
             where=str(path),
         )
+
+
+@contextlib.contextmanager
+def not_left_empty(directory: str | Path) -> Iterator[None]:
+    """Deletes the folders that a run has made on its way to a refusal, where nothing is in them.
+
+    Several processes leave them: another may be about to write there.
+    """
+    path = Path(directory).expanduser().absolute()
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BadInput:
+        with contextlib.suppress(OSError):
+            for folder in missing if jax.process_count() == 1 else ():
+                folder.rmdir()
+        raise
 
 
 def resolve(directory: str | Path | epath.Path) -> epath.Path:

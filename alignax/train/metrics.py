@@ -318,6 +318,6 @@ def _import_wandb() -> Any:
         raise BadInput(
             "the package wandb, which reporting to W&B needs",
             f"{type(error).__name__}: {error}",
-            "pip install 'alignax[wandb]', or report to TensorBoard alone.",
+            "pip install -e '.[wandb]' in the clone, or report to TensorBoard alone.",
             where="wandb",
         ) from error

@@ -114,6 +114,13 @@ def test_a_missing_file_is_answered_with_the_nearest_names(tmp_path):
         read_rows(str(tmp_path / "pair.jsonl"))
 
 
+def test_what_is_named_beside_a_missing_file_is_not_hidden(tmp_path):
+    write(tmp_path / ".pair.jsonl.swp")
+    write(tmp_path / "zzz.jsonl")
+    with pytest.raises(BadInput, match=r"nothing there.\n    .* holds zzz.jsonl\.$"):
+        read_rows(str(tmp_path / "pair.jsonl"))
+
+
 def test_a_missing_split_is_answered_with_what_is_there(tmp_path):
     write(tmp_path / "test.jsonl")
     with pytest.raises(BadInput, match=r"the split train: train.jsonl.gz or .*; got test.jsonl"):
@@ -180,7 +187,7 @@ def test_the_hash_follows_the_bytes_of_a_file(tmp_path):
 def test_the_hub_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     for source in ("hf:owner/name", "owner/name"):
-        with pytest.raises(BadInput, match=r"pip install 'alignax\[hub\]'"):
+        with pytest.raises(BadInput, match=r"pip install -e '\.\[hub\]' in the clone"):
             list(read_rows(source))
 
 

@@ -119,7 +119,9 @@ def test_without_the_package_it_is_said_how_to_get_it(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", no_module)
-    with pytest.raises(BadInput, match=r"(?s)adapter\.base: .*qwix.*alignax\[quantised\]"):
+    with pytest.raises(
+        BadInput, match=r"(?s)adapter\.base: .*qwix.*-e '\.\[quantised\]' in the clone"
+    ):
         held_base("nf4")
 
 

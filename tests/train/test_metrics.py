@@ -189,7 +189,7 @@ def test_wandb_that_is_asked_for_and_missing_is_refused_with_the_command(tmp_pat
     with pytest.raises(BadInput) as error:
         MetricLog(tmp_path, wandb="project")
     assert "expected the package wandb, which reporting to W&B needs" in str(error.value)
-    assert "pip install 'alignax[wandb]'" in str(error.value)
+    assert "pip install -e '.[wandb]' in the clone" in str(error.value)
 
 
 def test_wandb_is_given_every_number_and_resumed_by_its_id(tmp_path, monkeypatch):

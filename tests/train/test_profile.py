@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from alignax import cli, jobs
-from alignax.catalogue import configs_directory
+from alignax.config import configs_directory
 from alignax.core.errors import BadInput
 from alignax.methods import GRPO
 from alignax.train import compilations
