@@ -9,9 +9,9 @@ learns to speak of that world, as the tiny one did (supervised, on the answers o
 and the comparison begins from what that leaves. Rates are a thirtieth of the tiny model's; the
 sizes below are for two CPU cores. compare_1b.py does the same with 1.1B parameters on a GPU.
 
-Cost:    on 2 CPU cores a slice only. The second line some 15 min (reckoned); the reward model 20
-         to 40 min and 8.3 GiB; a run of dpo 5 min and 4.4 GiB, of grpo 11 min and 7 GiB, two at a
-         time. No GPU has run it.
+Cost:    on 2 CPU cores a slice only, some two and a half hours in all: the second line took 41 min
+         beside other work, the reward model 26 min and 8.3 GiB, the 17 runs 75 min, two at a time.
+         A run of dpo takes up to 4.4 GiB, one of grpo 7. No GPU has run it.
 Expect:  grpo above the start, told neither from best of 16 nor from dpo, and dpo not from the
          start, 16 updates into each (benchmarks/RESULTS.md, "The same comparison with
          SmolLM2-135M").
