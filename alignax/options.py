@@ -155,6 +155,7 @@ def parser(command: str, *only: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=f"alignax {command} {first}",
         description=f"For example: alignax {command} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # an example has one line
         add_help=False,
         allow_abbrev=False,
     )

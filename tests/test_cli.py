@@ -144,7 +144,7 @@ def test_help_of_a_command_can_be_asked_for_in_front_of_it(capsys):
 def test_the_example_of_a_command_is_in_its_help_and_names_what_there_is(command, capsys):
     first, example, _, settings = options_lib.COMMANDS[command]
     main([command, "--help"])
-    assert f"For example: alignax {command} {example}" in flat(capsys.readouterr().out)
+    assert f"For example: alignax {command} {example}" in capsys.readouterr().out
     path, *words = shlex.split(example)
     others = options_lib.parser(command).parse_known_args(words)[1]
     if path.startswith("configs/"):

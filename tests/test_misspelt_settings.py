@@ -40,8 +40,8 @@ CASES = {
         "expected settings of Optim by name: learning_rate, ",
         "; got 1 without a name.\n    Write Optim(learning_rate=...).",
     ),
-    "Exprt()": (
-        "expected names that the file defines or imports; got Exprt.\n    Define or import it.",
+    "Zzz()": (
+        "expected names that the file defines or imports; got Zzz.\n    Define or import it.",
         "",
     ),
     "Experimnt()": (

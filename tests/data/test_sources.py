@@ -117,7 +117,7 @@ def test_a_missing_file_is_answered_with_the_nearest_names(tmp_path):
 def test_what_is_named_beside_a_missing_file_is_not_hidden(tmp_path):
     write(tmp_path / ".pair.jsonl.swp")
     write(tmp_path / "zzz.jsonl")
-    with pytest.raises(BadInput, match=r"nothing there.\n    .* holds zzz.jsonl\.$"):
+    with pytest.raises(BadInput, match=r"nothing there.\n    Nearest in .*: zzz.jsonl\.$"):
         read_rows(str(tmp_path / "pair.jsonl"))
 
 
