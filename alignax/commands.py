@@ -106,7 +106,7 @@ def _plan(path: str, arguments: list[str]) -> None:
 
     options, overrides = options_lib.parser("plan").parse_known_args(arguments)
     topology.prepare(options.topology)
-    experiment = _experiment(path, overrides)
+    experiment = _experiment(path, overrides, "plan")
     config.check(experiment)
     sizes = (options.prompt, options.response, options.responses)
     found = planning.nearest_that_fits(
@@ -122,7 +122,7 @@ def _plan(path: str, arguments: list[str]) -> None:
 def _prepare(path: str, arguments: list[str]) -> None:
     from alignax import config, run
 
-    experiment = _experiment(path, arguments)
+    experiment = _experiment(path, arguments, "prepare")
     config.check(experiment)
     work = run.Run(experiment)
     work.preflight()
@@ -159,7 +159,7 @@ def _show(path: str, arguments: list[str]) -> None:
 
     parser = options_lib.parser("show", "--index", "--split")
     options, overrides = parser.parse_known_args(arguments)
-    work = run.Run(_experiment(path, overrides))
+    work = run.Run(_experiment(path, overrides, "show"))
     sampled = bool(work.experiment.rollout)
     data = work.prompts(options.split) if sampled else work.prepared(options.split)
     if not 0 <= options.index < len(data):
@@ -191,7 +191,7 @@ def _sample(path: str, arguments: list[str]) -> None:
     if not path or Path(path).suffix == ".py":
         from alignax.run import Run
 
-        experiment = _experiment(path, overrides)
+        experiment = _experiment(path, overrides, "sample")
         exported = Path(experiment.output_dir) / "export"
         directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
         if not exported.is_dir():
@@ -256,7 +256,7 @@ def _refuse_unread_by_sample(options: Any, arguments: Sequence[str]) -> None:
 def _evaluate(path: str, arguments: list[str]) -> None:
     from alignax import jobs
 
-    jobs.evaluate(_experiment(path, arguments))
+    jobs.evaluate(_experiment(path, arguments, "evaluate"))
 
 
 def _export(path: str, arguments: list[str]) -> None:
@@ -265,7 +265,7 @@ def _export(path: str, arguments: list[str]) -> None:
     from alignax import jobs
 
     options, overrides = options_lib.parser("export").parse_known_args(arguments)
-    experiment = _experiment(path, overrides)
+    experiment = _experiment(path, overrides, "export")
     target = Path(options.to) if options.to else Path(experiment.output_dir) / "export"
     jobs.export_newest(experiment, target, step=options.step)
 

@@ -38,6 +38,7 @@ def fresh(tmp_path):
 def test_help_names_every_command_once(arguments, capsys):
     main(arguments)
     printed = capsys.readouterr().out
+    assert "\nfor example:\n  alignax train configs/quickstart.py " in printed
     for name in COMMANDS:
         assert sum(line.startswith(f"  {name} ") for line in printed.splitlines()) == 1
 
@@ -229,7 +230,7 @@ REFUSED = {
     ),
     "held-out data as with a method": (
         ["evaluate", "{config}", "--eval-data=mine.jsonl"],
-        "Write --data.eval mine.jsonl; or alignax train --method NAME --eval-data mine.jsonl.",
+        "Write --data.eval mine.jsonl; or alignax evaluate --method NAME --eval-data mine.jsonl.",
     ),
     "a model as with a method": (
         ["train", "{config}", "--model"],
