@@ -230,7 +230,7 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_gguf)
-    with pytest.raises(BadInput, match=r"pip install 'alignax\[gguf\]'"):
+    with pytest.raises(BadInput, match=r"pip install -e '\.\[gguf\]' in the clone"):
         convert(path, tmp_path / "out")
 
 

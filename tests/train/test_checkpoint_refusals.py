@@ -12,7 +12,7 @@ from orbax.checkpoint import v1 as ocp
 from alignax.core.errors import BadInput
 from alignax.core.types import TrainState
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.checkpoint_names import check_writable
+from alignax.train.checkpoint_names import check_writable, not_left_empty
 from tests.train.saved import abstract, assert_same_bits, make_state, save
 
 
@@ -158,3 +158,23 @@ def test_too_small_a_disk_is_refused_with_both_numbers(tmp_path, monkeypatch):
 def test_none_to_keep_is_refused(tmp_path):
     with pytest.raises(BadInput, match="keep: expected at least 1; got 0"):
         Checkpoints(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_refusal_leaves_no_empty_folder_that_the_run_has_made(there, tmp_path):
+    output = tmp_path / "runs" / "mine"
+    if there:
+        output.mkdir(parents=True)
+
+    def refused_run(writes):
+        output.mkdir(parents=True, exist_ok=True)
+        if writes:
+            (output / "metrics.jsonl").write_text("{}")
+        raise BadInput("a", "b", "c")
+
+    with pytest.raises(BadInput), not_left_empty(output):
+        refused_run(writes=False)
+    assert output.exists() == (tmp_path / "runs").exists() == there
+    with pytest.raises(BadInput), not_left_empty(output):
+        refused_run(writes=True)
+    assert [path.name for path in output.iterdir()] == ["metrics.jsonl"]
