@@ -252,6 +252,7 @@ def _world(results: Results, reference: Runs, budget: float) -> dict[str, Any]:
         "samples": described["samples"],
         "seeds": described["seeds"],
         "trials": described["trials"],
+        "tuning_seeds": described.get("tuning_seeds", 1),
         "gold": described["gold_says"],
         "proxy": described["proxy_says"],
         "proxy_accuracy": _estimate(estimate(np.array(accuracy))) if accuracy else None,

@@ -58,6 +58,7 @@ def findings(count: int = 12, seeds: int = 5) -> dict[str, Any]:
             "eval_prompts": 256,
             "samples": 4,
             "seeds": seeds,
+            "tuning_seeds": 3,
             "trials": 6,
             "gold": "A known function of the text: how positive its words are, less repetition.",
             "proxy": "A reward model trained on 2048 pairs that the gold reward labelled.",
