@@ -5,7 +5,6 @@ comparison (`alignax.compare.settings`) has a function `comparison()`.
 """
 
 import dataclasses
-import operator
 import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from alignax.core import mistakes, modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
-from alignax.core.setting_types import check_types, nearest
+from alignax.core.setting_types import check_types, nearest, setting
 from alignax.data import convert
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.convert import Pairing
@@ -28,20 +27,7 @@ from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
 
 Settings = TypeVar("Settings")
-# The least and the greatest value of numbers that no `check` of their own looks at; None for none.
-RANGES: dict[str, tuple[int, int | None]] = {
-    "seed": (0, 2**31 - 1),  # of larger ones JAX takes the last 32 bits
-    "data.eval_limit": (1, None),
-    "data.max_dropped_share": (0, 1),
-    "data.limits.max_length": (1, None),
-    "data.limits.max_prompt_length": (1, None),
-    "data.limits.max_completion_length": (1, None),
-    "evaluation.batch_size": (1, None),
-    "evaluation.num_prompts": (0, None),
-    "evaluation.shown": (0, None),
-    "rollout.kept": (0, None),
-    "rollout.show_every": (0, None),
-}
+LARGEST_SEED = 2**31 - 1  # of larger ones JAX takes the last 32 bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +88,7 @@ class Data:
     eval: str | None = None
     train_split: str = "train"
     eval_split: str = "test"
-    eval_limit: int | None = None
+    eval_limit: int | None = setting(None, at_least=1)
     template: Literal["chat", "none"] = "chat"
     chat_template: str | None = None
     chat_template_kwargs: dict[str, bool | int | str] = dataclasses.field(default_factory=dict)
@@ -110,7 +96,7 @@ class Data:
     strength: tuple[str, ...] = ()
     limits: TokenLimits = TokenLimits()
     on_bad_row: OnBadRow = "refuse"
-    max_dropped_share: float = 0.1
+    max_dropped_share: float = setting(0.1, at_least=0, at_most=1)
     cache_dir: str = ".cache/alignax"
 
     def __post_init__(self) -> None:
@@ -130,12 +116,12 @@ class Evaluation:
         shown: of these, how many are printed, before and after side by side.
     """
 
-    batch_size: int = 16
+    batch_size: int = setting(16, at_least=1)
     sampler: Sampler = Sampler(max_new_tokens=64, temperature=0.7, top_p=0.95)
-    num_prompts: int = 64
+    num_prompts: int = setting(64, at_least=0)
     prompts: str | None = None
     answers: Literal["ends", "always"] = "ends"
-    shown: int = 3
+    shown: int = setting(3, at_least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +146,7 @@ class Experiment:
     rollout: Rollout = Rollout()
     mesh: Mesh = Mesh()
     evaluation: Evaluation = Evaluation()
-    seed: int = 0
+    seed: int = setting(0, at_least=0, at_most=LARGEST_SEED)
     tensorboard: bool = True
     wandb: str | None = None
 
@@ -251,10 +237,3 @@ def check(experiment: Experiment) -> None:
                 "docs/pods.md says, and give a path in it.",
                 where=name,
             )
-    for name, (low, high) in RANGES.items():
-        value = operator.attrgetter(name)(experiment)
-        if value is not None and not (low <= value and (high is None or value <= high)):
-            wanted = "a positive number" if low else "0 or a positive number"
-            if high is not None:
-                wanted = f"a number from {low} to {high}"
-            raise BadInput(wanted, repr(value), "Change the setting.", where=name)

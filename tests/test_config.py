@@ -348,7 +348,7 @@ def test_a_right_experiment_passes():
          "    Did you mean 'drop'?"),
         ("data.limits.overlong", "trim", "one of drop, cut, refuse; got 'trim'.\n"
          "    Choose one of these."),
-        ("data.limits.max_length", 0, "a positive number; got 0.\n    Change the setting."),
+        ("data.limits.max_length", 0, "a number of at least 1; got 0.\n    Change the setting."),
         ("loop.batch_size", "16", "a value of type int; got '16' (str).\n"
          "    Change it in the config file."),
         ("optim.learning_rate", None, "a value of type float; got None (NoneType).\n"
@@ -361,7 +361,7 @@ def test_a_right_experiment_passes():
          "    Change it in the config file."),
         ("data.limits", 512, "a value of type TokenLimits; got 512 (int).\n"
          "    Change it in the config file."),
-        ("evaluation.batch_size", -2, "a positive number; got -2.\n    Change the setting."),
+        ("evaluation.batch_size", -2, "a number of at least 1; got -2.\n    Change the setting."),
         ("loop.batch_size", 0, "a positive number; got 0.\n    Leave it out for the default."),
         ("loop.max_steps", -1, "a positive number; got -1.\n    Leave it out for the default."),
     ],

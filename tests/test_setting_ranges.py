@@ -4,11 +4,36 @@ import copy
 import functools
 import math
 
+import jax
 import pytest
 
-from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, RewardWeighted, Rollout
-from alignax.config import RANGES, check
+from alignax import Data, Evaluation, Experiment, Loop, Model, Rollout
+from alignax.config import check
 from alignax.core.errors import BadInput
+from alignax.core.setting_types import check_types
+from alignax.methods import (
+    ALL,
+    CPO,
+    DAPO,
+    DPO,
+    GRPO,
+    IPO,
+    KTO,
+    ORPO,
+    PPO,
+    PRO,
+    REINFORCE,
+    RLOO,
+    RRHF,
+    RSO,
+    Curriculum,
+    Filtering,
+    RewardModel,
+    RewardWeighted,
+    RobustDPO,
+    SimPO,
+    SLiC,
+)
 
 
 def changed(name, value, method):
@@ -25,20 +50,23 @@ def changed(name, value, method):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("seed", -1, f"a number from 0 to {2**31 - 1}"),
-        ("seed", 2**31, f"a number from 0 to {2**31 - 1}"),
-        ("data.eval_limit", -1, "a positive number"),
-        ("data.eval_limit", 0, "a positive number"),
-        ("data.max_dropped_share", 1.5, "a number from 0 to 1"),
-        ("data.max_dropped_share", -0.1, "a number from 0 to 1"),
+        ("seed", -1, f"a number of at least 0 and at most {2**31 - 1}"),
+        ("seed", 2**31, f"a number of at least 0 and at most {2**31 - 1}"),
+        ("data.eval_limit", -1, "a number of at least 1"),
+        ("data.eval_limit", 0, "a number of at least 1"),
+        ("data.max_dropped_share", 1.5, "a number of at least 0 and at most 1"),
+        ("data.max_dropped_share", -0.1, "a number of at least 0 and at most 1"),
         ("data.max_dropped_share", math.nan, "a finite number"),
-        ("data.limits.max_prompt_length", -3, "a positive number"),
-        ("data.limits.max_completion_length", 0, "a positive number"),
-        ("evaluation.num_prompts", -1, "0 or a positive number"),
-        ("evaluation.shown", -1, "0 or a positive number"),
-        ("rollout.kept", -1, "0 or a positive number"),
-        ("rollout.show_every", -5, "0 or a positive number"),
+        ("data.limits.max_prompt_length", -3, "a number of at least 1"),
+        ("data.limits.max_completion_length", 0, "a number of at least 1"),
+        ("evaluation.num_prompts", -1, "a number of at least 0"),
+        ("evaluation.shown", -1, "a number of at least 0"),
+        ("rollout.kept", -1, "a number of at least 0"),
+        ("rollout.show_every", -5, "a number of at least 0"),
         ("rollout.missing_end", math.inf, "a finite number"),
+        ("rollout.missing_end", -1.0, "a number of at least 0"),
+        ("rollout.refresh", 0, "a number of at least 1"),
+        ("rollout.slots", 0, "a number of at least 1"),
         ("loop.num_train_epochs", math.inf, "a finite number"),
         ("loop.num_train_epochs", math.nan, "a finite number"),
         ("loop.largest_grad_norm", math.inf, "a finite number"),
@@ -56,11 +84,62 @@ def test_numbers_out_of_range_are_refused_with_the_setting_the_value_and_the_ran
     )
 
 
-@pytest.mark.parametrize("name", RANGES)
-def test_the_ends_of_a_range_are_within_it(name):
-    for value in RANGES[name]:
-        if value is not None:
-            check(changed(name, value, DPO()))
+METHODS = [
+    (DPO(beta=-0.1), "beta", "a number above 0; got -0.1"),  # it would train against the pairs
+    (DPO(beta=0.0), "beta", "a number above 0; got 0.0"),
+    (DPO(label_smoothing=0.5), "label_smoothing", "a number of at least 0 and below 0.5; got 0.5"),
+    (DPO(nll_weight=-1.0), "nll_weight", "a number of at least 0; got -1.0"),
+    (RobustDPO(label_smoothing=0.5), "label_smoothing",
+     "a number of at least 0 and below 0.5; got 0.5"),
+    (IPO(tau=0.0), "tau", "a number above 0; got 0.0"),
+    (KTO(desirable_weight=-1.0), "desirable_weight", "a number of at least 0; got -1.0"),
+    (PPO(discount=2.0), "discount", "a number of at least 0 and at most 1; got 2.0"),
+    (PPO(dual_clip=1.0), "dual_clip", "a number above 1; got 1.0"),
+    (GRPO(epochs=0), "epochs", "a number of at least 1; got 0"),
+    (GRPO(clip=1.5), "clip", "a number of at least 0 and at most 1; got 1.5"),
+    (RewardWeighted(max_weight=0.0), "max_weight", "a number above 0; got 0.0"),
+    (Filtering(keep=0.0), "keep", "a number above 0 and at most 1; got 0.0"),
+    (Filtering(keep=1.5), "keep", "a number above 0 and at most 1; got 1.5"),
+    (Curriculum(start=-0.5), "start", "a number of at least 0 and at most 1; got -0.5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "name", "expected"), METHODS, ids=repr)
+def test_a_number_that_a_method_cannot_use_is_refused_with_its_range(method, name, expected):
+    with pytest.raises(BadInput) as error:
+        check(changed("seed", 0, method))
+    assert str(error.value) == f"method.{name}: expected {expected}.\n    Change the setting."
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(method() for method in ALL),
+        # What a term weighs may be nothing, and so may a margin; a KL that costs nothing is none.
+        *(CPO(beta=0.0), CPO(nll_weight=0.0), ORPO(weight=0.0), RRHF(sft_weight=0.0)),
+        *(PRO(sft_weight=0.0), SimPO(gamma=0.0), SLiC(delta=0.0, nll_weight=0.0)),
+        *(KTO(undesirable_weight=0.0), RewardModel(centre=0.0), DPO(nll_weight=0.0)),
+        *(GRPO(beta=0.0, eps=0.0, clip=0.0), RLOO(beta=0.0, clip=1.0), REINFORCE(beta=0.0)),
+        *(PPO(beta=0.0, discount=0.0, decay=0.0), RSO(beta=0.0), Filtering(keep=1.0)),
+        *(DPO(label_smoothing=0.49), DAPO(max_length=10, buffer=10)),
+    ],
+    ids=repr,
+)
+def test_what_has_a_meaning_is_within_the_range(method):
+    check_types(method, "method.")
+
+
+def test_a_traced_number_is_nobodys_to_judge():
+    jax.jit(lambda beta: check_types(DPO(beta=beta)))(-1.0)
+
+
+def test_a_buffer_of_more_tokens_than_there_are_is_refused():
+    with pytest.raises(BadInput) as error:
+        DAPO(max_length=10, buffer=100)
+    assert str(error.value) == (
+        "method.buffer: expected a number of tokens up to method.max_length, 10; got 100.\n"
+        "    Lower it, or raise method.max_length."
+    )
 
 
 def test_none_is_no_number_where_it_is_a_default():

@@ -1,15 +1,47 @@
-"""Settings as values: which classes a setting's type allows, and whether a value is of them."""
+"""Settings as values: which classes a setting's type allows, which range its numbers have, and
+whether a value is of them.
+"""
 
 import dataclasses
 import difflib
 import math
+import operator
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Scalar
+
+# The ends that a range may have: when a number is within, and what it then is.
+ENDS = {
+    "above": (operator.gt, "above"),
+    "at_least": (operator.ge, "of at least"),
+    "below": (operator.lt, "below"),
+    "at_most": (operator.le, "at most"),
+}
+
+
+def setting(
+    default: Any,
+    *,
+    above: int | float | None = None,
+    at_least: int | float | None = None,
+    below: int | float | None = None,
+    at_most: int | float | None = None,
+    **metadata: bool,
+) -> Any:
+    """A field whose numbers have a range, to which `check_types` holds them.
+
+    Not the constructor: in a sweep the number may be traced.
+
+    Args:
+        metadata: what else the field says of itself.
+    """
+    given = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    ends = {name: end for name, end in given.items() if end is not None}
+    return dataclasses.field(default=default, metadata={"range": ends, **metadata})
 
 
 def is_settings(value: Any) -> bool:
@@ -38,13 +70,14 @@ def did_you_mean(names: Sequence[str]) -> str:
 def check_types(settings: Any, prefix: str = "") -> None:
     """Every field holds a value of its type; a config file is Python, and no one else looks.
 
-    Numbers are finite, but for fields that say they may be infinite.
+    Numbers are finite, but for fields that say they may be infinite, and in the range of a field
+    that has one (`setting`).
 
     Args:
         prefix: of the names in messages.
 
     Raises:
-        BadInput: a value of another type, unknown, or not finite.
+        BadInput: a value of another type, unknown, not finite, or out of its range.
     """
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
@@ -74,6 +107,14 @@ def check_types(settings: Any, prefix: str = "") -> None:
             if not (may and value > 0):
                 wanted = "a number, which may be infinite" if may else "a finite number"
                 raise BadInput(wanted, repr(value), "Change the setting.", where=where)
+        if isinstance(value, int | float):
+            _check_range(value, field.metadata.get("range", {}), where)
+
+
+def _check_range(value: int | float, ends: Mapping[str, int | float], where: str) -> None:
+    if not all(ENDS[name][0](value, end) for name, end in ends.items()):
+        wanted = " and ".join(f"{ENDS[name][1]} {end}" for name, end in ends.items())
+        raise BadInput(f"a number {wanted}", repr(value), "Change the setting.", where=where)
 
 
 def classes_of(hint: Any) -> tuple[type, ...]:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Int32
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Group
+from alignax.core.setting_types import setting
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.chat import Rendered, Renderer, Segment
 from alignax.data.joining import REACH
@@ -58,9 +59,9 @@ class TokenLimits:
             chat template is never cut, because half a template is no prompt: its group is dropped.
     """
 
-    max_length: int = 1024
-    max_prompt_length: int | None = None
-    max_completion_length: int | None = None
+    max_length: int = setting(1024, at_least=1)
+    max_prompt_length: int | None = setting(None, at_least=1)
+    max_completion_length: int | None = setting(None, at_least=1)
     overlong: Literal["drop", "cut", "refuse"] = "drop"
 
 

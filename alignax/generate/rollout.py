@@ -5,6 +5,7 @@ from typing import Literal
 
 from alignax.core.errors import BadInput
 from alignax.core.method import Method, Sampling
+from alignax.core.setting_types import setting
 from alignax.data.ladder import Fit
 from alignax.generate.rewards import Rewards
 from alignax.generate.sampler import Sampler
@@ -30,8 +31,8 @@ class Rollout:
         replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
             the "best"; `generate.rounds` says how much of it a round meets.
         truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
-        missing_end: taken off the reward of a response that was cut, before anything is chosen by
-            rewards: one that was cut is no equal of one that ended.
+        missing_end: taken off the reward of a response that was cut, at least 0, before anything is
+            chosen by rewards: one that was cut is no equal of one that ended.
         slots: responses decoded together.
         shapes: of the arrays of rounds and of the sampler. "fitted": from a ladder of sizes, with
             little padding; "longest": as large as they can get, so that each program is compiled
@@ -51,17 +52,17 @@ class Rollout:
     top_k: int | None = None
     min_p: float | None = None
     source: Literal["policy", "reference"] | None = None
-    refresh: int | None = None
-    epochs: int | None = None
+    refresh: int | None = setting(None, at_least=1)
+    epochs: int | None = setting(None, at_least=1)
     replay: Literal["none", "all", "best"] | None = None
     truncated: Literal["keep", "mask"] = "keep"
-    missing_end: float = 0.0
-    slots: int = 64
+    missing_end: float = setting(0.0, at_least=0)
+    slots: int = setting(64, at_least=1)
     shapes: Fit = "fitted"
     server: Server | None = None
-    max_draws: int = 10
-    kept: int = 8
-    show_every: int = 10
+    max_draws: int = setting(10, at_least=1)
+    kept: int = setting(8, at_least=0)
+    show_every: int = setting(10, at_least=0)
 
     def __bool__(self) -> bool:
         return bool(self.rewards.parts)
@@ -115,12 +116,3 @@ class Rollout:
             )
         self.rewards.check()
         self.sampler(method).check("rollout")
-        sampling = self.sampling(method)
-        for name in ("refresh", "epochs"):
-            if getattr(sampling, name) < 1:
-                raise BadInput("a positive number", str(getattr(sampling, name)), "Change it.",
-                               where=f"rollout.{name}")  # fmt: skip
-        for name in ("slots", "max_draws"):
-            if getattr(self, name) < 1:
-                raise BadInput("a positive number", str(getattr(self, name)), "Change it.",
-                               where=f"rollout.{name}")  # fmt: skip

@@ -14,6 +14,7 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -45,14 +46,15 @@ class CPO(Method):
     """CPO on preference pairs.
 
     Fields:
-        beta: the scale of the implicit reward.
+        beta: the scale of the implicit reward, at least 0.
         label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
-        nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens.
+        nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens; at
+            least 0.
     """
 
-    beta: Scalar = 0.1
-    label_smoothing: Scalar = 0.0
-    nll_weight: Scalar = 1.0
+    beta: Scalar = setting(0.1, at_least=0)
+    label_smoothing: Scalar = setting(0.0, at_least=0, below=0.5)
+    nll_weight: Scalar = setting(1.0, at_least=0)
 
     def needs(self) -> Needs:
         """Preference pairs, and no reference."""

@@ -16,6 +16,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Lacking, Preference, Record
 from alignax.core.schedule import Schedule
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 from alignax.methods.dpo import dpo
 
@@ -28,15 +29,15 @@ class Curriculum(Method):
     with data.pairing="strength" and data.strength, the sources from the weakest to the strongest.
 
     Fields:
-        beta: how strongly the policy is held to the reference.
+        beta: how strongly the policy is held to the reference, above 0.
         start: the share of hard pairs in the first step, in [0, 1].
         end: the share of hard pairs in the last step, in [0, 1].
         hard_gap: pairs with at most this gap are hard; None for about half of them.
     """
 
-    beta: Scalar = 0.1
-    start: float = 0.0
-    end: float = 1.0
+    beta: Scalar = setting(0.1, above=0)
+    start: float = setting(0.0, at_least=0, at_most=1)
+    end: float = setting(1.0, at_least=0, at_most=1)
     hard_gap: float | None = None
 
     def needs(self) -> Needs:

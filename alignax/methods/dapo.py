@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alignax.core.advantages import group_advantage, overlong_penalty
+from alignax.core.errors import BadInput
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.policy_gradient import clipped_policy_gradient
 from alignax.core.records import Group, Prompt, Record
@@ -21,6 +22,7 @@ from alignax.core.rollouts import (
     sum_over_tokens,
     token_clip_metrics,
 )
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -34,30 +36,39 @@ class DAPO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 16.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        clip_low: how far below 1 the policies' ratio of a token still counts.
-        clip_high: how far above 1; more than below, so that rare tokens can become frequent.
+        clip_low: how far below 1 the policies' ratio of a token still counts, in [0, 1].
+        clip_high: how far above 1, at least 0; more than below, so that rare tokens can become
+            frequent.
         scale: divide advantages by the standard deviation within the prompt.
-        eps: added to the standard deviation.
+        eps: added to the standard deviation, at least 0.
         max_length: of a response, in tokens, for the penalty of long ones: beyond it 1 is taken
             from the reward. None for no penalty.
-        buffer: over how many tokens before max_length the penalty grows from 0 to 1.
+        buffer: over how many tokens before max_length the penalty grows from 0 to 1; in
+            [0, max_length].
         epochs: passes over what was drawn.
         refresh: updates between two drawings. 16 in the paper.
     """
 
     num_samples: int = 8
-    temperature: float = 1.0
-    clip_low: Scalar = 0.2
-    clip_high: Scalar = 0.28
+    temperature: float = setting(1.0, at_least=0)
+    clip_low: Scalar = setting(0.2, at_least=0, at_most=1)
+    clip_high: Scalar = setting(0.28, at_least=0)
     scale: bool = True
-    eps: Scalar = 1e-4
-    max_length: int | None = None
-    buffer: int = 0
-    epochs: int = 1
-    refresh: int = 4
+    eps: Scalar = setting(1e-4, at_least=0)
+    max_length: int | None = setting(None, at_least=1)
+    buffer: int = setting(0, at_least=0)
+    epochs: int = setting(1, at_least=1)
+    refresh: int = setting(4, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "A sample is compared with the others.")
+        if self.max_length is not None and self.buffer > self.max_length:
+            raise BadInput(
+                f"a number of tokens up to method.max_length, {self.max_length}",
+                repr(self.buffer),
+                "Lower it, or raise method.max_length.",
+                where="method.buffer",
+            )
 
     def needs(self) -> Needs:
         """Prompts, a reward, and as many drawings as fill a step."""

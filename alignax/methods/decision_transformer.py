@@ -16,6 +16,7 @@ from alignax.core.likelihood import imitation
 from alignax.core.method import Method, Needs
 from alignax.core.records import Group, Record, Scored, Text
 from alignax.core.scores import mean_and_deviation
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -32,7 +33,7 @@ class DecisionTransformer(Method):
 
     target: Scalar = 2.0
     mean: float | None = None
-    deviation: float | None = None
+    deviation: float | None = setting(None, at_least=0)
 
     def needs(self) -> Needs:
         """Scored responses, and a mean over the tokens of the whole step."""

@@ -18,6 +18,7 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -84,18 +85,18 @@ class DPO(Method):
     """DPO on preference pairs.
 
     Fields:
-        beta: how strongly the policy is held to the reference.
+        beta: how strongly the policy is held to the reference, above 0.
         label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
         average: take log-ratios a token and not a response, so that length does not count. A
             typical beta is then 5.
-        nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens.
-            None for none of it. Typical: 0.2 to 1.
+        nll_weight: of the chosen response's negative log-likelihood, averaged over its tokens; at
+            least 0. None for none of it. Typical: 0.2 to 1.
     """
 
-    beta: Scalar = 0.1
-    label_smoothing: Scalar = 0.0
+    beta: Scalar = setting(0.1, above=0)
+    label_smoothing: Scalar = setting(0.0, at_least=0, below=0.5)
     average: bool = dataclasses.field(default=False, metadata=LOSS_ALONE)
-    nll_weight: float | None = dataclasses.field(default=None, metadata=LOSS_ALONE)
+    nll_weight: float | None = setting(None, at_least=0, **LOSS_ALONE)
 
     def needs(self) -> Needs:
         """Preference pairs and the reference's log-probabilities."""
@@ -123,12 +124,12 @@ class RobustDPO(Method):
     """DPO on pairs of which a known share is mislabelled (arXiv:2403.00409).
 
     Fields:
-        beta: how strongly the policy is held to the reference.
+        beta: how strongly the policy is held to the reference, above 0.
         label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
     """
 
-    beta: Scalar = 0.1
-    label_smoothing: Scalar = 0.1
+    beta: Scalar = setting(0.1, above=0)
+    label_smoothing: Scalar = setting(0.1, at_least=0, below=0.5)
 
     def needs(self) -> Needs:
         """Preference pairs and the reference's log-probabilities."""

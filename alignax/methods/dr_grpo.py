@@ -19,6 +19,7 @@ from alignax.core.rollouts import (
     rewards_of,
     token_clip_metrics,
 )
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -32,7 +33,7 @@ class DrGRPO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        clip: of the policies' ratio of a token to 1.
+        clip: of the policies' ratio of a token to 1, in [0, 1].
         max_length: what a response's sum over tokens is divided by, in tokens: the longest that
             may be sampled. A constant factor of the loss.
         epochs: passes over what was drawn.
@@ -40,11 +41,11 @@ class DrGRPO(Method):
     """
 
     num_samples: int = 8
-    temperature: float = 1.0
-    clip: Scalar = 0.2
-    max_length: int = 512
-    epochs: int = 1
-    refresh: int = 1
+    temperature: float = setting(1.0, at_least=0)
+    clip: Scalar = setting(0.2, at_least=0, at_most=1)
+    max_length: int = setting(512, at_least=1)
+    epochs: int = setting(1, at_least=1)
+    refresh: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "A sample is compared with the others.")

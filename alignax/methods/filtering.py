@@ -10,11 +10,11 @@ from typing import cast
 
 from jaxtyping import Array, Float
 
-from alignax.core.errors import BadInput
 from alignax.core.likelihood import imitation
 from alignax.core.method import Method, Needs
 from alignax.core.records import Group, LeftOut, Record, Scored
 from alignax.core.scores import threshold
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs
 
 
@@ -28,7 +28,7 @@ class Filtering(Method):
             `keep` no longer counts.
     """
 
-    keep: float = 0.5
+    keep: float = setting(0.5, above=0, at_most=1)
     lowest: float | None = None
 
     def needs(self) -> Needs:
@@ -37,13 +37,6 @@ class Filtering(Method):
 
     def fit(self, records: Sequence[Record]) -> "Filtering":
         """Finds the lowest score that is kept, where it is not given."""
-        if not 0.0 < self.keep <= 1.0:
-            raise BadInput(
-                "a share above 0 and at most 1",
-                repr(self.keep),
-                "1 keeps every response.",
-                where="method.keep",
-            )
         if self.lowest is not None:
             return self
         scores = (cast(Scored, record).score for record in records)

@@ -21,6 +21,7 @@ from alignax.core.rollouts import (
     rewards_of,
     token_clip_metrics,
 )
+from alignax.core.setting_types import setting
 from alignax.core.shaping import is_zero
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
@@ -36,22 +37,22 @@ class GRPO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8 to 64.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        clip: of the policies' ratio of a token to 1.
-        beta: weight of the KL to the reference. With 0 there is no reference.
+        clip: of the policies' ratio of a token to 1, in [0, 1].
+        beta: weight of the KL to the reference, at least 0. With 0 there is no reference.
         scale: divide by the standard deviation.
-        eps: added to the standard deviation.
+        eps: added to the standard deviation, at least 0.
         epochs: passes over what was drawn.
         refresh: updates between two drawings. With 1 the ratio is 1 and nothing is clipped.
     """
 
     num_samples: int = 8
-    temperature: float = 1.0
-    clip: Scalar = 0.2
-    beta: Scalar = 0.04
+    temperature: float = setting(1.0, at_least=0)
+    clip: Scalar = setting(0.2, at_least=0, at_most=1)
+    beta: Scalar = setting(0.04, at_least=0)
     scale: bool = True
-    eps: Scalar = 1e-4
-    epochs: int = 1
-    refresh: int = 1
+    eps: Scalar = setting(1e-4, at_least=0)
+    epochs: int = setting(1, at_least=1)
+    refresh: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "A sample is compared with the others.")

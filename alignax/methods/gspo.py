@@ -20,6 +20,7 @@ from alignax.core.rollouts import (
     reward_metrics,
     rewards_of,
 )
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -33,22 +34,22 @@ class GSPO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8 to 64.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        clip_low: how far below 1 the ratio of a response still counts.
-        clip_high: how far above 1.
+        clip_low: how far below 1 the ratio of a response still counts, in [0, 1].
+        clip_high: how far above 1, at least 0.
         scale: divide advantages by the standard deviation within the prompt.
-        eps: added to the standard deviation.
+        eps: added to the standard deviation, at least 0.
         epochs: passes over what was drawn.
         refresh: updates between two drawings. 4 in the paper.
     """
 
     num_samples: int = 8
-    temperature: float = 1.0
-    clip_low: Scalar = 3e-4
-    clip_high: Scalar = 4e-4
+    temperature: float = setting(1.0, at_least=0)
+    clip_low: Scalar = setting(3e-4, at_least=0, at_most=1)
+    clip_high: Scalar = setting(4e-4, at_least=0)
     scale: bool = True
-    eps: Scalar = 1e-4
-    epochs: int = 1
-    refresh: int = 4
+    eps: Scalar = setting(1e-4, at_least=0)
+    epochs: int = setting(1, at_least=1)
+    refresh: int = setting(4, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "A sample is compared with the others.")

@@ -13,6 +13,7 @@ from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -50,7 +51,7 @@ class IPO(Method):
             target 1 / (2 tau) is then in nats a token.
     """
 
-    tau: Scalar = 0.1
+    tau: Scalar = setting(0.1, above=0)
     average: bool = True
 
     def needs(self) -> Needs:

@@ -15,6 +15,7 @@ from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs, over_step
 from alignax.core.pairs import log_ratios
 from alignax.core.records import Group, Labelled, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -64,15 +65,15 @@ class KTO(Method):
     and the reference's part of it is on disk. The mean is over the whole optimiser step.
 
     Fields:
-        beta: how strongly the policy is held to the reference.
+        beta: how strongly the policy is held to the reference, above 0.
         desirable_weight: of desirable responses. So chosen that over the data
             desirable_weight desirable / (undesirable_weight undesirable) is in [1, 4/3].
-        undesirable_weight: of undesirable responses.
+        undesirable_weight: of undesirable responses. Both weights are at least 0.
     """
 
-    beta: Scalar = 0.1
-    desirable_weight: Scalar = 1.0
-    undesirable_weight: Scalar = 1.0
+    beta: Scalar = setting(0.1, above=0)
+    desirable_weight: Scalar = setting(1.0, at_least=0)
+    undesirable_weight: Scalar = setting(1.0, at_least=0)
 
     def needs(self) -> Needs:
         """Labelled responses and the reference's log-probabilities."""

@@ -12,6 +12,7 @@ from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import prompt_alone, require_samples
 from alignax.core.selection import distinct, pairs, take_pairs
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 from alignax.methods.dpo import DPO
 
@@ -21,7 +22,7 @@ class OnlineDPO(Method):
     """DPO on the best and the worst of each prompt's samples.
 
     Fields:
-        beta: how strongly the policy is held to the reference.
+        beta: how strongly the policy is held to the reference, above 0.
         label_smoothing: probability, in [0, 0.5), that a pair is mislabelled.
         num_samples: of each prompt, at least 2. With more, the best is paired with the worst.
         temperature: of the samples.
@@ -29,12 +30,12 @@ class OnlineDPO(Method):
         epochs: passes over what was drawn.
     """
 
-    beta: Scalar = 0.1
-    label_smoothing: Scalar = 0.0
+    beta: Scalar = setting(0.1, above=0)
+    label_smoothing: Scalar = setting(0.0, at_least=0, below=0.5)
     num_samples: int = 2
-    temperature: float = 1.0
-    refresh: int = 1
-    epochs: int = 1
+    temperature: float = setting(1.0, at_least=0)
+    refresh: int = setting(1, at_least=1)
+    epochs: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "A pair takes two.")

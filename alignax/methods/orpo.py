@@ -13,6 +13,7 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 HIGHEST = -1e-7  # the odds of a certain response are infinite
@@ -44,11 +45,11 @@ class ORPO(Method):
     The likelihood is of the response's tokens; the authors' code takes the prompt's as well.
 
     Fields:
-        weight: of the odds-ratio term, the paper's lambda; the chosen response's negative
-            log-likelihood, averaged over its tokens, has weight 1.
+        weight: of the odds-ratio term, the paper's lambda, at least 0; the chosen response's
+            negative log-likelihood, averaged over its tokens, has weight 1.
     """
 
-    weight: Scalar = 0.1
+    weight: Scalar = setting(0.1, at_least=0)
 
     def needs(self) -> Needs:
         """Preference pairs, and no reference."""

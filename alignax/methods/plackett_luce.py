@@ -13,6 +13,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import log_ratios
 from alignax.core.ranking import gaps, only_valid, ranking_nll
 from alignax.core.records import Group, Ranking, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -45,10 +46,10 @@ class PlackettLuceDPO(Method):
     For lists of two it is DPO.
 
     Fields:
-        beta: how strongly the policy is held to the reference.
+        beta: how strongly the policy is held to the reference, above 0.
     """
 
-    beta: Scalar = 0.1
+    beta: Scalar = setting(0.1, above=0)
 
     def needs(self) -> Needs:
         """Ranked lists and the reference's log-probabilities."""

@@ -22,6 +22,7 @@ from alignax.core.rollouts import (
     sum_over_tokens,
     token_clip_metrics,
 )
+from alignax.core.setting_types import setting
 from alignax.core.shaping import is_zero, reward_at_end, sampled_divergence, sampled_log_ratios
 from alignax.core.types import Batch, Means, Metrics, Outputs, Scalar
 
@@ -70,32 +71,33 @@ class PPO(Method):
     Fields:
         num_samples: responses to a prompt.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
+        beta: what a nat of log-ratio costs, in units of reward, at least 0. With 0 there is no
+            reference.
         discount: of a reward one token later, in [0, 1].
         decay: lambda, in [0, 1]: 0 trusts the values, 1 the rewards.
-        clip: of the policies' ratio of a token to 1.
+        clip: of the policies' ratio of a token to 1, in [0, 1].
         dual_clip: where the advantage is negative the loss is at most -dual_clip times it; above
             1, typically 3. None for no such bound.
-        value_clip: how far from its old value a value is led at once, in units of reward.
-        value_weight: of the loss of the values.
+        value_clip: how far from its old value a value is led at once, in units of reward, above 0.
+        value_weight: of the loss of the values, at least 0.
         entropy_weight: of the entropy of the next token, which is to be high. With 0 the entropy
             is not computed.
         epochs: passes over what was drawn.
         refresh: updates between two drawings. As many as `epochs` draws one step's prompts.
     """
 
-    num_samples: int = 1
-    temperature: float = 1.0
-    beta: Scalar = 0.05
-    discount: Scalar = 1.0
-    decay: Scalar = 0.95
-    clip: Scalar = 0.2
-    dual_clip: float | None = None
-    value_clip: Scalar = 0.2
-    value_weight: Scalar = 0.1
+    num_samples: int = setting(1, at_least=1)
+    temperature: float = setting(1.0, at_least=0)
+    beta: Scalar = setting(0.05, at_least=0)
+    discount: Scalar = setting(1.0, at_least=0, at_most=1)
+    decay: Scalar = setting(0.95, at_least=0, at_most=1)
+    clip: Scalar = setting(0.2, at_least=0, at_most=1)
+    dual_clip: float | None = setting(None, above=1)
+    value_clip: Scalar = setting(0.2, above=0)
+    value_weight: Scalar = setting(0.1, at_least=0)
     entropy_weight: Scalar = 0.0
-    epochs: int = 4
-    refresh: int = 4
+    epochs: int = setting(4, at_least=1)
+    refresh: int = setting(4, at_least=1)
 
     def needs(self) -> Needs:
         """Prompts, a reward, a value head, and with beta the reference."""

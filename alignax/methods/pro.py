@@ -17,6 +17,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.ranking import gaps, only_valid, ranking_nll
 from alignax.core.records import Group, Ranking, Record
 from alignax.core.scores import mean_and_deviation
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -62,16 +63,16 @@ class PRO(Method):
         temperature: weigh log-probabilities by the differences of scores, as in the paper. Their
             scale is then the strength of the loss.
         sft_weight: of the best response's negative log-likelihood, summed over its tokens and
-            times (n - 1)^2 for a list of n; 0.05 in the authors' scripts.
+            times (n - 1)^2 for a list of n; at least 0, 0.05 in the authors' scripts.
         normalise: divide scores by their deviation over the training data, so that a reward model's
             scale is not the strength of the loss.
         deviation: of the scores of the training data; None until it is known, or not asked for.
     """
 
     temperature: bool = True
-    sft_weight: Scalar = 0.05
+    sft_weight: Scalar = setting(0.05, at_least=0)
     normalise: bool = False
-    deviation: float | None = None
+    deviation: float | None = setting(None, at_least=0)
 
     def needs(self) -> Needs:
         """Ranked lists, and no reference."""

@@ -15,6 +15,7 @@ from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import prompt_alone
 from alignax.core.selection import take_best
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs
 
 
@@ -26,7 +27,7 @@ class RAFT(Method):
         num_samples: K, the samples of each prompt. The paper: 8 to 32.
         temperature: of the samples. The paper: 0.85 and 1.
         beta: keeps the samples with the highest reward less beta times their log-ratio with the
-            reference, in nats. It has no part in the loss. The paper: 0 to 0.1.
+            reference, in nats; at least 0. It has no part in the loss. The paper: 0 to 0.1.
         selection: per_prompt keeps the best sample of each prompt, as the paper does; global the
             best share 1 / K of all samples of a stage, as the authors' code does by default,
             which learns more from prompts that are easy to answer well.
@@ -35,12 +36,12 @@ class RAFT(Method):
         epochs: passes over what a stage has kept.
     """
 
-    num_samples: int = 8
-    temperature: float = 1.0
-    beta: float = 0.0
+    num_samples: int = setting(8, at_least=1)
+    temperature: float = setting(1.0, at_least=0)
+    beta: float = setting(0.0, at_least=0)
     selection: Literal["per_prompt", "global"] = "per_prompt"
-    refresh: int = 64
-    epochs: int = 2
+    refresh: int = setting(64, at_least=1)
+    epochs: int = setting(2, at_least=1)
 
     def needs(self) -> Needs:
         """Prompts, a reward, and the reference only where it has a part in the ranking."""

@@ -14,6 +14,7 @@ from alignax.core.method import Method, Needs, Sampling, over_step
 from alignax.core.policy_gradient import policy_gradient
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import prompt_alone, reward_metrics, rewards_of
+from alignax.core.setting_types import setting
 from alignax.core.shaping import (
     is_zero,
     log_ratio_to_pay,
@@ -33,16 +34,17 @@ class REINFORCE(Method):
     Fields:
         num_samples: responses to a prompt, averaged.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
+        beta: what a nat of log-ratio costs, in units of reward, at least 0. With 0 there is no
+            reference.
         kl: which log-ratios a token pays for: its own and later ones ("full-step"), or those of
             the whole response ("sequence"). The same on average; the first has less variance.
         baseline: "batch" takes the mean reward of the optimiser step from each reward. Of n
             prompts it shrinks the part of the reward by (n - 1) / n, because it is in its own mean.
     """
 
-    num_samples: int = 1
-    temperature: float = 1.0
-    beta: Scalar = 0.05
+    num_samples: int = setting(1, at_least=1)
+    temperature: float = setting(1.0, at_least=0)
+    beta: Scalar = setting(0.05, at_least=0)
     kl: Literal["full-step", "sequence"] = "full-step"
     baseline: Literal["none", "batch"] = "none"
 

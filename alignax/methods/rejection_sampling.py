@@ -21,6 +21,7 @@ from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import prompt_alone
 from alignax.core.selection import take_best
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs
 
 
@@ -40,11 +41,11 @@ class RejectionSampling(Method):
         epochs: passes over what a round learns from.
     """
 
-    num_samples: int = 10
-    temperature: float = 1.0
+    num_samples: int = setting(10, at_least=1)
+    temperature: float = setting(1.0, at_least=0)
     replay: Literal["none", "all", "best"] = "best"
-    refresh: int = 80
-    epochs: int = 1
+    refresh: int = setting(80, at_least=1)
+    epochs: int = setting(1, at_least=1)
 
     def needs(self) -> Needs:
         """Prompts and a reward, and no reference."""

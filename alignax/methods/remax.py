@@ -21,6 +21,7 @@ from alignax.core.rollouts import (
     sum_over_tokens,
     without_first,
 )
+from alignax.core.setting_types import setting
 from alignax.core.shaping import (
     Span,
     discount_to_end,
@@ -42,23 +43,24 @@ class ReMax(Method):
     Fields:
         num_samples: responses to a prompt, the greedy one included; at least 2.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        top_p: of the samples. The gradient is unbiased at 1.
-        beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
+        top_p: of the samples, in (0, 1]. The gradient is unbiased at 1.
+        beta: what a nat of log-ratio costs, in units of reward, at least 0. With 0 there is no
+            reference.
         kl: which log-ratios a token pays for: its own ("one-step", biased), its own and later
             ones ("full-step"), or those of the whole response ("sequence").
         discount: of the advantage, for each token to the end, in [0, 1]. 1 in the paper.
-        clip: of the advantage, after the greedy reward is taken off; None for none.
+        clip: of the advantage, after the greedy reward is taken off, above 0; None for none.
         reduction: losses are summed over a response and averaged over prompts ("sequence"), or
             averaged over the tokens of the whole step ("token").
     """
 
     num_samples: int = 2
-    temperature: float = 1.0
-    top_p: float = 1.0
-    beta: Scalar = 0.1
+    temperature: float = setting(1.0, at_least=0)
+    top_p: float = setting(1.0, above=0, at_most=1)
+    beta: Scalar = setting(0.1, at_least=0)
     kl: Span = "full-step"
-    discount: Scalar = 1.0
-    clip: float | None = None
+    discount: Scalar = setting(1.0, at_least=0, at_most=1)
+    clip: float | None = setting(None, above=0)
     reduction: Literal["sequence", "token"] = "sequence"
 
     def __post_init__(self) -> None:

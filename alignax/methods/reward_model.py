@@ -11,6 +11,7 @@ from alignax.core.constant import constant
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first
 from alignax.core.records import Group, Lacking, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -47,12 +48,13 @@ class RewardModel(Method):
     response.
 
     Fields:
-        centre: weight of the squared sum of a pair's rewards, which holds their mean at 0.
+        centre: weight of the squared sum of a pair's rewards, which holds their mean at 0; at
+            least 0.
         margins: ask the chosen reward to win by the pair's margin, as Llama 2 does. Every pair
             must have one.
     """
 
-    centre: Scalar = 0.01
+    centre: Scalar = setting(0.01, at_least=0)
     margins: bool = False
 
     def needs(self) -> Needs:

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from alignax.core.constant import constant
-from alignax.core.errors import BadInput
 from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs, over_step
 from alignax.core.records import Group, Record, Scored
 from alignax.core.scores import mean_and_deviation
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Means, Metrics, Number, Outputs, Scalar
 
 
@@ -57,31 +57,24 @@ class RewardWeighted(Method):
     over the optimiser step.
 
     Fields:
-        beta: the temperature, in deviations of the scores.
-        max_weight: no response weighs more than this before weights are normalised; infinity for
-            no clip.
+        beta: the temperature, in deviations of the scores, above 0.
+        max_weight: no response weighs more than this before weights are normalised; above 0,
+            infinity for no clip.
         mean: of the scores of the training data; None until it is known.
         deviation: of the scores of the training data; None until it is known.
     """
 
-    beta: Scalar = 1.0
-    max_weight: Scalar = dataclasses.field(default=20.0, metadata={"infinite": True})
+    beta: Scalar = setting(1.0, above=0)
+    max_weight: Scalar = setting(20.0, above=0, infinite=True)
     mean: float | None = None
-    deviation: float | None = None
+    deviation: float | None = setting(None, at_least=0)
 
     def needs(self) -> Needs:
         """Scored responses, and no reference."""
         return Needs(record=Scored)
 
     def fit(self, records: Sequence[Record]) -> "RewardWeighted":
-        """Takes mean and deviation from the data, each where it is not given.
-
-        Raises:
-            BadInput: a largest weight that is none.
-        """
-        if isinstance(self.max_weight, int | float) and self.max_weight <= 0:
-            raise BadInput("a number above 0", repr(self.max_weight), "Change the setting.",
-                           where="method.max_weight")  # fmt: skip
+        """Takes mean and deviation from the data, each where it is not given."""
         if self.mean is not None and self.deviation is not None:
             return self
         mean, deviation = mean_and_deviation(cast(Scored, x).score for x in records)

@@ -21,6 +21,7 @@ from alignax.core.rollouts import (
     reward_metrics,
     rewards_of,
 )
+from alignax.core.setting_types import setting
 from alignax.core.shaping import is_zero, sampled_divergence
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
@@ -35,19 +36,20 @@ class RLOO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 2 or 4.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        beta: what a nat of log-ratio costs, in units of reward. With 0 there is no reference.
-        clip: of the ratio of a whole response's probabilities to 1, where samples are older than
-            the policy; None leaves the ratio out. Typical: 0.2.
+        beta: what a nat of log-ratio costs, in units of reward, at least 0. With 0 there is no
+            reference.
+        clip: of the ratio of a whole response's probabilities to 1, in [0, 1], where samples are
+            older than the policy; None leaves the ratio out. Typical: 0.2.
         epochs: passes over what was drawn. With more than one, set `clip`.
         refresh: updates between two drawings. With more than one, set `clip`.
     """
 
     num_samples: int = 4
-    temperature: float = 1.0
-    beta: Scalar = 0.05
-    clip: float | None = None
-    epochs: int = 1
-    refresh: int = 1
+    temperature: float = setting(1.0, at_least=0)
+    beta: Scalar = setting(0.05, at_least=0)
+    clip: float | None = setting(None, at_least=0, at_most=1)
+    epochs: int = setting(1, at_least=1)
+    refresh: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "The others are the baseline of each.")

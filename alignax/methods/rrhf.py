@@ -14,6 +14,7 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.ranking import gaps, only_valid
 from alignax.core.records import Group, Ranking, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -47,8 +48,8 @@ class RRHF(Method):
     """RRHF on ranked lists: the ranking term, and likelihood of the best response.
 
     Fields:
-        sft_weight: of the best response's negative log-likelihood, summed over its tokens; 1 in
-            the paper.
+        sft_weight: of the best response's negative log-likelihood, summed over its tokens; at
+            least 0, 1 in the paper.
         padded_width: divide log-probabilities, and the likelihood of the best response, by the
             length of the longest prompt and response of the list, as the authors' code does, and
             not by each response's own length, as the paper does.
@@ -56,7 +57,7 @@ class RRHF(Method):
             not the sum, which long answers rule.
     """
 
-    sft_weight: Scalar = 1.0
+    sft_weight: Scalar = setting(1.0, at_least=0)
     padded_width: bool = False
     average_nll: bool = dataclasses.field(default=False, metadata=LOSS_ALONE)
 

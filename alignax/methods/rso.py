@@ -21,6 +21,7 @@ from alignax.core.pairs import pair_metrics
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import prompt_alone, require_samples
 from alignax.core.selection import distinct, pairs, take, take_pairs
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 from alignax.methods.dpo import DPO
 from alignax.methods.slic import Hinge, slic
@@ -108,11 +109,12 @@ class RSO(Method):
     pair is ordered by the reward and becomes a prompt of its own.
 
     Fields:
-        gamma: of the loss: how strongly the policy is held to the reference, or one over the
-            margin, in nats, that the hinge asks for. The losses of DPO and hinge call it beta.
+        gamma: of the loss, above 0: how strongly the policy is held to the reference, or one over
+            the margin, in nats, that the hinge asks for. The losses of DPO and hinge call it beta.
         objective: sigmoid-norm is DPO's loss, hinge-norm SLiC's hinge on log-ratios with the
             reference, hinge the same on log-probabilities, without a reference.
-        beta: of the sampling: the temperature of the optimal policy, in units of the reward.
+        beta: of the sampling: the temperature of the optimal policy, in units of the reward, at
+            least 0.
         num_accepted: n, of each prompt, at least 2. Where fewer differ, there are fewer pairs.
         ranking: first-round pairs the accepted at random, n // 2 pairs; tournament goes on with
             the winners, n - 1 pairs.
@@ -124,16 +126,16 @@ class RSO(Method):
         epochs: passes over what was drawn.
     """
 
-    gamma: Scalar = 0.05
+    gamma: Scalar = setting(0.05, above=0)
     objective: Literal["sigmoid-norm", "hinge-norm", "hinge"] = "sigmoid-norm"
-    beta: float = 0.5
+    beta: float = setting(0.5, at_least=0)
     num_accepted: int = 8
     ranking: Literal["first-round", "tournament"] = "first-round"
     num_samples: int = 64
-    temperature: float = 0.7
-    top_k: int = 40
-    refresh: int = 16
-    epochs: int = 1
+    temperature: float = setting(0.7, at_least=0)
+    top_k: int = setting(40, at_least=0)
+    refresh: int = setting(16, at_least=1)
+    epochs: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_accepted, 2, "A pair takes two.", name="num_accepted")

@@ -14,6 +14,7 @@ from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -40,12 +41,13 @@ class SimPO(Method):
     """SimPO on preference pairs.
 
     Fields:
-        beta: the scale of the implicit reward.
-        gamma: the margin by which the chosen reward should win; 0.3 beta to 0.8 beta.
+        beta: the scale of the implicit reward, above 0.
+        gamma: the margin by which the chosen reward should win, at least 0. Typical: 0.3 beta to
+            0.8 beta.
     """
 
-    beta: Scalar = 2.0
-    gamma: Scalar = 1.0
+    beta: Scalar = setting(2.0, above=0)
+    gamma: Scalar = setting(1.0, at_least=0)
 
     def needs(self) -> Needs:
         """Preference pairs, and no reference."""

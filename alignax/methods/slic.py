@@ -15,6 +15,7 @@ from alignax.core.masked import masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -60,13 +61,13 @@ class SLiC(Method):
     """SLiC on preference pairs, with the chosen response as its own target.
 
     Fields:
-        delta: the margin from which on a pair is good enough, in nats.
+        delta: the margin from which on a pair is good enough, in nats, at least 0.
         nll_weight: the paper's lambda, of the chosen response's negative log-likelihood, summed
-            over its tokens.
+            over its tokens; at least 0.
     """
 
-    delta: Scalar = 1.0
-    nll_weight: Scalar = 0.1
+    delta: Scalar = setting(1.0, at_least=0)
+    nll_weight: Scalar = setting(0.1, at_least=0)
 
     def needs(self) -> Needs:
         """Preference pairs, and no reference."""
@@ -88,10 +89,10 @@ class Hinge(Method):
     """SLiC's hinge against a reference (hinge-norm, arXiv:2309.06657), on preference pairs.
 
     Fields:
-        beta: one over the margin, in nats, from which on a pair is good enough.
+        beta: one over the margin, in nats, from which on a pair is good enough; above 0.
     """
 
-    beta: Scalar = 0.05
+    beta: Scalar = setting(0.05, above=0)
 
     def needs(self) -> Needs:
         """Preference pairs and the reference's log-probabilities."""

@@ -17,6 +17,7 @@ from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import prompt_alone, require_samples
 from alignax.core.selection import distinct, only_ranked, pairs
+from alignax.core.setting_types import setting
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 from alignax.methods.slic import slic
 
@@ -29,9 +30,9 @@ class SLiCSampleRank(Method):
     in. Its loss is the mean over its pairs of the calibration term, plus the regularisation.
 
     Fields:
-        delta: the margin from which on a pair is good enough, in nats.
+        delta: the margin from which on a pair is good enough, in nats, at least 0.
         nll_weight: the paper's lambda, of the best sample's negative log-likelihood, summed over
-            its tokens.
+            its tokens; at least 0.
         pairing: tournament plays the samples off two by two, the winners again, m - 1 pairs; all
             takes every pair.
         num_samples: m, of each prompt, at least 2.
@@ -42,14 +43,14 @@ class SLiCSampleRank(Method):
         epochs: passes over what was drawn.
     """
 
-    delta: Scalar = 1.0
-    nll_weight: Scalar = 0.1
+    delta: Scalar = setting(1.0, at_least=0)
+    nll_weight: Scalar = setting(0.1, at_least=0)
     pairing: Literal["tournament", "all"] = "tournament"
     num_samples: int = 8
-    temperature: float = 0.7
-    top_k: int = 40
-    refresh: int = 16
-    epochs: int = 1
+    temperature: float = setting(0.7, at_least=0)
+    top_k: int = setting(40, at_least=0)
+    refresh: int = setting(16, at_least=1)
+    epochs: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         require_samples(self.num_samples, 2, "A pair takes two.")

@@ -177,6 +177,16 @@ BEFORE = {
         "expected experiment() to return an Experiment; got dict.\n",
     ),
     "no steps": (nothing, ["--loop.max-steps", "0"], "loop.max_steps: expected a positive number"),
+    "a beta that would train against the pairs": (
+        nothing,
+        ["--method.beta", "-0.1"],
+        "method.beta: expected a number above 0; got -0.1.\n    Change the setting.",
+    ),
+    "a grid with a beta of 0": (
+        nothing,
+        ["--grid", "method.beta=0.1,0"],
+        "method.beta: expected a number above 0; got 0.0.\n    Change the setting.",
+    ),
     "a learning rate below 0": (
         nothing,
         ["--optim.learning-rate", "-1"],
