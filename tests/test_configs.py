@@ -38,7 +38,9 @@ def test_a_config_loads_and_runs_two_steps(path, tmp_path):
         ),
         rollout=dataclasses.replace(
             experiment.rollout, max_new_tokens=8, refresh=1, epochs=1, slots=16
-        ),
+        )
+        if experiment.rollout
+        else experiment.rollout,
         mesh=Mesh(data=1),
         loop=dataclasses.replace(experiment.loop, batch_size=4, max_steps=2),
         evaluation=dataclasses.replace(

@@ -7,11 +7,25 @@ from alignax import feeds, jobs
 from alignax.config import check
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.generate.rollout import Rollout
 from alignax.generate.server import Completions, Server, ServerFailed
-from alignax.methods import GRPO, Curriculum, RewardModel, SteerLM
+from alignax.methods import (
+    DPO,
+    GRPO,
+    KTO,
+    PPO,
+    RAFT,
+    REINFORCE,
+    RLOO,
+    Curriculum,
+    ReMax,
+    RewardModel,
+    SteerLM,
+)
 from alignax.run import Run
 from alignax.saved import first_difference
 from tests.test_online_runs import setup
+from tests.tiny_model import experiment as tiny
 
 
 def test_only_the_first_process_asks_a_server_and_the_others_are_told(tmp_path, monkeypatch):
@@ -73,6 +87,44 @@ def test_a_run_whose_reward_was_edited_is_another_run(tmp_path):
 def test_a_method_that_cannot_learn_from_samples_is_refused(method, why, tmp_path):
     with pytest.raises(BadInput, match=rf"rollout.rewards: expected a method .* got {why}"):
         check(setup(tmp_path, method))
+
+
+def test_settings_of_samples_where_nothing_is_sampled_are_refused(tmp_path):
+    drawn = Rollout(num_samples=8, refresh=16)
+    with pytest.raises(BadInput) as refused:
+        check(tiny(tmp_path, method=DPO(), rollout=drawn))
+    assert str(refused.value) == (
+        "rollout.rewards: expected a reward beside rollout.num_samples, rollout.refresh, for "
+        "without any nothing is sampled; got none.\n"
+        "    Set rollout=Rollout(rewards=Rewards(parts=(...,)), ...) to learn from samples, or "
+        "leave these out to learn from the data set."
+    )
+    check(tiny(tmp_path, method=DPO()))
+    check(setup(tmp_path, DPO(), rollout={"num_samples": 8, "refresh": 16}))
+
+
+@pytest.mark.parametrize(
+    ("method", "rollout", "told"),
+    [
+        (REINFORCE(), {"epochs": 4, "refresh": 16}, "rollout.refresh: expected 1, .* REINFORCE .*"
+         r" got 16"),
+        (REINFORCE(), {"epochs": 4}, "rollout.epochs: expected 1, .* got 4"),
+        (ReMax(), {"replay": "all"}, "rollout.replay: expected 'none', .* ReMax .* got 'all'"),
+        (ReMax(), {"source": "reference"}, "rollout.source: expected 'policy', .* got 'reference'"),
+        (RLOO(), {"refresh": 2}, "rollout.refresh: expected 1, .* RLOO .* got 2"),
+        (RLOO(refresh=2), {}, "method.refresh: expected 1, .* RLOO .* got 2"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_old_samples_are_refused_where_a_loss_has_no_ratio(method, rollout, told, tmp_path):
+    with pytest.raises(BadInput, match=f"{told}.\n    Leave it out; or .* PPO, GRPO or RLOO with"):
+        check(setup(tmp_path, method, rollout=rollout))
+    check(setup(tmp_path, type(method)(), rollout={"refresh": 1, "epochs": 1, "replay": "none"}))
+
+
+@pytest.mark.parametrize("method", [RLOO(clip=0.2), GRPO(), PPO(), RAFT(), KTO()], ids=repr)
+def test_a_ratio_or_a_loss_of_any_samples_takes_old_ones(method, tmp_path):
+    check(setup(tmp_path, method, rollout={"refresh": 16, "epochs": 4, "replay": "all"}))
 
 
 def test_min_p_is_a_setting_of_the_samples_and_refused_out_of_range(tmp_path):

@@ -63,6 +63,8 @@ class Needs:
         tempered: log-probabilities, the reference's too, are those of the distribution that
             responses are drawn from, with logits divided by the temperature of `sampling`: a policy
             gradient is one of what drew the samples. Truncation (top_p and so on) is left out.
+        on_policy: the loss takes every sample for one of the policy as it is: it has no ratio that
+            would correct for another's, so samples are drawn for each update and used once.
         head: a scalar head: "value" beside the vocabulary, "reward" in its place.
         score_names: of the outputs of the reward head.
         score_ranges: the lowest and the highest number that each was taught, where that is a scale
@@ -79,6 +81,7 @@ class Needs:
     reward: bool = False
     sampling: Sampling | None = None
     tempered: bool = False
+    on_policy: bool = False
     head: Literal["value", "reward"] | None = None
     score_names: tuple[str, ...] = ("reward",)
     score_ranges: tuple[tuple[float, float], ...] = ()

@@ -20,7 +20,7 @@ class Rollout:
     learns from pairs, draws 4 samples a prompt for every update.
 
     Fields:
-        rewards: of a response. Without any, nothing is sampled.
+        rewards: of a response. Without any, nothing is sampled, and all else stays as it is.
         max_new_tokens: a response is cut here.
         num_samples: of each prompt, for a method that says nothing of it.
         temperature, top_p, top_k, min_p: of the samples. A policy gradient is then one of the
@@ -29,7 +29,8 @@ class Rollout:
         refresh: updates between two drawings.
         epochs: passes over what was drawn.
         replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
-            the "best"; `generate.rounds` says how much of it a round meets.
+            the "best"; `generate.rounds` says how much of it a round meets. Where a loss needs
+            samples of the policy as it is (`Needs.on_policy`), these four stay as they are.
         truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
         missing_end: taken off the reward of a response that was cut, at least 0, before anything is
             chosen by rewards: one that was cut is no equal of one that ended.
@@ -98,6 +99,7 @@ class Rollout:
                     "Set rollout=Rollout(rewards=Rewards(parts=(...,))).",
                     where="rollout.rewards",
                 )
+            self._check_unused()
             return
         if needs.head == "reward" or needs.schedule is not None:
             raise BadInput(
@@ -116,3 +118,34 @@ class Rollout:
             )
         self.rewards.check()
         self.sampler(method).check("rollout")
+        if needs.on_policy:
+            self._check_on_policy(method)
+
+    def _check_unused(self) -> None:
+        """Refuses settings of samples where nothing is sampled."""
+        others = [x.name for x in dataclasses.fields(self) if getattr(self, x.name) != x.default]
+        if others:
+            raise BadInput(
+                f"a reward beside {', '.join(f'rollout.{name}' for name in others)}, for without "
+                "any nothing is sampled",
+                "none",
+                "Set rollout=Rollout(rewards=Rewards(parts=(...,)), ...) to learn from samples, or "
+                "leave these out to learn from the data set.",
+                where="rollout.rewards",
+            )
+
+    def _check_on_policy(self, method: Method) -> None:
+        """Refuses samples that are not, or no longer, the policy's own."""
+        sampling, fresh = self.sampling(method), Sampling(num_samples=1)
+        for name in ("refresh", "epochs", "replay", "source"):
+            wanted, got = getattr(fresh, name), getattr(sampling, name)
+            if got != wanted:
+                of_method = getattr(self, name) is None
+                raise BadInput(
+                    f"{wanted!r}, for the loss of {type(method).__name__} takes every sample for "
+                    "the policy's own of this update",
+                    repr(got),
+                    "Leave it out; or learn from older samples by a loss with a ratio of the "
+                    "policies, such as PPO, GRPO or RLOO with method.clip.",
+                    where=f"{'method' if of_method else 'rollout'}.{name}",
+                )

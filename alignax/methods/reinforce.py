@@ -56,6 +56,7 @@ class REINFORCE(Method):
             reference=not is_zero(self.beta),
             sampling=Sampling(num_samples=self.num_samples, temperature=self.temperature),
             tempered=True,
+            on_policy=True,
         )
 
     def group(self, record: Record) -> Group:

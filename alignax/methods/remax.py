@@ -84,6 +84,7 @@ class ReMax(Method):
                 greedy_first=True,
             ),
             tempered=True,
+            on_policy=True,
             mean_over="tokens" if self.reduction == "token" else "prompts",
         )
 

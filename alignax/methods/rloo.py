@@ -40,8 +40,8 @@ class RLOO(Method):
             reference.
         clip: of the ratio of a whole response's probabilities to 1, in [0, 1], where samples are
             older than the policy; None leaves the ratio out. Typical: 0.2.
-        epochs: passes over what was drawn. With more than one, set `clip`.
-        refresh: updates between two drawings. With more than one, set `clip`.
+        epochs: passes over what was drawn. More than one needs `clip`.
+        refresh: updates between two drawings. More than one needs `clip`.
     """
 
     num_samples: int = 4
@@ -67,6 +67,7 @@ class RLOO(Method):
                 refresh=self.refresh,
             ),
             tempered=True,
+            on_policy=self.clip is None,
         )
 
     def group(self, record: Record) -> Group:

@@ -187,6 +187,12 @@ BEFORE = {
         ["--grid", "method.beta=0.1,0"],
         "method.beta: expected a number above 0; got 0.0.\n    Change the setting.",
     ),
+    "samples without a reward": (
+        nothing,
+        ["--rollout.refresh", "16"],
+        "rollout.rewards: expected a reward beside rollout.refresh, for without any nothing is "
+        "sampled; got none.\n",
+    ),
     "a learning rate below 0": (
         nothing,
         ["--optim.learning-rate", "-1"],
