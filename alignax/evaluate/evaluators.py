@@ -14,7 +14,7 @@ import numpy as np
 
 from alignax.core import processes
 from alignax.core.method import Method, scalars, with_scalars
-from alignax.core.types import Batch, Layout, Outputs, Params
+from alignax.core.types import Batch, Layout, Means, Metrics, Outputs, Params
 from alignax.data.pipeline import Batches, Groups, Numbers
 from alignax.data.plan import Plan
 from alignax.evaluate.stats import Estimate, estimate
@@ -52,20 +52,34 @@ class HeldOut:
     put: Callable[[Any], Any] = lambda arrays: arrays
 
     def __post_init__(self) -> None:
-        @jax.jit
-        def measure(
+        def look(
             numbers: dict[str, Any], params: Params, batch: Batch, layout: Layout
-        ) -> dict[str, jax.Array]:
-            method = with_scalars(self.method, numbers)
+        ) -> tuple[Outputs, Metrics]:
             batch, layout = jax.tree.map(lambda x: x[0], (batch, layout))
             if params is None and batch.ref_logprobs is not None:
                 outputs = Outputs(logprobs=batch.ref_logprobs)
             else:
                 outputs = self.model(params, batch, layout)
-            loss, metrics = method.loss(outputs, batch)
+            return outputs, with_scalars(self.method, numbers).means(outputs, batch)
+
+        def pool(numbers: dict[str, Any], values: Metrics, present: jax.Array) -> Means:
+            return with_scalars(self.method, numbers).pool(values, present)
+
+        def judge(
+            numbers: dict[str, Any], outputs: Outputs, batch: Batch, means: Means | None = None
+        ) -> dict[str, jax.Array]:
+            batch = jax.tree.map(lambda x: x[0], batch)._replace(means=means)
+            loss, metrics = with_scalars(self.method, numbers).loss(outputs, batch)
             return {"loss": loss, **metrics}
 
-        object.__setattr__(self, "_measure", measure)  # compiled once, however often called
+        def measure(
+            numbers: dict[str, Any], params: Params, batch: Batch, layout: Layout
+        ) -> dict[str, jax.Array]:
+            return judge(numbers, look(numbers, params, batch, layout)[0], batch)
+
+        # Compiled once, however often called.
+        object.__setattr__(self, "_measure", jax.jit(measure))
+        object.__setattr__(self, "_parts", tuple(map(jax.jit, (look, pool, judge))))
 
     def __call__(
         self, params: Params | None, *, method: Method | None = None, progress: Progress = silent
@@ -79,10 +93,7 @@ class HeldOut:
         scalar = scalars(method or self.method)
         values: dict[str, list[np.ndarray]] = {}
         tokens = 0
-        batches = iter(Batches(self.groups, self.plan, numbers=self.numbers))
-        for batch, layout in progress(batches, len(self.plan)):
-            measured = self._measure(scalar, params, *self.put((batch, layout)))  # type: ignore[attr-defined]
-            found = processes.fetch(measured)
+        for batch, found in self._measured(scalar, params, progress):
             present = batch.valid[0].any(axis=-1)
             tokens += int((batch.mask[0] & batch.valid[0][..., None]).sum())
             for name, x in found.items():
@@ -92,6 +103,39 @@ class HeldOut:
             # Each prompt's summed loss over the mean number of tokens: their mean is the loss.
             joined["eval_loss"] = joined["eval_loss"] * len(joined["eval_loss"]) / max(tokens, 1)
         return {name: estimate(x, share=_is_share(name, x)) for name, x in joined.items()}
+
+    def _measured(
+        self, scalar: dict[str, Any], params: Params | None, progress: Progress
+    ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """Each batch with its losses and metrics."""
+        if type(self.method).means is not Method.means:
+            yield from self._measured_together(scalar, params, progress)
+            return
+        for batch, layout in progress(self._batches(), len(self.plan)):
+            arrays = self.put((batch, layout))
+            yield batch, processes.fetch(self._measure(scalar, params, *arrays))  # type: ignore[attr-defined]
+
+    def _measured_together(
+        self, scalar: dict[str, Any], params: Params | None, progress: Progress
+    ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """The same where a loss needs `Method.means`: of all batches, as if they were one.
+
+        What the model says of each batch is kept by the host until the model has seen the last.
+        """
+        look, pool, judge = self._parts  # type: ignore[attr-defined]
+        said, values, present = [], [], []
+        for batch, layout in progress(self._batches(), len(self.plan)):
+            outputs, found = processes.fetch(look(scalar, params, *self.put((batch, layout))))
+            said.append(outputs)
+            values.append(found)
+            present.append(batch.valid[0].any(axis=-1))
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *values)
+        means = processes.fetch(pool(scalar, joined, np.concatenate(present)))
+        for (batch, _), outputs in zip(self._batches(), said, strict=True):
+            yield batch, processes.fetch(judge(scalar, outputs, self.put(batch), means))
+
+    def _batches(self) -> Iterator[tuple[Batch, Layout]]:
+        return iter(Batches(self.groups, self.plan, numbers=self.numbers))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
