@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from alignax.core.attributes import known_attributes
 from alignax.core.errors import BadInput
-from alignax.core.method import LOSS_ALONE, Method, Needs
+from alignax.core.method import LOSS_ALONE, Method, Needs, over_step
 from alignax.core.records import Attributed, Group, Record
 from alignax.core.types import Batch, Metrics, Outputs
 
@@ -99,14 +99,25 @@ class AttributeRewardModel(Method):
             origin=rated.origin,
         )
 
+    def means(self, outputs: Outputs, batch: Batch) -> Metrics:
+        """Of each attribute, whether the response was rated: on average, the share that was."""
+        del outputs
+        assert batch.attributes is not None, "the groups of this method have attributes"
+        rated = jnp.isfinite(batch.attributes[:, 0]).astype(jnp.float32)
+        return {name: rated[:, i] for i, name in enumerate(self.attributes)}
+
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
-        """The regression of each response; `mse/NAME` for each attribute, 0 where not rated."""
+        """The regression of each response; `mse/NAME` for each attribute.
+
+        Its mean is over the responses that were rated for it: a squared error is divided by the
+        share that was, and is 0 where a response was not. 0 too where none was.
+        """
         assert outputs.attributes is not None, "the model is built from needs().head"
         assert batch.attributes is not None, "the groups of this method have attributes"
         predicted, rated = outputs.attributes[:, 0], batch.attributes[:, 0]
-        loss = attribute_regression(predicted, rated)
-        error = {
-            f"mse/{name}": attribute_regression(predicted[:, i : i + 1], rated[:, i : i + 1])
-            for i, name in enumerate(self.attributes)
-        }
+        loss, shares = attribute_regression(predicted, rated), over_step(self, outputs, batch)
+        error = {}
+        for i, name in enumerate(self.attributes):
+            squared = attribute_regression(predicted[:, i : i + 1], rated[:, i : i + 1])
+            error[f"mse/{name}"] = squared / jnp.where(shares[name] > 0.0, shares[name], 1.0)
         return loss, error

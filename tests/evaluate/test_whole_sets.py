@@ -1,13 +1,15 @@
 """What a loss needs of all prompts together is of the whole held-out set, however it is batched."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax.core.types import Outputs
 from alignax.data.pipeline import InMemory
 from alignax.data.plan import make_plan
 from alignax.evaluate.evaluators import HeldOut
-from alignax.methods import KTO, RewardWeighted
+from alignax.methods import KTO, AttributeRewardModel, RewardWeighted
 from alignax.train import reference
 from tests.evaluate.test_evaluators import PAIRS, SINGLES, by_hand
 from tests.tiny_batch import model_fn, params
@@ -68,6 +70,24 @@ def test_another_number_of_the_loss_is_of_the_whole_set_too():
     found = look(params(), method=RewardWeighted(beta=1e6))  # which weighs all alike
     expected = -by_hand(params(), SCORED)[:, 0].mean()
     np.testing.assert_allclose(found["eval_loss"].mean, expected, rtol=1e-4)
+
+
+@sizes
+def test_an_attributes_error_is_a_mean_over_the_responses_that_were_rated_for_it(batch_size):
+    # Depth is known of 2 of 10: (2 - 1)^2 each. Wit of all: (2 - 5)^2. Rhyme of none.
+    depth = [1.0 if i in (3, 4) else np.nan for i in range(10)]
+    table = having(SINGLES, "attributes", [[[x, 5.0, np.nan]] for x in depth])
+
+    def model(params, batch, layout):
+        del params, layout
+        told = jnp.full(batch.attributes.shape, 2.0)
+        return Outputs(jnp.zeros(batch.mask.shape), rewards=told[..., 0], attributes=told)
+
+    plan = make_plan(table.lengths, batch_size=batch_size, align=8)
+    method = AttributeRewardModel(attributes=("depth", "wit", "rhyme"))
+    found = HeldOut(method=method, model=model, groups=table, plan=plan, numbers={})(params())
+    for name, error in (("depth", 1.0), ("wit", 9.0), ("rhyme", 0.0)):
+        np.testing.assert_allclose(found[f"eval_mse/{name}"].mean, error, rtol=1e-6)
 
 
 def test_the_model_sees_each_prompt_once():

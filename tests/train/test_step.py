@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import pytest
 
+from alignax.core.types import Outputs
 from alignax.data.pipeline import Batches, InMemory, build_step
 from alignax.data.plan import make_plan
-from alignax.methods import DPO, KTO, SFT, RewardWeighted
+from alignax.methods import DPO, KTO, SFT, AttributeRewardModel, RewardWeighted
 from alignax.models.outputs import outputs
 from alignax.train import reference, sharding
 from alignax.train.compilations import Compilations, update_options
@@ -139,6 +140,26 @@ def test_counts_are_of_the_whole_step_and_at_least_one():
     assert float(counts["tokens"]) == SINGLES.lengths.scored.sum()
     nothing = batch._replace(valid=jnp.zeros_like(batch.valid))
     assert {name: float(x) for name, x in count(nothing).items()} == {"prompts": 1, "tokens": 1}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_an_attributes_error_is_a_mean_over_what_was_rated_in_the_whole_step(accumulation):
+    # Of 8 responses 2 were rated, (2 - 1)^2 and (2 - 4)^2: 2.5 on average.
+    rated = {1: 1.0, 6: 4.0}
+    table = InMemory(
+        [e._replace(attributes=np.array([[rated.get(i, np.nan)]], np.float32))
+         for i, e in enumerate(SINGLES.examples)]
+    )  # fmt: skip
+
+    def model(params, batch, layout):
+        del layout
+        told = jnp.full(batch.attributes.shape, params["told"])
+        return Outputs(jnp.zeros(batch.mask.shape), rewards=told[..., 0], attributes=told)
+
+    plan = make_plan(table.lengths, batch_size=8, accumulation=accumulation, num_steps=1, align=8)
+    step = jax.jit(make_step(AttributeRewardModel(attributes=("depth",)), model, SGD))
+    _, metrics = step(init_state({"told": jnp.float32(2.0)}, SGD), *build_step(table, plan, 0))
+    np.testing.assert_allclose(metrics["mse/depth"], 2.5, rtol=1e-6)
 
 
 # --- The state
