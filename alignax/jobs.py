@@ -18,7 +18,7 @@ from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.rollouts import DIFFERENCE, FROM_REFERENCE
 from alignax.core.types import Params, TrainState, held
-from alignax.data.plan import shaped
+from alignax.data.plan import check_batch, shaped
 from alignax.data.row_shapes import Shape
 from alignax.earlier import refuse_another, settings
 from alignax.evaluate.report import estimates_table
@@ -138,6 +138,8 @@ def begin(run: Run, members: int = 1) -> None:
     Args:
         members: runs side by side, each with parameters of its own.
     """
+    loop = run.experiment.loop
+    check_batch(loop.batch_size, loop.gradient_accumulation_steps, sharding.shards(run.mesh))
     if run.frozen is not None:
         run.frozen.check()
     num_params, num_trained = (

@@ -216,20 +216,7 @@ def make_plan(
     groups, size = batch_size // accumulation, len(lengths.prompt)
     if size == 0:
         raise BadInput("at least one group", "none", "Look at what was dropped, and why.")
-    if batch_size % accumulation:
-        raise BadInput(
-            f"a batch size that {accumulation} micro-batches can split evenly",
-            f"{batch_size} prompts",
-            f"Use a multiple of {accumulation}.",
-            where="loop.batch_size",
-        )
-    if groups % shards:
-        raise BadInput(
-            f"a batch that {shards} devices on the axes data and fsdp can split evenly",
-            f"{groups} prompts in each of {accumulation} micro-batches",
-            f"Use a multiple of {shards * accumulation}.",
-            where="loop.batch_size",
-        )
+    check_batch(batch_size, accumulation, shards)
     if order is not None:
         num_steps = len(order) if num_steps is None else num_steps
         _check_order(order, (num_steps, batch_size), size)
@@ -247,6 +234,24 @@ def make_plan(
     once = num_steps is None
     steps = -(-size // batch_size) if num_steps is None else num_steps
     return alike([Plan(lengths, shape, accumulation, steps, seed, once, order)], align=align)[0]
+
+
+def check_batch(batch_size: int, accumulation: int, shards: int) -> None:
+    """Refuses a batch that micro-batches or devices cannot split evenly."""
+    if batch_size % accumulation:
+        raise BadInput(
+            f"a batch size that {accumulation} micro-batches can split evenly",
+            f"{batch_size} prompts",
+            f"Use a multiple of {accumulation}.",
+            where="loop.batch_size",
+        )
+    if batch_size // accumulation % shards:
+        raise BadInput(
+            f"a batch that {shards} devices on the axes data and fsdp can split evenly",
+            f"{batch_size // accumulation} prompts in each of {accumulation} micro-batches",
+            f"Use a multiple of {shards * accumulation}.",
+            where="loop.batch_size",
+        )
 
 
 def alike(plans: Sequence[Plan], *, align: int = ROW_ALIGN) -> list[Plan]:

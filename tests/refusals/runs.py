@@ -12,6 +12,7 @@ from tests.tiny_model import write_pairs
 
 CONFIG = """
 import pathlib
+import alignax
 from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits
 
 HERE = pathlib.Path(__file__).parent

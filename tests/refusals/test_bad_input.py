@@ -211,6 +211,17 @@ BEFORE = {
         "loop.batch_size: expected a batch size that 3 micro-batches can split evenly; got 8 "
         "prompts.\n    Use a multiple of 3.",
     ),
+    "a batch that the mesh cannot split, of samples": (
+        change_config(
+            "loop=Loop(",
+            "rollout=alignax.Rollout(rewards=alignax.Rewards(\n"
+            "            parts=(alignax.Function(function=len),))),\n"
+            "        loop=Loop(",
+        ),
+        ["--mesh.data", "8", "--loop.batch-size", "12"],
+        "loop.batch_size: expected a batch that 8 devices on the axes data and fsdp can split "
+        "evenly; got 12 prompts in each of 1 micro-batches.\n    Use a multiple of 8.",
+    ),
     "a mesh that the devices cannot fill": (
         nothing,
         ["--mesh.tensor", "3"],
