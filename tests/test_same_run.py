@@ -9,7 +9,7 @@ from alignax import earlier
 from alignax.data.chat import Renderer
 from alignax.methods import GRPO
 from alignax.run import Run
-from alignax.saved import first_difference
+from alignax.saved import first_difference, to_json
 from tests.test_online_runs import setup
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 from tests.tiny_model import experiment as tiny
@@ -48,6 +48,22 @@ def test_a_sampling_run_whose_template_or_tokenizer_was_edited_is_another_run(tm
     different = first_difference(before, settings())
     assert different is not None
     assert different[0] == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "another"),
+    [
+        ({"rollout": {"max_draws": 20}}, None),  # after prompts that taught nothing
+        ({"model": {"remat": "none"}}, None),  # after running out of memory
+        ({"rollout": {"max_new_tokens": 9}}, "rollout.max_new_tokens"),
+        ({"model": {"dtype": "bfloat16"}}, "model.dtype"),
+    ],
+)
+def test_a_run_that_could_not_go_on_may_with_other_settings(changes, another, tmp_path):
+    made = setup(tmp_path, GRPO())
+    groups = {name: dataclasses.replace(getattr(made, name), **x) for name, x in changes.items()}
+    found = first_difference(to_json(made), to_json(dataclasses.replace(made, **groups)))
+    assert (found and found[0]) == another
 
 
 @pytest.mark.parametrize("sampled", [False, True])

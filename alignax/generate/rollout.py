@@ -40,7 +40,8 @@ class Rollout:
             once, which is faster where a model is small and a run short; "halves": so too, but
             for an update with half as many rows where they hold a round.
         server: draws the samples in place of the trained model, with weights of its own.
-        max_draws: drawings for one round, where prompts teach nothing and others are drawn.
+        max_draws: drawings for one round, where prompts teach nothing and others are drawn. A run
+            that goes on may have another number.
         kept: prompts of each drawing whose samples are kept in rollouts.jsonl.
         show_every: drawings between two tables of samples; 0 for none.
     """

@@ -151,7 +151,9 @@ class Rounds:
             raise DrawFailed(
                 "responses that teach something",
                 f"none in {len(drawings)} drawings of {count} prompts: {kept.dropped}",
-                "Give prompts that are sometimes answered well, more samples, or a finer reward.",
+                "Run again with a higher rollout.max_draws to go on. Or give prompts that are "
+                "sometimes answered well, more samples, or a finer reward: to another run, which "
+                "may begin from what `alignax export` writes of this one.",
                 where=f"round {self._round}",
             )
         if self.sampling.fill and len(kept.examples) < self.groups:

@@ -153,6 +153,24 @@ def test_prompts_that_teach_nothing_are_made_up_for_by_the_next_of_the_stream(tm
     assert counts.items() <= metrics.items()
 
 
+def test_a_run_whose_prompts_teach_nothing_goes_on_with_more_drawings(tmp_path):
+    method, settings = DAPO(num_samples=2, refresh=1), {"batch_size": 2, "prompts": 4}
+    alike = Script(lambda drawing, place: [50, 50])
+    feed = made(tmp_path, method, alike, max_draws=1, **settings)
+    with pytest.raises(DrawFailed, match="none in 1 drawings of 2 prompts: ") as error:
+        feed.draw(None)
+    assert str(error.value).endswith(
+        "\n    Run again with a higher rollout.max_draws to go on. Or give prompts that are "
+        "sometimes answered well, more samples, or a finer reward: to another run, which may begin "
+        "from what `alignax export` writes of this one."
+    )
+    later = Script(lambda drawing, place: [place + 1, place + 3] if drawing else [50, 50])
+    more = made(tmp_path, method, later, max_draws=2, **settings)
+    more.restore(feed.position())
+    assert met(more)[0] == [1, 2, 3, 4]
+    assert later.asked[0] == alike.asked[0]  # and so are the next ones those of an unbroken run
+
+
 def test_what_a_rounds_rows_hold_beside_its_tokens_is_said(tmp_path):
     feed = made(tmp_path, DAPO(num_samples=2, refresh=1), Script(one_of_them_teaches),
                 batch_size=2, prompts=4)  # fmt: skip
