@@ -6,6 +6,7 @@ split over `data` and `fsdp`, the tokens of a row over `sequence`; parameters ov
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -79,12 +80,35 @@ def make_mesh(mesh: Mesh, devices: list[jax.Device] | None = None) -> jax.shardi
     """A mesh with the axes of `Mesh`; devices that the axes leave over stay idle."""
     devices = jax.devices() if devices is None else devices
     sizes = mesh.sizes(len(devices))
+    check_processes(sizes, [device.process_index for device in devices])
     # `jax.make_mesh` refuses axes that are no product of a slice's own, such as 64 of 4 x 4 x 8.
     arranged = mesh_utils.create_device_mesh(
         sizes, devices[: math.prod(sizes)], allow_split_physical_axes=True
     )
     # Auto: the partitioner completes what the constraints leave open.
     return jax.sharding.Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def check_processes(sizes: Sequence[int], owners: Sequence[int]) -> None:
+    """Refuses a mesh that leaves a process without a device: it would hold no part of any array.
+
+    Args:
+        sizes: devices on each axis.
+        owners: the process of each device, in the order in which they are taken.
+    """
+    used = math.prod(sizes)
+    idle = sorted(set(owners) - set(owners[:used]))
+    if idle:
+        would_do = [
+            n for n in _divisors(len(owners), len(owners)) if set(owners[:n]) == set(owners)
+        ]
+        raise BadInput(
+            f"axes whose product takes devices of each of {len(set(owners))} processes",
+            f"{used} of {len(owners)} devices, none of process {', '.join(map(str, idle))}",
+            f"Set the product to {' or '.join(map(str, would_do))}, as data=-1 does; or start "
+            "fewer processes.",
+            where="mesh",
+        )
 
 
 def shards(mesh: jax.sharding.Mesh) -> int:

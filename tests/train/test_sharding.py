@@ -1,6 +1,7 @@
 """Parameters lie where their logical axes say, and their moments with them."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -50,6 +51,26 @@ def test_axes_that_do_not_divide_the_devices_are_refused(mesh):
         f"got data={mesh.data}, fsdp={mesh.fsdp}, sequence=1, tensor={mesh.tensor}.\n"
         "    Leave data at -1 to take what the others leave."
     )
+
+
+@pytest.mark.parametrize(
+    ("owners", "mesh", "got", "would_do"),
+    [
+        # Two hosts of four; three of two; one of one beside one of three; hosts that alternate.
+        ((0, 0, 0, 0, 1, 1, 1, 1), Mesh(data=1, fsdp=4), "4 of 8 devices, none of process 1", "8"),
+        ((0, 0, 1, 1, 2, 2), Mesh(data=1, fsdp=2), "2 of 6 devices, none of process 1, 2", "6"),
+        ((0, 1, 1, 1), Mesh(data=1), "1 of 4 devices, none of process 1", "2 or 4"),
+        ((0, 1, 0, 1), Mesh(data=1), "1 of 4 devices, none of process 1", "2 or 4"),
+    ],
+)
+def test_a_mesh_that_leaves_a_process_without_a_device_is_refused(owners, mesh, got, would_do):
+    with pytest.raises(BadInput) as error:
+        make_mesh(mesh, [Mock(spec=jax.Device, process_index=owner) for owner in owners])
+    assert str(error.value) == (
+        f"mesh: expected axes whose product takes devices of each of {len(set(owners))} processes; "
+        f"got {got}.\n    Set the product to {would_do}, as data=-1 does; or start fewer processes."
+    )
+    sharding.check_processes((1, int(would_do[0]), 1, 1), owners)
 
 
 def test_tokens_are_split_into_parts_that_divide_the_length_of_every_row():
