@@ -1,5 +1,6 @@
 """Several processes are one run: the same numbers, saved together, stopped together."""
 
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -223,6 +224,32 @@ def test_an_interrupt_from_the_terminal_is_a_notice_to_all_processes(monkeypatch
         assert (notices, asked) == (["SIGTERM"], [])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_second_interrupt_from_the_terminal_ends_the_process_at_once(count, monkeypatch):
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # who listens where there are two
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    try:
+        with processes.listening() as asked:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert asked == ([signal.SIGTERM, signal.SIGINT] if count == 1 else [])
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_in_a_thread_a_run_listens_to_no_signal():
+    def listen():
+        with processes.listening() as asked:
+            return asked, signal.getsignal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        assert threads.submit(listen).result() == ([], before)
 
 
 def test_a_shard_is_ours_where_a_device_of_it_is():

@@ -7,9 +7,11 @@ decides. In a single process nothing of this costs anything.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -130,16 +132,27 @@ def told(tree: Any) -> Any:
 def listening() -> Iterator[list[signal.Signals]]:
     """The signals that have asked this process to save and stop, and have done nothing else.
 
-    With several processes JAX listens to SIGTERM, because a notice that one of them gets is for
-    all; SIGINT, which a terminal sends, is passed on as that, and the list stays empty.
+    A second SIGINT, which a terminal sends, is a KeyboardInterrupt at once. With several processes
+    JAX listens to SIGTERM, because a notice that one of them gets is for all; SIGINT is passed on
+    as that, and the list stays empty. In any thread but the main one, which alone may say what
+    signals do, nothing is listened to.
     """
     asked: list[signal.Signals] = []
-    if jax.process_count() == 1:
-        note = lambda number, _: asked.append(signal.Signals(number))  # noqa: E731
-        handlers = {signal.SIGTERM: note, signal.SIGINT: note}
-    else:
-        handlers = {signal.SIGINT: lambda *_: signal.raise_signal(signal.SIGTERM)}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    alone, interrupts = jax.process_count() == 1, itertools.count()
+
+    def note(number: int, _: Any) -> None:
+        if number == signal.SIGINT and next(interrupts):
+            raise KeyboardInterrupt
+        if alone:
+            asked.append(signal.Signals(number))
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield asked
     finally:
