@@ -88,7 +88,9 @@ def train(
         shardings = sharding.state(run.mesh, places, optimizer, abstract)
         step = make_compiled_step(run, plan, optimizer, shardings, tracing, num_steps)
         with (
-            Checkpoints(output, keep=experiment.loop.keep) as checkpoints,
+            Checkpoints(
+                output, keep=experiment.loop.keep, target_steps=experiment.loop.target_steps
+            ) as checkpoints,
             MetricLog(
                 output,
                 tensorboard=experiment.tensorboard,
@@ -149,7 +151,8 @@ def begin(run: Run, members: int = 1) -> None:
     # Parameters and two moments in float32, for each checkpoint kept and the one being written,
     # less those that are there: the oldest makes room once there are more than are kept.
     output = run.experiment.output_dir
-    more = max(1, run.experiment.loop.keep + 1 - len(steps(resolve(output))))
+    kept = loop.keep + (loop.target_steps is not None)
+    more = max(1, kept + 1 - len(steps(resolve(output))))
     check_writable(output, 12 * num_trained * members * more)
     part = f" ({num_trained / 1e6:,.2f}M of an adapter are trained)" if run.frozen else ""
     run.say(

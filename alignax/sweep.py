@@ -106,7 +106,10 @@ def train(
         optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, axes)
         alone = sharding.state(lead.mesh, places, optimizer, abstract)
         shardings = TrainState(alone.step, *jax.tree.map(_stacked, (alone.params, alone.opt_state)))
-        checkpoints = stack.enter_context(Checkpoints(output, keep=experiment.loop.keep))
+        loop = experiment.loop
+        checkpoints = stack.enter_context(
+            Checkpoints(output, keep=loop.keep, target_steps=loop.target_steps)
+        )
         log = functools.partial(MetricLog, tensorboard=experiment.tensorboard)
         metrics = MemberLogs(
             stack.enter_context(log(output)),
@@ -146,7 +149,7 @@ def train(
             state,
             lambda *arrays: step(*arrays, base),
             feed,
-            loop=experiment.loop,
+            loop=loop,
             num_steps=num_steps,
             # Of a rate of 1: the logs multiply it by each member's.
             schedule=optim_lib.schedule(

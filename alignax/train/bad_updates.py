@@ -22,7 +22,7 @@ class BadUpdates:
     """Looks at every update's metrics and holds the run to its policy.
 
     The update itself has left parameters and moments as they were, so nothing is to be mended
-    here. Because an update is read while the next one runs, that one is lost too by rolling back.
+    here.
 
     Args:
         policy: as `Loop.on_bad_update` has it.
@@ -63,16 +63,16 @@ class BadUpdates:
                 if finite
                 else "a finite loss and gradient",
                 found,
-                "Look at the batch. Run again with loop.on_bad_update at skip or roll_back, which "
-                "goes on from the last checkpoint; or with a lower optim.learning_rate, in "
-                f"another output_dir.{where}",
+                "Look at the batch. Run again, which goes on from the last checkpoint, with "
+                "loop.on_bad_update at skip, or at roll_back with loop.save_steps; or with a lower "
+                f"optim.learning_rate, in another output_dir.{where}",
                 where=f"step {step}",
             )
         log.warning("%s: %s.%s", found, self._policy.replace("_", " "), where)
         self._roll_back = self._policy == "roll_back"
 
     def rolled_back(self, state: TrainState, checkpoints: Checkpoints) -> TrainState:
-        """The state to go on with: what was learnt is the newest checkpoint's, where it must be.
+        """The state to go on with: what was learnt is the newest target's, where it must be.
 
         Counts go on, of updates and so of the schedule and the data: the batches since that
         checkpoint are not met again.
@@ -83,12 +83,12 @@ class BadUpdates:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
-        found = checkpoints.restore(abstract)
+        found = checkpoints.restore(abstract, target=True)
         if found is None:
             raise BadInput(
-                "a checkpoint to roll back to",
+                "a checkpoint to roll back to, at a multiple of loop.save_steps",
                 "none yet",
-                "Set loop.save_steps, or loop.on_bad_update to skip.",
+                "Run again with a lower loop.save_steps, or with loop.on_bad_update at skip.",
                 where=f"step {int(state.step)}",
             )
         log.warning("rolled back to the parameters of step %d", found.step)

@@ -59,6 +59,7 @@ class Checkpoints:
     Args:
         directory: the run's output_dir, seen by all hosts.
         keep: how many to keep; older ones are deleted once a newer one is whole.
+        target_steps: the newest at a multiple of this is kept too, for the run to roll back to.
 
     Example:
         >>> with Checkpoints("runs/dpo") as checkpoints:
@@ -66,13 +67,15 @@ class Checkpoints:
         ...     checkpoints.save(100, state, position={"next_index": 6400}, experiment=settings)
     """
 
-    def __init__(self, directory: str | Path | epath.Path, *, keep: int = 2):
+    def __init__(
+        self, directory: str | Path | epath.Path, *, keep: int = 2, target_steps: int | None = None
+    ):
         if keep < 1:
             raise BadInput(
                 "at least 1", str(keep), "A run cannot resume without one.", where="keep"
             )
         self._dir = names.resolve(directory)
-        self._keep = keep
+        self._keep, self._target_steps = keep, target_steps
         # The newest step that a save must come after; one of another run must not be pruned away.
         self._newest = max(names.steps(self._dir), default=-1)
         self._current: int | None = None  # the step that this object last saved or restored
@@ -115,7 +118,7 @@ class Checkpoints:
                 "Resume from it, or give the new run another output_dir.",
                 where=str(path),
             )
-        leaves = _flatten(state)
+        leaves = names.leaves(state)
         shapes = {name: [list(x.shape), str(x.dtype)] for name, x in leaves.items()}
         record = {"step": step, "position": position, "experiment": experiment, "leaves": shapes}
         # To JSON now, because the caller may change its dictionaries while the arrays are written.
@@ -188,6 +191,7 @@ class Checkpoints:
         wanted_step: int | None = None,
         *,
         missing: Callable[[dict[str, Any]], str | None] = lambda position: None,
+        target: bool = False,
     ) -> Restored | None:
         """Reads the newest whole checkpoint; None where no save was ever completed.
 
@@ -197,20 +201,21 @@ class Checkpoints:
             wanted_step: the one to read in place of the newest.
             missing: what else a checkpoint is not whole without, given its position: the reason
                 to pass it over.
+            target: whether only those at multiples of `target_steps` are meant.
 
         Raises:
             BadInput: where there are checkpoints and none is whole, or the whole one is of
                 another model or optimiser; where the one wanted is not there, or damaged.
         """
         if wanted_step is None:
-            step, skipped = self._find_whole(missing)
+            step, skipped = self._find_whole(missing, target)
         else:
             step, skipped = self._whole(wanted_step), []
         if step is None:
             return None
         path = self._path(step)
         record = read_record(path)
-        wanted = _flatten(abstract_state)
+        wanted = names.leaves(abstract_state)
         names.check_leaves(wanted, record["leaves"], path)
         try:
             with _context():
@@ -244,7 +249,9 @@ class Checkpoints:
         return step
 
     def _find_whole(
-        self, missing: Callable[[dict[str, Any]], str | None] = lambda position: None
+        self,
+        missing: Callable[[dict[str, Any]], str | None] = lambda position: None,
+        target: bool = False,
     ) -> tuple[int | None, list[tuple[str, str]]]:
         self.wait()
         skipped: list[tuple[str, str]] = []
@@ -254,6 +261,7 @@ class Checkpoints:
         # One process says which there are, and what one finds is everybody's verdict: two might
         # judge a failing disk differently, and would then wait for each other for ever.
         steps = sorted(names.steps(self._dir))
+        steps = names.targets(steps, self._target_steps) if target else steps
         while (step := int(processes.told(np.int32(steps.pop() if steps else -1)))) >= 0:
             path = self._path(step)
             reason = damage(path) or missing(read_record(path)["position"])
@@ -302,7 +310,7 @@ class Checkpoints:
 
     def _prune(self, step: int) -> None:
         steps = names.steps(self._dir)
-        kept = sorted(set(steps) - self._damaged)[-self._keep :]
+        kept = names.kept(set(steps) - self._damaged, self._keep, self._target_steps)
         for old in steps:
             if old < step and old not in kept:
                 try:
@@ -339,12 +347,3 @@ def _context() -> ocp.Context:
     # So that a directory that cannot be made is an error of `save` and not a time-out after it.
     context.async_options.create_directories_asynchronously = False
     return context
-
-
-def _flatten(state: TrainState) -> dict[str, Any]:
-    # A flat dictionary, because Orbax joins nested names with dots, and so takes "a.b" and
-    # "b" in "a" for one array; and because it knows nothing of optax's classes.
-    pairs = jax.tree_util.tree_leaves_with_path(state)
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
-    assert len(leaves) == len(pairs), "two parameters have one name"
-    return leaves

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,17 @@ def steps(directory: epath.Path) -> list[int]:
     return [int(m[1]) for name in names if (m := re.fullmatch(r"checkpoint-(\d+)", name))]
 
 
+def targets(steps: Sequence[int], every: int | None) -> list[int]:
+    """Those that a run may roll back to: at multiples of `every`; none where that is None."""
+    return [step for step in steps if every is not None and step % every == 0]
+
+
+def kept(steps: Collection[int], keep: int, every: int | None) -> set[int]:
+    """The newest `keep` of whole checkpoints, and the newest that a run may roll back to."""
+    newest = sorted(steps)
+    return {*newest[-keep:], *targets(newest, every)[-1:]}
+
+
 def partials(directory: epath.Path) -> list[epath.Path]:
     """What was cut short."""
     pattern = rf"checkpoint-\d+{re.escape(PARTIAL)}.*"
@@ -151,6 +162,18 @@ def not_written(path: epath.Path, step: int, error: Exception, whole: int | None
         f"output_dir, and start again. {left}.",
         where=str(path / f"checkpoint-{step}"),
     )
+
+
+def leaves(state: Any) -> dict[str, Any]:
+    """The arrays of a state, or what stands for them, by their names in a checkpoint.
+
+    A flat dictionary, because Orbax joins nested names with dots, and so takes "a.b" and "b" in
+    "a" for one array; and because it knows nothing of optax's classes.
+    """
+    pairs = jax.tree_util.tree_leaves_with_path(state)
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
+    assert len(found) == len(pairs), "two parameters have one name"
+    return found
 
 
 def check_leaves(wanted: dict[str, Any], found: dict[str, Sequence[Any]], path: epath.Path) -> None:

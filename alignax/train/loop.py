@@ -47,14 +47,16 @@ class Loop:
         gradient_accumulation_steps: micro-batches to a step.
         num_train_epochs: passes over the data, whole steps only; `max_steps` overrides it.
         logging_steps, eval_steps, save_steps: updates between two; None for only at the end, and
-            for a checkpoint about every half hour as well (unless bad updates roll back: what they
-            go back to is not for a clock to say). What was drawn between two lines of the log is
-            in the second: means over the drawings, sums of counts.
-        keep: checkpoints that stay on disk.
+            for a checkpoint about every half hour as well. What was drawn between two lines of the
+            log is in the second: means over the drawings, sums of counts.
+        keep: checkpoints that stay on disk; where bad updates roll back, what they go back to does
+            in any case.
         on_bad_update: what follows an update whose loss or gradient is not finite, or whose
             gradient norm before clipping is above `largest_grad_norm`. It has changed nothing, and
             its batch is written out. "stop" ends the run; "skip" goes on with the next batch;
-            "roll_back" does so from the parameters and moments of the newest checkpoint.
+            "roll_back" does so from the parameters and moments of the newest checkpoint at a
+            multiple of `save_steps`: one that was saved when the run was stopped is none, so that
+            a run that goes on equals an unbroken one.
         max_bad_updates: in a row, after which "skip" and "roll_back" end the run too.
         stall_seconds: without an update, after which it is printed where every thread stands, and
             again each time as much has passed; None for never.
@@ -80,7 +82,7 @@ class Loop:
         return max(1, math.floor(self.num_train_epochs * groups / self.batch_size + 1e-9))
 
     def check(self) -> None:
-        """Refuses counts that are not positive."""
+        """Refuses counts that are not positive, and to roll back to no checkpoint."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not value > 0:
@@ -90,6 +92,18 @@ class Loop:
                     "Leave it out for the default.",
                     where=f"loop.{field.name}",
                 )
+        if self.on_bad_update == "roll_back" and self.save_steps is None:
+            raise BadInput(
+                "a number of updates between the checkpoints that bad updates roll back to",
+                "None",
+                "Give loop.save_steps, such as 100; or set loop.on_bad_update to skip.",
+                where="loop.save_steps",
+            )
+
+    @property
+    def target_steps(self) -> int | None:
+        """Updates between two checkpoints that a run rolls back to; None where it does not."""
+        return self.save_steps if self.on_bad_update == "roll_back" else None
 
 
 @runtime_checkable
@@ -194,8 +208,10 @@ def train(
     clock = _Clock()
     pending: _Pending | None = None
     bad = BadUpdates(loop.on_bad_update, loop.max_bad_updates, keep_bad)
-    timed = loop.save_steps is None and loop.on_bad_update != "roll_back"
-    by_clock = Timer(SAVE_SECONDS if timed else None, begin)
+    by_clock = Timer(SAVE_SECONDS if loop.save_steps is None else None, begin)
+    # Those of a run that rolls back are read at once: which update follows a bad one must not
+    # depend on where the run was stopped.
+    at_once = loop.on_bad_update == "roll_back"
 
     def read(pending: _Pending) -> None:
         i, arrays, drawn = pending.step, pending.values, pending.drawn
@@ -221,6 +237,7 @@ def train(
             metrics.write(i, {**values, **held}, timings=rates)
 
     def save(i: int, state: TrainState) -> None:
+        metrics.flush()  # a checkpoint is never ahead of the log
         position = {**feed.position(), **unlogged.position()}
         checkpoints.save(i, state, position=position, experiment=experiment)
         feed.keep(checkpoints.positions())
@@ -233,12 +250,14 @@ def train(
         feed.keep(checkpoints.positions())
 
     def save_what_is_learnt(i: int, state: TrainState) -> None:
-        if i == begin:
-            return
         if pending is not None:
             read(pending)
         save(i, bad.rolled_back(state, checkpoints))
-        metrics.flush()
+
+    def leave(i: int, state: TrainState) -> None:
+        if i == begin:
+            return
+        save_what_is_learnt(i, state)
         settle()
         log.warning("saved step %d of %d; run again to go on", i, num_steps)
 
@@ -255,7 +274,7 @@ def train(
                 try:
                     arrays, drawn = feed.draw(whole(state.params))
                 except DrawFailed:
-                    save_what_is_learnt(i - 1, state)
+                    leave(i - 1, state)
                     raise
                 arrays = put(arrays)
             state, values = step(state, *arrays)
@@ -263,10 +282,10 @@ def train(
             if pending is not None:
                 read(pending)
             pending = _Pending(i, values, drawn, arrays)
-            last, asked = i == num_steps, processes.asked_to_stop(i, bool(stop))
-            saving = last or asked or every(loop.save_steps, i) or by_clock.due(i)
-            looking = due(i)
-            if saving or looking:
+            asked = processes.asked_to_stop(i, bool(stop))
+            saving = i == num_steps or asked or every(loop.save_steps, i) or by_clock.due(i)
+            looking = due(i) and not asked  # which is made up for when the run goes on
+            if saving or looking or at_once:
                 read(pending)  # the log is complete up to what is saved
                 pending = None
             state = bad.rolled_back(state, checkpoints)
@@ -275,13 +294,15 @@ def train(
                     if found := evaluate(i, whole(state.params)):
                         metrics.write(i, found)
                 except DrawFailed:
-                    save_what_is_learnt(i, state)
+                    leave(i, state)
                     raise
             if saving:
                 save(i, state)
-                metrics.flush()
             if looking or saving:
                 clock.lap()
+            asked = asked or bool(stop)  # since then, in a single process: a drawing may be long
+            if asked and not saving:
+                save_what_is_learnt(i, state)
             if asked:
                 break
         settle()

@@ -58,8 +58,8 @@ class MetricLog:
     """Writes the numbers of each step, in one process of a run.
 
     A line is in the operating system's hands when `write` returns, so a killed process loses at
-    most the line it was at. Everything of a step is written before the checkpoint of that step:
-    then `rewind` leaves nothing out.
+    most the line it was at. Everything of a step is written, and by `flush` on the disk, before the
+    checkpoint of that step: then `rewind` leaves nothing out, even where the machine was lost.
 
     Args:
         output_dir: where `metrics.jsonl`, `timings.jsonl`, `rollouts.jsonl`, `trainer_state.json`
@@ -171,9 +171,14 @@ class MetricLog:
         return lines - len(kept)
 
     def flush(self) -> None:
-        """Brings `trainer_state.json` and the event files up to date. Call it at checkpoints."""
+        """Brings all to the disk, `trainer_state.json` up to date. Call it before checkpoints."""
         if not self._writes:
             return
+        for name, file in self._files.items():
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise _unwritable(self._dir / name, error) from error
         lines = list(_whole_lines(self._dir / "metrics.jsonl"))
         last = json.loads(lines[-1])["step"] if lines else 0
         history = ",\n".join("    " + line.rstrip("\n") for line in lines)
@@ -293,10 +298,13 @@ def _whole_lines(path: Path) -> Iterator[str]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file at once: after a kill it is the old one or the new one."""
+    """Writes a file at once: after a kill, of the machine too, it is the old one or the new one."""
     fresh = path.with_name(path.name + ".partial")
     try:
-        fresh.write_text(text, encoding="utf-8", newline="\n")
+        with fresh.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error

@@ -11,6 +11,7 @@ import pytest
 
 from alignax import jobs
 from alignax.config import Evaluation
+from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.types import TrainState
@@ -19,7 +20,7 @@ from alignax.data.plan import make_plan
 from alignax.methods import SFT
 from alignax.train.bad_updates import BadUpdates
 from alignax.train.checkpoint import Checkpoints
-from alignax.train.loop import Loop
+from alignax.train.loop import Interrupted, Loop
 from alignax.train.step import SKIPPED, init_state, make_step
 from alignax.train.watchdog import Watchdog
 from tests.run_files import lines
@@ -51,7 +52,7 @@ def trapped(folder, **loop):
     made = tiny(
         folder,
         method=Trap(),
-        loop=Loop(batch_size=4, max_steps=6, save_steps=1, keep=9, **loop),
+        loop=Loop(**{"batch_size": 4, "max_steps": 6, "save_steps": 1, "keep": 9} | loop),
         evaluation=Evaluation(num_prompts=0),
     )
     for name, sign in (("train", "#"), ("test", "")):
@@ -117,7 +118,7 @@ def state_of(step, value):
 
 def test_rolling_back_takes_what_was_learnt_and_leaves_counts(tmp_path):
     bad = BadUpdates("roll_back", 5)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, target_steps=2) as checkpoints:
         checkpoints.save(2, state_of(2, 0.25), position={}, experiment={})
         now = state_of(5, 8.0)
         assert bad.rolled_back(now, checkpoints) is now
@@ -133,8 +134,46 @@ def test_rolling_back_takes_what_was_learnt_and_leaves_counts(tmp_path):
 def test_rolling_back_needs_a_checkpoint(tmp_path):
     bad = BadUpdates("roll_back", 5)
     bad.look(1, dict(BAD), None)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(BadInput, match="to roll back to"):
-        bad.rolled_back(state_of(1, 1.0), checkpoints)
+    with Checkpoints(tmp_path, target_steps=2) as checkpoints:
+        checkpoints.save(1, state_of(1, 1.0), position={}, experiment={})
+        with pytest.raises(BadInput) as error:
+            bad.rolled_back(state_of(1, 1.0), checkpoints)
+    assert str(error.value) == (
+        "step 1: expected a checkpoint to roll back to, at a multiple of loop.save_steps; got none "
+        "yet.\n    Run again with a lower loop.save_steps, or with loop.on_bad_update at skip."
+    )
+
+
+def test_what_is_rolled_back_to_is_kept_and_is_none_that_was_saved_on_stopping(tmp_path):
+    bad = BadUpdates("roll_back", 5)
+    with Checkpoints(tmp_path, keep=1, target_steps=2) as checkpoints:
+        for step in (2, 4, 5, 7):
+            checkpoints.save(step, state_of(step, step / 8), position={}, experiment={})
+        checkpoints.wait()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-7"]
+        bad.look(9, dict(BAD), None)
+        found = bad.rolled_back(state_of(9, 8.0), checkpoints)
+    assert float(found.params["w"]) == 0.5
+
+
+def test_a_run_stopped_at_a_bad_update_and_resumed_rolls_back_as_an_unbroken_one(
+    tmp_path, monkeypatch
+):
+    made = trapped(tmp_path, on_bad_update="roll_back", save_steps=2, keep=1)
+    jobs.train(made, quiet=True)
+    whole = tmp_path / "run"
+    (skipped,) = [x["step"] for x in lines(whole / "metrics.jsonl") if "skipped" in x]
+    assert 2 < skipped < 6
+    broken = dataclasses.replace(made, output_dir=str(tmp_path / "broken"))
+    # Before it, where the checkpoint is none to go back to, and at it.
+    for stop in (skipped - 1, skipped):
+        monkeypatch.setattr(processes, "asked_to_stop", lambda step, _, stop=stop: step == stop)
+        with pytest.raises(Interrupted):
+            jobs.train(broken, quiet=True)
+    monkeypatch.undo()
+    jobs.train(broken, quiet=True)
+    for name in ("metrics.jsonl", "export/model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_too_many_in_a_row_stop_a_run_that_skips():

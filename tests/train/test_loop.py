@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from alignax.core.errors import BadInput
 from alignax.core.types import TrainState
 from alignax.data.pipeline import DrawFailed, Drawn
 from alignax.train import loop
@@ -103,11 +104,13 @@ def run(tmp_path, monkeypatch):
             jax.transfer_guard("disallow"),
             contextlib.suppress(DrawFailed),
         ):
-            loop.train(
-                state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
-                **(settings | changes),
-            )  # fmt: skip
-        assert checkpoints.saved == list(saved)
+            try:
+                loop.train(
+                    state, step, Feed(), checkpoints=checkpoints, metrics=metrics,
+                    **(settings | changes),
+                )  # fmt: skip
+            finally:
+                assert checkpoints.saved == list(saved)
         return did
 
     return go
@@ -148,10 +151,73 @@ def test_without_save_steps_a_run_saves_by_the_clock(run, monkeypatch):
     run(saved=(1, 2, 3, 4))
 
 
-def test_what_is_rolled_back_to_is_no_matter_of_the_clock(run, monkeypatch):
+def test_with_save_steps_the_clock_saves_nothing(run, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    run(loop=loop.Loop(batch_size=1, on_bad_update="roll_back"))
     run(loop=loop.Loop(batch_size=1, save_steps=2), saved=(2, 4))
+
+
+def test_where_bad_updates_roll_back_each_is_read_before_the_next_is_launched(run):
+    settings = loop.Loop(batch_size=1, on_bad_update="roll_back", save_steps=2)
+    assert run(loop=settings, saved=(2, 4)) == [
+        *("launch 1", "read 1", "launch 2", "read 2"),
+        *("launch 3", "read 3", "launch 4", "read 4"),
+    ]
+
+
+def test_to_roll_back_needs_save_steps():
+    with pytest.raises(BadInput) as error:
+        loop.Loop(on_bad_update="roll_back").check()
+    assert str(error.value) == (
+        "loop.save_steps: expected a number of updates between the checkpoints that bad updates "
+        "roll back to; got None.\n"
+        "    Give loop.save_steps, such as 100; or set loop.on_bad_update to skip."
+    )
+    loop.Loop(on_bad_update="roll_back", save_steps=100).check()
+    assert loop.Loop(on_bad_update="skip", save_steps=100).target_steps is None
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint_is_begun(run, monkeypatch):
+    did, flush, save = [], MetricLog.flush, Unsaved.save
+    monkeypatch.setattr(MetricLog, "flush", lambda self: (did.append("log"), flush(self)))
+
+    def saves(self, *of, **named):
+        did.append("checkpoint")
+        save(self, *of, **named)
+
+    monkeypatch.setattr(Unsaved, "save", saves)
+    run()
+    assert did[:2] == ["log", "checkpoint"]
+
+
+def test_who_asks_to_stop_does_not_wait_for_an_evaluation_which_is_made_up_for(run, caplog):
+    looked, settings = [], loop.Loop(batch_size=1, eval_steps=2)
+
+    def evaluate(step, params):
+        looked.append(step)
+        return {"eval_loss": 1.0}
+
+    def put(arrays):
+        if int(arrays[0][0]) == 2:  # of the second update
+            signal.raise_signal(signal.SIGTERM)
+        return jax.device_put(arrays)
+
+    with pytest.raises(loop.Interrupted):
+        run(loop=settings, evaluate=evaluate, put=put, saved=(2,))
+    assert looked == [0]
+    assert caplog.messages == ["SIGTERM: saved step 2 of 4; run again to go on"]
+    run(loop=settings, evaluate=evaluate, begin=2)
+    assert looked == [0, 2, 4]
+
+
+def test_who_asks_to_stop_within_an_evaluation_does_not_wait_for_the_next_drawing(run, caplog):
+    def evaluate(step, params):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return {"eval_loss": 1.0}
+
+    with pytest.raises(loop.Interrupted):
+        run(loop=loop.Loop(batch_size=1, eval_steps=2), evaluate=evaluate, saved=(2,))
+    assert caplog.messages == ["SIGTERM: saved step 2 of 4; run again to go on"]
 
 
 def test_arrays_that_are_not_put_on_the_device_are_refused_by_the_guard(run):
@@ -159,7 +225,7 @@ def test_arrays_that_are_not_put_on_the_device_are_refused_by_the_guard(run):
     double = jax.jit(lambda x: 2 * x)
     double(jax.device_put(np.zeros(3, np.float32)))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        run(put=lambda arrays: (double(*arrays),))
+        run(put=lambda arrays: (double(*arrays),), saved=())
 
 
 def test_what_was_learnt_before_a_reward_failed_in_an_evaluation_is_saved_and_it_is_made_up_for(

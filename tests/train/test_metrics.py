@@ -57,6 +57,22 @@ def test_what_is_not_finite_is_valid_json(tmp_path):
     assert float(row["c"]) == -math.inf
 
 
+def test_flushing_brings_what_was_written_to_the_disk(tmp_path, monkeypatch):
+    files, fsync = set(), os.fsync
+
+    def synced(number):
+        files.add(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        log.write(1, {"loss": 0.5}, timings={"seconds": 1.0})
+        assert files == set()  # each line would wait for the disk
+        log.flush()
+    names = ("metrics.jsonl", "timings.jsonl", "trainer_state.json")
+    assert {(tmp_path / name).stat().st_ino for name in names} <= files
+
+
 def test_clocks_stay_out_of_the_metrics(tmp_path):
     with MetricLog(tmp_path, tensorboard=False) as log:
         log.write(1, {"loss": 1.0}, timings={"seconds": 0.25})
