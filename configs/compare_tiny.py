@@ -155,7 +155,7 @@ def sampling() -> list[Entry]:
         "dr grpo": (DrGRPO(**k, max_length=40), trials(FOUR)),
         "dapo": (DAPO(**k, refresh=2), trials(FOUR)),
         "gspo": (GSPO(**k, refresh=2), trials(FOUR)),
-        # One pass over four batches drawn together, as InstructGPT's: two would halve what it draws.
+        # One pass over four batches, as InstructGPT's: two would halve what it draws.
         "ppo": (PPO(**k, refresh=4, epochs=1), trials(TWO, beta=(0.0, 0.05))),
     }
     families: dict[Family, Any] = {"iterated": iterated, "online": online}

@@ -89,6 +89,19 @@ def test_the_larger_comparison_differs_from_the_tiny_one_in_its_model_rates_and_
     assert apart == {"model", "loop"}
 
 
+def test_every_entry_that_samples_draws_for_each_group_that_it_meets():
+    """Passes over the same drawing would be updates for which less was drawn."""
+    comparison = settings.load(COMPARISONS[0])
+    made = [cells.experiment(comparison, cell, pathlib.Path()) for cell in cells.tuning(comparison)]
+    passes = {
+        x.output_dir: x.rollout.sampling(x.method).epochs
+        for x in made
+        if x.method.needs().sampling is not None or x.rollout
+    }
+    assert len(passes) > 50
+    assert {path for path, epochs in passes.items() if epochs != 1} == set()
+
+
 def test_the_comparison_for_a_gpu_has_the_tiny_ones_budgets_and_trials():
     tiny, larger = settings.load(COMPARISONS[0]), settings.load(COMPARISONS[2])
     assert larger.base.loop == tiny.base.loop
