@@ -15,9 +15,9 @@ those that this model can learn with in 32 updates, with the authors' own streng
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    about an hour on 2 cores, with nothing compiled or prepared: 946 runs. 690 of them, with one
-         run a trial, took 48 minutes (2026-11-26, 2 cores of an Intel Xeon with AVX-512); the rest
-         is reckoned.
+Cost:    about an hour on 2 cores, with nothing compiled or prepared: 946 runs. 690 of them, with
+         one run a trial, took 48 minutes (2026-11-26, 2 cores of an Intel Xeon with AVX-512); the
+         rest is reckoned.
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
