@@ -183,6 +183,7 @@ def model(tmp_path):
 def test_an_index_names_files_beside_it_alone(name, model):
     index = {"weight_map": {"model.norm.weight": name}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "model.safetensors").unlink()  # which would be read in place of what an index names
     with pytest.raises(BadInput, match="expected names of safetensors files beside the index"):
         files.weight_files(model)
 

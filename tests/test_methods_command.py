@@ -63,7 +63,7 @@ def test_one_method_is_explained(capsys):
         "paper        arXiv:2305.18290\n",
         f"config       {config.configs_directory() / 'dpo_hh.py'}\n",
         "settings     alignax train --method dpo --help\n",
-        "beta: how strongly the policy is held to the reference.",
+        "beta: how strongly the policy is held to the reference, above 0.",
     ):
         assert part in printed
     assert "rrhf" not in printed

@@ -122,6 +122,6 @@ def test_the_commands_exit_code_says_whether_it_fits(monkeypatch, needed, ends, 
     planned(monkeypatch, lambda x: 10.0 if x.model.remat == "block" else needed)
     monkeypatch.setattr(topologies, "prepare", lambda name: None)
     monkeypatch.setattr(topologies, "topology", lambda name: SLICE)
-    monkeypatch.setattr(commands, "_experiment", lambda path, overrides: made)
+    monkeypatch.setattr(commands, "_experiment", lambda path, overrides, command: made)
     with ends:
         commands._plan("config.py", ["--topology", "v5e:2x2"])

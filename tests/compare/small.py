@@ -28,6 +28,7 @@ def comparison():
             if entry.name in names
         ),
         claims=(),
+        tuning_seeds=1,
         seeds=4,
         answers=4,
         most_updates=4,
