@@ -52,9 +52,6 @@ of them. `alignax --version` says what is installed.
 def command() -> None:
     """What is installed as `alignax`: `main`, in a process of its own."""
     _in_large_pages()
-    if not sys.flags.safe_path:  # PYTHONSAFEPATH keeps it out, as it does for `python -m`
-        # A name such as my_package:ENTRY may be of the folder at hand; what is installed wins.
-        sys.path.append(os.getcwd())
     main()
 
 

@@ -304,7 +304,7 @@ def newest(run: Run, step: int | None = None) -> tuple[int, Params]:
 def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estimate]:
     """Measures the newest checkpoint on the held-out data, against the reference."""
     check(experiment)
-    run = Run(experiment, quiet)
+    run = Run(experiment, quiet or not processes.is_first())
     with jax.set_mesh(run.mesh):
         step, params = newest(run)
         params = params if run.frozen is None else run.frozen.join(params)
@@ -328,7 +328,7 @@ def export_newest(
 ) -> Path:
     """Writes the newest checkpoint, or that of one step, as a Hugging Face directory."""
     check(experiment)
-    run = Run(experiment, quiet)
+    run = Run(experiment, quiet or not processes.is_first())
     with jax.set_mesh(run.mesh):
         found, params = newest(run, step)
         return export(run, params, directory, step=found)

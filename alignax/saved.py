@@ -23,8 +23,8 @@ def to_json(settings: Any) -> Any:
 
 # What may differ between a run and its continuation: none of it changes a number of the run by
 # more than rounding, and all but the first four by not even that. What becomes of bad updates may
-# differ too, and how often is drawn for a round: a run that has stopped at one of those goes on by
-# saying so.
+# differ too (with it `loop.save_steps`, to multiples of which a run rolls back), and how often is
+# drawn for a round: a run that has stopped at one of those goes on by saying so.
 _FREE = (
     *("mesh", "loop.gradient_accumulation_steps", "rollout.shapes", "model.remat"),
     *("loop.on_bad_update", "loop.max_bad_updates", "loop.largest_grad_norm"),

@@ -60,6 +60,7 @@ def test_help_does_not_wait_for_jax(arguments):
 def test_an_import_path_may_be_of_the_folder_that_the_command_is_run_in(tmp_path, safe):
     """As it may with `python -m`; the script alone begins without that folder."""
     (tmp_path / "my_package.py").write_text("ENTRY = 1\n")
+    (tmp_path / "jax").mkdir()  # a folder of that name is not the module
     command = "from alignax.cli import command; command()"
     words = ["compare", str(ROOT / "configs/compare_tiny.py"), "--add", "my_package:ENTRIES"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1" if safe else ""}

@@ -36,6 +36,10 @@ CASES = {
         "Write Function(..., function=VALUE).",
         "",
     ),
+    "Optim(0.1, warmup_steps=2)": (
+        "expected settings of Optim by name: learning_rate, ",
+        "; got 1 without a name.\n    Write Optim(learning_rate=...).",
+    ),
     "Optim(0.1)": (
         "expected settings of Optim by name: learning_rate, ",
         "; got 1 without a name.\n    Write Optim(learning_rate=...).",
@@ -103,9 +107,27 @@ def test_a_mistake_is_told_at_its_line_however_the_file_is_named(relative, tmp_p
     )
 
 
-def test_a_mistake_elsewhere_keeps_its_trace(tmp_path):
-    """It is not this file's: no line of it can be mended."""
-    (tmp_path / "beside.py").write_text("def f():\n    return missing\n")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("return missing", "expected names that the file defines or imports; got missing."),
+        ("from alignax import DPO; return DPO(btea=1)", "expected a setting of DPO: "),
+        ("import no_such_module", "expected modules that can be imported; got "),
+    ],
+)
+def test_a_mistake_in_a_file_beside_it_is_told_at_that_files_line(line, expected, tmp_path):
+    """No line of the config itself can be mended."""
+    beside = tmp_path / "beside.py"
+    beside.write_text(f"def f():\n    {line}\n")
     (tmp_path / "a.py").write_text("import beside\n\n\ndef experiment():\n    beside.f()\n")
+    (message,) = told(["a.py"], tmp_path)
+    assert message.startswith(f"{beside}:2: {expected}")
+
+
+def test_a_mistake_of_a_library_keeps_its_trace(tmp_path):
+    """It is nobody's here: no line of the config can be mended."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "__init__.py").write_text("def f():\n    return missing\n")
+    (tmp_path / "a.py").write_text("import library\n\n\ndef experiment():\n    library.f()\n")
     with pytest.raises(AssertionError, match="NameError: name 'missing' is not defined"):
         told(["a.py"], tmp_path)

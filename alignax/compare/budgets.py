@@ -29,8 +29,11 @@ def choose(comparison: Comparison, tuned: Mapping[Cell, Mapping[str, Any]]) -> d
 
 
 def _gold(result: Mapping[str, Any]) -> float | None:
-    """The mean at the end of a run; None where it failed."""
-    return None if "failed" in result else float(np.mean(result["rows"][-1]["prompts"]["gold"]))
+    """The mean at the end of a run; None where it failed, or is no number."""
+    if "failed" in result:
+        return None
+    mean = float(np.mean(result["rows"][-1]["prompts"]["gold"]))
+    return mean if math.isfinite(mean) else None
 
 
 def updates(

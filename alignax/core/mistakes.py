@@ -19,7 +19,7 @@ from alignax.core.setting_types import nearest
 
 UNKNOWN = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required keyword-only arguments?: (.+)")
-UNNAMED = re.compile(r"(\w+)\.__init__\(\) takes 1 positional argument but (\d+) were given")
+UNNAMED = re.compile(r"(\w+)\.__init__\(\) takes 1 positional argument but (\d+)\b.* were given")
 NOT_THERE = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
 
@@ -52,12 +52,16 @@ def told(path: Path, kinds: Sequence[type]) -> Iterator[None]:
         ) from error
     except (TypeError, ImportError, NameError) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [x for x in frames if Path(x.filename).resolve() == path.resolve()]
-        elsewhere = own[-1:] != frames[-1:]
+        # Of the file itself, or of one that it imports: not of a library that they call.
+        written = [x for x in frames if not x.filename.startswith("<frozen importlib")]
+        near = path.resolve().parent
+        own = [x for x in written[-1:] if Path(x.filename).resolve().parent == near]
         mistake = _mistake(error, kinds)
-        if mistake is None or not own or (elsewhere and isinstance(error, NameError)):
+        if mistake is None or not own:
             raise
-        raise BadInput(*mistake, where=f"{path}:{own[-1].lineno}") from error
+        same = Path(own[-1].filename).resolve() == path.resolve()
+        place = path if same else own[-1].filename
+        raise BadInput(*mistake, where=f"{place}:{own[-1].lineno}") from error
 
 
 def _mistake(error: Exception, kinds: Sequence[type]) -> Mistake | None:

@@ -5,12 +5,14 @@ does.
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +40,7 @@ def load(place: str, where: str, *, what: str = "a function") -> Any:
             raise BadInput("a Python file", f"no such file: {module_name}", REMEDY, where=where)
         module = _guarded(lambda: _as_it_is(path, path.stat().st_mtime_ns), where)
     else:
-        module = _guarded(lambda: importlib.import_module(module_name), where)
+        module = _guarded(lambda: _named(module_name), where)
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
@@ -48,6 +50,30 @@ def load(place: str, where: str, *, what: str = "a function") -> Any:
             raise BadInput(f"{what} {name} in {module_name}", "none", hint, where=where)
         found = getattr(found, part)
     return found
+
+
+def _named(name: str) -> ModuleType:
+    """A module that is installed, or else one of the folder at hand, as with `python -m`.
+
+    PYTHONSAFEPATH leaves that folder out, as it does there.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0] or sys.flags.safe_path:
+            raise
+    with _beside(os.getcwd()):
+        return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _beside(folder: str) -> Iterator[None]:
+    """Modules of a folder can be imported meanwhile."""
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def run(path: Path, prefix: str) -> ModuleType:
@@ -61,12 +87,8 @@ def run(path: Path, prefix: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of the file look themselves up here
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
+    with _beside(str(path.resolve().parent)):
         spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(folder)
     return module
 
 

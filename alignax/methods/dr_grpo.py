@@ -42,7 +42,7 @@ class DrGRPO(Method):
 
     num_samples: int = 8
     temperature: float = setting(1.0, at_least=0)
-    clip: Scalar = setting(0.2, at_least=0, at_most=1)
+    clip: Scalar = setting(0.2, at_least=0)
     max_length: int = setting(512, at_least=1)
     epochs: int = setting(1, at_least=1)
     refresh: int = setting(1, at_least=1)

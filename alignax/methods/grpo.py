@@ -47,7 +47,7 @@ class GRPO(Method):
 
     num_samples: int = 8
     temperature: float = setting(1.0, at_least=0)
-    clip: Scalar = setting(0.2, at_least=0, at_most=1)
+    clip: Scalar = setting(0.2, at_least=0)
     beta: Scalar = setting(0.04, at_least=0)
     scale: bool = True
     eps: Scalar = setting(1e-4, at_least=0)

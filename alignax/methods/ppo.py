@@ -91,7 +91,7 @@ class PPO(Method):
     beta: Scalar = setting(0.05, at_least=0)
     discount: Scalar = setting(1.0, at_least=0, at_most=1)
     decay: Scalar = setting(0.95, at_least=0, at_most=1)
-    clip: Scalar = setting(0.2, at_least=0, at_most=1)
+    clip: Scalar = setting(0.2, at_least=0)
     dual_clip: float | None = setting(None, above=1)
     value_clip: Scalar = setting(0.2, above=0)
     value_weight: Scalar = setting(0.1, at_least=0)

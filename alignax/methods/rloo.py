@@ -47,7 +47,7 @@ class RLOO(Method):
     num_samples: int = 4
     temperature: float = setting(1.0, at_least=0)
     beta: Scalar = setting(0.05, at_least=0)
-    clip: float | None = setting(None, at_least=0, at_most=1)
+    clip: float | None = setting(None, at_least=0)
     epochs: int = setting(1, at_least=1)
     refresh: int = setting(1, at_least=1)
 

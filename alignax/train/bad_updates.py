@@ -64,7 +64,8 @@ class BadUpdates:
                 else "a finite loss and gradient",
                 found,
                 "Look at the batch. Run again, which goes on from the last checkpoint, with "
-                "loop.on_bad_update at skip, or at roll_back with loop.save_steps; or with a lower "
+                "loop.on_bad_update at skip, or at roll_back with a loop.save_steps of which a "
+                "multiple lies between that checkpoint and this step; or with a lower "
                 f"optim.learning_rate, in another output_dir.{where}",
                 where=f"step {step}",
             )

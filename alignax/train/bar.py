@@ -1,6 +1,7 @@
 """The line at the bottom of the terminal while a run trains; lines in a log where there is none."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,10 +15,18 @@ NAMES = {"rewards/accuracies": "accuracy"}
 class Bar:
     """Step, loss, tokens a second, time left."""
 
-    def __init__(self, begin: int, total: int, quiet: bool, console: Console | None = None):
+    def __init__(
+        self,
+        begin: int,
+        total: int,
+        quiet: bool,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         console = console or Console()
         self._begin, self._total = begin, total
-        self._lines = None if quiet or drawn(console) else Lines(console, first=True)
+        lines = quiet or drawn(console)
+        self._lines = None if lines else Lines(console, first=True, clock=clock)
         self._bar = Progress(
             TextColumn("[bold]train"),
             BarColumn(),

@@ -74,8 +74,10 @@ def not_left_empty(directory: str | Path) -> Iterator[None]:
 
     Several processes leave them: another may be about to write there.
     """
-    path = Path(directory).expanduser().absolute()
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = []
+    with contextlib.suppress(OSError, RuntimeError, TypeError):  # whoever checks the path says why
+        path = Path(directory).expanduser().absolute()
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield
     except BadInput:

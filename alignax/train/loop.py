@@ -56,7 +56,8 @@ class Loop:
             its batch is written out. "stop" ends the run; "skip" goes on with the next batch;
             "roll_back" does so from the parameters and moments of the newest checkpoint at a
             multiple of `save_steps`: one that was saved when the run was stopped is none, so that
-            a run that goes on equals an unbroken one.
+            a run that goes on equals an unbroken one (but for `max_bad_updates`, which it counts
+            anew). It reads each update before the next begins, so the host's work is not hidden.
         max_bad_updates: in a row, after which "skip" and "roll_back" end the run too.
         stall_seconds: without an update, after which it is printed where every thread stands, and
             again each time as much has passed; None for never.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import pathlib
 import sys
 
@@ -277,6 +278,7 @@ def test_a_trial_of_which_a_run_failed_comes_after_those_that_ended(comparison):
     assert budgets.choose(comparison, tuned_with(a=[(3.0, None), (1.0, 1.0)])) == {"a": 1}
     assert budgets.choose(comparison, tuned_with(a=[(1.0, None), (2.0, None)])) == {"a": 1}
     assert budgets.choose(comparison, tuned_with(a=[(None,)], b=[(1.0,)])) == {"b": 0}
+    assert budgets.choose(comparison, tuned_with(a=[(math.nan,), (1.0,)])) == {"a": 1}
 
 
 def test_every_trial_is_run_with_the_same_seeds(comparison):

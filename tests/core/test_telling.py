@@ -73,7 +73,7 @@ def test_steps_come_through_as_they_are(terminal):
 def test_a_log_has_a_line_as_soon_as_the_first_update_has_ended(quiet):
     console = log()
     values = {"loss": 0.6931, "num_tokens": 400.0, "rewards/accuracies": 0.5}
-    with Bar(4, 8, quiet, console) as bar:
+    with Bar(4, 8, quiet, console, Clock()) as bar:
         bar.show(5, values, seconds=0.2)
         now = said(console)
     expected = "train  loss 0.6931  accuracy 0.50  2,000 tokens/s  5/8  0:00:00, 0:00:00 left"

@@ -160,6 +160,12 @@ def test_none_to_keep_is_refused(tmp_path):
         Checkpoints(tmp_path, keep=0)
 
 
+@pytest.mark.parametrize("path", ["~no-such-user/x", "x" * 300])
+def test_a_path_that_cannot_be_is_left_to_the_check_that_says_so(path):
+    with pytest.raises(BadInput, match="expected a path"), not_left_empty(path):
+        raise BadInput("a path", repr(path), "Give another.")
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_refusal_leaves_no_empty_folder_that_the_run_has_made(there, tmp_path):
     output = tmp_path / "runs" / "mine"
