@@ -235,6 +235,9 @@ def test_a_second_interrupt_from_the_terminal_ends_the_process_at_once(count, mo
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
             assert asked == ([signal.SIGTERM, signal.SIGINT] if count == 1 else [])
+            signal.raise_signal(signal.SIGINT)  # the same one, passed on by who started this
+            later = processes.time.monotonic() + 1.5
+            monkeypatch.setattr(processes.time, "monotonic", lambda: later)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

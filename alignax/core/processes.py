@@ -7,11 +7,12 @@ decides. In a single process nothing of this costs anything.
 """
 
 import contextlib
-import itertools
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from jax.experimental import multihost_utils
 from alignax.core.errors import BadInput
 
 HEARTBEAT = 30  # seconds of silence until a process counts as lost and the others end
+SAME_INTERRUPT = 1.0  # seconds within which a second SIGINT is the first one, passed on
 
 
 def join() -> None:
@@ -132,7 +134,8 @@ def told(tree: Any) -> Any:
 def listening() -> Iterator[list[signal.Signals]]:
     """The signals that have asked this process to save and stop, and have done nothing else.
 
-    A second SIGINT, which a terminal sends, is a KeyboardInterrupt at once. With several processes
+    A second SIGINT is a KeyboardInterrupt at once, unless it comes with the first: programs that
+    start others pass on what the terminal has sent to both. With several processes
     JAX listens to SIGTERM, because a notice that one of them gets is for all; SIGINT is passed on
     as that, and the list stays empty. In any thread but the main one, which alone may say what
     signals do, nothing is listened to.
@@ -141,11 +144,14 @@ def listening() -> Iterator[list[signal.Signals]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    alone, interrupts = jax.process_count() == 1, itertools.count()
+    alone, interrupted = jax.process_count() == 1, math.inf
 
     def note(number: int, _: Any) -> None:
-        if number == signal.SIGINT and next(interrupts):
-            raise KeyboardInterrupt
+        nonlocal interrupted
+        if number == signal.SIGINT:
+            if time.monotonic() - interrupted > SAME_INTERRUPT:
+                raise KeyboardInterrupt
+            interrupted = min(interrupted, time.monotonic())
         if alone:
             asked.append(signal.Signals(number))
         else:
