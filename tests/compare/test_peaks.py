@@ -90,5 +90,5 @@ def test_on_cpus_it_is_what_a_run_holds_beyond_what_was_held():
         found = measured.end("dpo")
         if found is None:
             pytest.skip("not Linux with glibc")
-        assert mib - 8 < found < mib + 32
+        assert mib - 8 < found < mib + 64  # the second's is below the first's, whatever else runs
     assert kept[-1] == 1
