@@ -1,5 +1,6 @@
 """From raw results to findings: estimates, verdicts, claims, checks. Nothing is trained here."""
 
+import collections
 import itertools
 import math
 from collections.abc import Mapping
@@ -147,8 +148,12 @@ def _rounded(x: float) -> float | None:
 
 
 def _tried(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The trials, each with its gold reward on the tuning prompts."""
+    """The trials, each with its gold reward on the tuning prompts, and how many runs failed."""
     found = []
+    failed = collections.Counter(
+        x["trial"] for x in results.lines
+        if x["entry"] == entry["name"] and x["purpose"] == "tune" and "failed" in x
+    )  # fmt: skip
     final = {x["trial"] for x in results.lines if x["entry"] == entry["name"]
              and x["purpose"] == "final"}  # fmt: skip
     for trial, setting in enumerate(entry["trials"]):
@@ -158,7 +163,8 @@ def _tried(results: Results, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
             one = runs.values["gold"][:, -1]
             # One seed: an interval over the prompts, by taking each prompt for a run.
             gold = _estimate(crossed(one) if len(one) > 1 else over_seeds(one[0]))
-        found.append({"setting": setting, "gold": gold, "chosen": trial in final})
+        found.append({"setting": setting, "gold": gold, "chosen": trial in final,
+                      "failed": failed[trial]})  # fmt: skip
     return found
 
 

@@ -103,6 +103,9 @@ def test_the_page_and_its_findings_name_every_entry_of_the_league(compared):
     page = (compared / report.PAGE).read_text()
     assert all(name in page for name in names)
     assert len(found["pairs"]["data"]) == 10
+    tried = next(entry["tried"] for entry in found["entries"] if entry["name"] == "own")
+    assert [trial["failed"] for trial in tried] == [0, 1]
+    assert page.count(" 1 failed</td>") == 1
     assert found["made"]["command"].startswith("alignax compare")
 
 
