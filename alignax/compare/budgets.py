@@ -44,9 +44,8 @@ def updates(
     """Updates of every entry: the data budget, and in the league until the compute budget too.
 
     What an entry spends before its first update and with each follows from its chosen trial, the
-    run of the first tuning seed. One
-    that orders its data by the length of the run ends with the data budget: a longer run would
-    have met other data by then.
+    run of the first tuning seed. One that orders its data by the length of the run ends with the
+    data budget: a longer run would have met other data by then.
     """
     data, every = comparison.base.loop.max_steps, comparison.base.loop.eval_steps
     assert data is not None
