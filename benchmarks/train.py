@@ -3,9 +3,10 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import devices, tables, workload
@@ -71,7 +72,9 @@ def report(record: Record, shapes: Mapping[str, Shape], options: argparse.Namesp
         parts += [
             f"Arithmetic of alignax's step; a large product of matrices ran at {said} GFLOP/s in "
             "each round:",
-            tables.arithmetic(shapes, record.runs, rates, steps),
+            tables.arithmetic(
+                shapes, record.runs, rates, steps, counted_by_xla=options.platform == "cpu"
+            ),
         ]
     return parts
 
@@ -86,9 +89,10 @@ def scale(options: argparse.Namespace, arguments: list[str]) -> None:
     programs = [p for p in PROGRAMS if p is OURS or (p.peer in options.against and not p.only)]
     missing = environments(programs, options)
     counts = options.devices if options.platform == "cpu" else []
+    first = next(iter(shapes))
     with tempfile.TemporaryDirectory(prefix="alignax-") as folder:
-        jobs = write_jobs(Path(folder), shapes, options)
-        first = next(iter(shapes))
+        split = {"devices": shared_by(counts, shapes[first])} if counts else {}
+        jobs = write_jobs(Path(folder), shapes | split, options)
         for number in range(options.rounds):
             record.add(rate(Path(folder), number, options))
             for name, shape in shapes.items():
@@ -99,15 +103,23 @@ def scale(options: argparse.Namespace, arguments: list[str]) -> None:
                 flag = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
                 name = dataclasses.replace(OURS, name=f"{count} devices")
                 record.add(
-                    one(name, "devices", jobs[first], number, missing, options, folder, env=flag)
+                    one(
+                        name, "devices", jobs["devices"], number, missing, options, folder, env=flag
+                    )
                 )
     parts = report(record, shapes, options)
     parts[0] = tables.heading(record, f"Over widths and devices, {record.when[:10]}")
     devices = [run for run in record.runs if run.shape == "devices"]
     if devices:
-        said = f"`{first}` on virtual devices, which share the same cores:"
+        prompts = split["devices"].groups
+        said = f"`{first}` with {prompts} prompts, on virtual devices, which share the same cores:"
         parts += [said, tables.comparison(devices, dtype=options.dtype)]
     tables.finish(options, *parts)
+
+
+def shared_by(counts: Sequence[int], shape: Shape) -> Shape:
+    """The shape with as many prompts as each number of devices splits evenly."""
+    return dataclasses.replace(shape, groups=math.lcm(shape.groups, *counts))
 
 
 def one(

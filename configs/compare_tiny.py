@@ -11,7 +11,8 @@ Methods learn from noisy judgements, those that sample from a reward model fitte
 learns from the gold reward, which alone decides. Each entry has four settings, of which the gold
 reward on prompts that are not reported chooses, the mean of three runs each; then all have the same
 fresh seeds. Rates and strengths are
-those that this model can learn with in 32 updates, with the authors' own strength among them.
+those that this model can learn with in 32 updates, with the authors' own strength, or TRL's, among
+them.
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
@@ -116,7 +117,7 @@ def offline() -> list[Entry]:
         "plackett-luce dpo": (PlackettLuceDPO(), trials(TWO, beta=(0.1, 0.5))),
         "filtering": (Filtering(), trials(TWO, keep=(0.25, 0.5))),
         "reward weighted": (RewardWeighted(), trials(TWO, beta=(0.5, 1.0))),
-        "decision transformer": (DecisionTransformer(), trials(TWO, target=(2.0, 5.0))),
+        "decision transformer": (DecisionTransformer(target=5.0), trials(FOUR)),
     }
     found = [
         Entry(name=name, method=method, family="offline", trials=tried)
@@ -206,7 +207,9 @@ def variants(league: Mapping[str, Entry]) -> list[Entry]:
                                                            "rollout.refresh": 32},
         ),
         variant("rrhf, ranking alone", rrhf, method__sft_weight=0.0),
-        variant("hinge, no reference", league["slic"], method__nll_weight=0.0),
+        # With the margin that `hinge norm` has at a beta of 0.05: 20 nats, which SLiC's 1 is not.
+        variant("hinge, no reference", league["slic"], method__nll_weight=0.0,
+                method__delta=20.0),
         variant("pro, 2 answers", pro, data__train=file("two")),
         variant("pro, 4 answers", pro, data__train=file("four")),
         variant("pro, only the best marked", pro, data__train=file("flat")),

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from alignax.models.lora import Adapter
 from alignax.models.outputs import outputs
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import evaluate, init_state, make_step
-from benchmarks import decode_step, devices, flops, peers, plans, tables, workload
+from benchmarks import decode_step, devices, flops, peers, plans, tables, train, workload
 from benchmarks.__main__ import parser as benchmarks_parser
 from benchmarks.ours import ADAPTER, decoder
 from benchmarks.rows import Rows, in_order, masked_outputs, prepared
@@ -45,6 +46,26 @@ def test_real_lengths_of_one_response_are_the_chosen_ones():
     # Prompts 192 21 185 18 19 164 20 128, chosen 65 18 53 17 48 30 232 12.
     found = SHAPES["sft real lengths"].tokens(steps=1)
     assert found == {"prompts": 747, "responses": 475, "concatenated": 1222}
+
+
+def test_every_number_of_devices_of_scale_splits_its_prompts():
+    counts = benchmarks_parser().parse_args(["scale"]).devices
+    assert counts == [1, 2, 4, 8]
+    shape = train.shared_by(counts, dataclasses.replace(SHAPES["dpo 1:1"], model=TINY))
+    assert shape.groups == 8
+    for count in counts:
+        _, plan, _ = prepared(shape.rows(2 * shape.groups), shape.groups, "shared", count)
+        assert (len(plan), plan.shape.shards) == (2, count)
+
+
+def test_a_newcomers_update_runs_and_begins_at_ln_2():
+    command = ["train", "--tiny", "--dry", "--shapes", "dpo 1:1", "--rounds", "1", "--steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *command], capture_output=True, text=True, check=True
+    )
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| alignax |"))
+    assert "| 0.69315, " in row
+    assert "| dpo 1:1 |" in done.stdout  # of the arithmetic
 
 
 def test_more_responses_than_have_real_lengths_are_refused():

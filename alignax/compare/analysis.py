@@ -3,7 +3,7 @@
 import collections
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ def findings(results: Results, made: Mapping[str, Any]) -> dict[str, Any]:
         },
     }
     seeds = {e["name"]: x.seeds for e in league if (x := runs[e["name"]]) is not None}
-    pairs = {name: _pairs(x, seeds, reference.seeds) for name, x in values.items()}
+    failed = {entry["name"] for entry in league if results.failed(entry["name"])}
+    pairs = {name: _pairs(x, seeds, reference.seeds, failed) for name, x in values.items()}
     return {
         "title": described["title"],
         "made": dict(made),
@@ -208,8 +209,14 @@ def _pairs(
     values: Mapping[str, np.ndarray],
     seeds: Mapping[str, tuple[int, ...]],
     all_seeds: tuple[int, ...],
+    failed: Collection[str],
 ) -> list[dict[str, Any]]:
-    """Every two entries, on the seeds that both have; p-values adjusted over all pairs."""
+    """Every two entries, on the seeds that both have; p-values adjusted over all pairs.
+
+    Args:
+        failed: entries of which some runs failed. They are better than none: the runs that ended
+            are not those that were to be made.
+    """
     found = []
     for a, b in itertools.combinations(values, 2):
         own = [seeds.get(name, all_seeds) for name in (a, b)]
@@ -230,10 +237,15 @@ def _pairs(
             "p": x.p,
             "p_holm": float(p),
             "detectable": judging.detectable(x, len(found)),
-            "verdict": verdict(x, p),
+            "verdict": _deserved(verdict(x, p), a in failed, b in failed),
         }
         for (a, b, x), p in zip(found, adjusted, strict=True)
     ]
+
+
+def _deserved(found: str, first_failed: bool, second_failed: bool) -> str:
+    winner_failed = {"better": first_failed, "worse": second_failed}.get(found, False)
+    return "inconclusive" if winner_failed else found
 
 
 def _frontier(results: Results) -> dict[str, Any]:

@@ -38,6 +38,12 @@ def estimate(x: Mapping[str, Any] | None, digits: int = 2) -> str:
     return f"{mean} [{x['low']:.{digits}f}, {x['high']:.{digits}f}]"
 
 
+def named(entry: Mapping[str, Any]) -> str:
+    """An entry's name, and how many of its runs failed: numbers are of those that ended."""
+    failed = entry["failed"]
+    return f"{entry['name']} (failed: {failed.partition(':')[0]})" if failed else entry["name"]
+
+
 def _league(found: Mapping[str, Any], budget: str, title: str) -> str:
     counts = against(found, budget)
     rows = []
@@ -51,7 +57,7 @@ def _league(found: Mapping[str, Any], budget: str, title: str) -> str:
             for name, value in entry["setting"].items()
         )
         rows.append(
-            [entry["name"], entry["family"], estimate(x["gold"]), estimate(x["proxy"]),
+            [named(entry), entry["family"], estimate(x["gold"]), estimate(x["proxy"]),
              estimate(x["kl"], 1), str(x["step"]), cost, str(better), str(worse), setting]
         )  # fmt: skip
     head = ["entry", "learns", "gold reward", "proxy", "KL, nats", "updates", "GFLOP",

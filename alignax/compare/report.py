@@ -11,7 +11,7 @@ from rich.table import Table
 
 from alignax.compare import results as results_lib
 from alignax.compare.analysis import findings
-from alignax.compare.markdown import against, estimate, tables
+from alignax.compare.markdown import against, estimate, named, tables
 from alignax.compare.page import render
 from alignax.run import console
 
@@ -81,7 +81,7 @@ def league(found: dict[str, Any]) -> Table:
     for x in sorted(there, key=lambda x: -x["at"]["data"]["gold"]["mean"]):
         measured = x["at"]["data"]
         numbers = [estimate(measured[name]) for name in ("gold", "proxy", "kl")]
-        table.add_row(escape(x["name"]), *numbers, *map(str, counts.get(x["name"], (0, 0))))
+        table.add_row(escape(named(x)), *numbers, *map(str, counts.get(x["name"], (0, 0))))
     for x in found["entries"]:
         if x["at"]["data"] is None:
             table.add_row(escape(x["name"]), "failed", "", "", "", "")

@@ -96,7 +96,7 @@ def _lines(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     kept = {k: x for k, x in result.items() if k not in ("cell", "rows", "fingerprint")}
     for row in result.get("rows", ()):
         cost = None if row["cost"] is None else row["cost"] | {"peak_mib": result["peak_mib"]}
-        yield row | {"cost": cost, "parameters": result["parameters"]}
+        yield row | {"cost": cost} | {k: result.get(k) for k in ("parameters", "commit")}
     if "rows" not in result:
         yield kept
 

@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 
 def drawn(console: Console) -> bool:
-    """Whether a bar on it moves: on a terminal, and in a notebook."""
-    return console.is_terminal or console.is_jupyter
+    """Whether a bar on it moves: on a terminal that has a cursor, and in a notebook."""
+    return (console.is_terminal and not console.is_dumb_terminal) or console.is_jupyter
 
 
 class Lines:

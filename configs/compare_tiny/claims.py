@@ -9,7 +9,8 @@ CLAIMS = (
         says="The model's own answers beat those of others.",
         source="RRHF, arXiv:2304.05302, table 3",
         entries=("rrhf", "rrhf, others' answers"),
-        note="As many answers, judged alike. The others are writers, some of them careful.",
+        note="As many answers, judged alike. The others are eight writers, of whom the two careful "
+        "ones write better than the model does before training.",
     ),
     Claim(
         name="own-rounds",
@@ -22,7 +23,8 @@ CLAIMS = (
         says="Pairs drawn as the optimal policy would beat pairs of the data set.",
         source="RSO, arXiv:2309.06657, table 1",
         entries=("rso", "dpo"),
-        note="The first are judged by the proxy, the second are the best and the worst of eight.",
+        note="Each with its own rate. The first are judged by the proxy, the second are the best "
+        "and the worst of eight.",
     ),
     Claim(
         name="clear-pairs",
@@ -45,7 +47,7 @@ CLAIMS = (
         source="RSO, arXiv:2309.06657, section 5",
         entries=("hinge norm", "hinge, no reference"),
         kind="collapses",
-        note="The second has the rate that was chosen for slic, and its margin of 1 nat.",
+        note="The second has the rate that was chosen for slic. Both have a margin of 20 nats.",
     ),
     Claim(
         name="more-negatives",
@@ -110,7 +112,7 @@ CLAIMS = (
     ),
     Claim(
         name="greedy-baseline",
-        says="The greedy baseline cuts the variance of REINFORCE's gradient.",
+        says="The greedy baseline makes REINFORCE's gradient smaller, whose variance it cuts.",
         source="ReMax, arXiv:2310.10505, section 4",
         entries=("remax", "reinforce, no baseline, set as remax"),
         metric="grad_norm",

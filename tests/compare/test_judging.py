@@ -230,3 +230,18 @@ def test_seeds_that_failed_are_counted_and_the_others_compared():
     assert twin["failed"] == "1 of 8 seeds: diverged"
     assert len(twin["at"]["data"]["seeds"]) == 7
     assert any({x["a"], x["b"]} == {"twin", "fair"} for x in found["pairs"]["data"])
+    assert "| twin (failed: 1 of 8 seeds) |" in markdown.tables(found)
+
+
+def test_what_failed_may_be_worse_than_others_and_is_better_than_none():
+    results = made_up()
+    whole = analysis.findings(results, {"command": ""})["pairs"]["data"]
+    told = next(x for x in whole if x["verdict"] != "inconclusive")
+    names = told["a"], told["b"]
+    better, worse = names if told["verdict"] == "better" else names[::-1]
+    for name, expected in ((better, "inconclusive"), (worse, told["verdict"])):
+        failed = {"purpose": "final", "entry": name, "trial": 0, "seed": 99, "failed": "diverged"}
+        found = analysis.findings(Results(results.described, [*results.lines, failed]),
+                                  {"command": ""})  # fmt: skip
+        pair = next(x for x in found["pairs"]["data"] if (x["a"], x["b"]) == names)
+        assert pair["verdict"] == expected

@@ -39,8 +39,18 @@ def test_a_rank_is_the_range_that_the_verdicts_leave():
 def test_without_a_shown_difference_all_share_all_places():
     assert set(league.ranks(_compared(), "data").values()) == {(1, 4)}
     assert league.headline(_compared(), "data") == (
-        "No entry is shown to be better than A, B, C and D. These 4 share the first place. "
-        "0 of 6 pairs are told apart."
+        "A has the highest mean; 3 others are not told from it. 0 of 6 pairs are told apart."
+    )
+
+
+def test_the_table_is_by_reward_though_an_entry_further_down_may_be_worse_than_none():
+    # c varies so much that only a is told from b, and nothing from c.
+    found = _compared(("a", "b"))
+    rows = league.rows(found | {"entries": found["entries"][::-1]}, "data")
+    assert [row["entry"]["name"] for row in rows] == ["a", "b", "c", "d"]
+    assert [row["rank"] for row in rows] == [(1, 3), (2, 4), (1, 4), (1, 4)]
+    assert league.headline(found, "data") == (
+        "A has the highest mean; 2 others are not told from it. 1 of 6 pairs are told apart."
     )
 
 

@@ -62,6 +62,12 @@ def test_a_terminal_has_its_bar_and_no_lines():
     assert said(console) == []
 
 
+def test_a_terminal_without_a_cursor_has_lines():
+    console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    Lines(console, first=True, clock=Clock()).say("train", 1, 2)
+    assert said(console) == ["train  1/2  0:00:00, 0:00:00 left"]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_steps_come_through_as_they_are(terminal):
     console = log(terminal)

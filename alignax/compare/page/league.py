@@ -62,12 +62,6 @@ def ranks(findings: Findings, budget: str) -> dict[str, tuple[int, int]]:
     return {a: (1 + shown(a, "worse"), len(names) - shown(a, "better")) for a in names}
 
 
-def leaders(findings: Findings, budget: str) -> list[Entry]:
-    """Entries that none is shown to be better than."""
-    rank = ranks(findings, budget)
-    return [e for e, _ in measured(findings, budget) if rank[e["name"]][0] == 1]
-
-
 def separated(findings: Findings, budget: str) -> tuple[int, int]:
     """How many pairs are told apart, and of how many."""
     pairs = findings["pairs"].get(budget) or ()
@@ -80,9 +74,12 @@ def decimals(findings: Findings, budget: str) -> int:
 
 
 def rows(findings: Findings, budget: str) -> list[dict[str, Any]]:
-    """The league table by rank, then reward; each row against the entry at its head."""
+    """The league table by reward; each row against the entry at its head.
+
+    Not by rank: an entry whose runs vary much is told from few, and so has a first place open.
+    """
     pairs, rank = verdicts(findings, budget), ranks(findings, budget)
-    table = sorted(measured(findings, budget), key=lambda pair: rank[pair[0]["name"]])
+    table = measured(findings, budget)
     digits = decimals(findings, budget)
     return [
         {
@@ -100,7 +97,7 @@ def _against(pair: Mapping[str, Any] | None, digits: int) -> dict[str, Any]:
         return {"mean": "", "limits": "", "verdict": "", "why": "", "difference": None}
     found = f"{probability(pair['p_holm'])} after Holm's correction"
     if pair["detectable"] is not None:
-        found += f"; could have shown a difference of {number(pair['detectable'], digits)}"
+        found += f"; shows a difference of {number(pair['detectable'], digits)} four times in five"
     return {
         "mean": number(pair["difference"]["mean"], digits),
         "limits": limits(pair["difference"], digits),
@@ -121,12 +118,13 @@ def matrix(findings: Findings, budget: str) -> list[tuple[Entry, list[str]]]:
 
 
 def headline(findings: Findings, budget: str) -> str:
-    """Who leads at a budget where something was measured, and how many pairs are told apart."""
-    names = [entry["title"] for entry in leaders(findings, budget)]
-    shown = names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"]
-    lead = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
-    share = f" These {len(names)} share the first place." if len(names) > 1 else ""
+    """What has the highest mean where something was measured, and how little that says."""
+    (first, _), *others = measured(findings, budget)
+    pairs = verdicts(findings, budget)
+    near = sum(pairs[first["name"], x["name"]]["verdict"] == "inconclusive" for x, _ in others
+               if (first["name"], x["name"]) in pairs)  # fmt: skip
     apart, of = separated(findings, budget)
+    not_told = f"{near} other{'s are' if near != 1 else ' is'} not told from it"
     return (
-        f"No entry is shown to be better than {lead}.{share} {apart} of {of} pairs are told apart."
+        f"{first['title']} has the highest mean; {not_told}. {apart} of {of} pairs are told apart."
     )

@@ -104,7 +104,7 @@ function number(x, digits) {
 const limits = (e, digits) => (e.low === null || e.high === null ? "" : `[${number(e.low, digits)}, ${number(e.high, digits)}]`);
 const chance = (p) => (p === null ? "p unknown" : p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
 function why(pair, digits) {
-  const seen = pair.detectable === null ? "" : `; could have shown a difference of ${number(pair.detectable, digits)}`;
+  const seen = pair.detectable === null ? "" : `; shows a difference of ${number(pair.detectable, digits)} four times in five`;
   return `${chance(pair.p_holm)} after Holm's correction${seen}`;
 }
 const against = document.getElementById("against");
