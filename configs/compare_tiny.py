@@ -10,15 +10,13 @@ is asked beside the league is in claims.py.
 Methods learn from noisy judgements, those that sample from a reward model fitted on them; nothing
 learns from the gold reward, which alone decides. Each entry has four settings, of which the gold
 reward on prompts that are not reported chooses, the mean of three runs each; then all have the same
-fresh seeds. Rates and strengths are
-those that this model can learn with in 32 updates, with the authors' own strength, or TRL's, among
-them.
+fresh seeds. Rates and strengths are those that this model can learn with in 32 updates, with the
+authors' own strength, or TRL's, among them.
 
 Another model: give `base.model` and the data another path; the rest stays. Cells run one a core.
 
-Cost:    about an hour on 2 cores, with nothing compiled or prepared: 946 runs. 690 of them, with
-         one run a trial, took 48 minutes (2026-11-26, 2 cores of an Intel Xeon with AVX-512); the
-         rest is reckoned.
+Cost:    56 minutes on 2 cores, with nothing compiled or prepared: 946 runs (2026-11-27, 2 cores of
+         an AMD EPYC with AVX-512).
 Expect:  benchmarks/RESULTS.md, "Which method is better", and docs/choosing.md.
 """
 
@@ -311,8 +309,10 @@ def comparison() -> Comparison:
             "its own.",
             "Eight seeds rule out no failure that comes in one run of ten.",
             "Each table is corrected for its own pairs, and the claims for theirs.",
-            "Equal data are as many groups to learn from: rso draws four times as many answers to "
-            "find them.",
+            "Equal data are as many groups to learn from, and not as many answers or judgements: a "
+            "group is one answer, a pair, or eight; rso draws four times as many to find its own.",
+            "Runs that checks, claims and their variants ask for end at update 32, where a league "
+            "run of other length may have met other groups in its last four.",
             "Seeds share one data set, one draw of its labels and one reward model: intervals do "
             "not say how far others would lead.",
             "Pairs are the best and the worst of eight answers, of which fewer are judged against "
