@@ -23,6 +23,7 @@ from alignax.evaluate.stats import Estimate
 from alignax.models import files
 from alignax.run import Run
 from alignax.saved import to_json
+from alignax.train.metrics import whole_lines
 
 FILE = "card.json"
 _PACKAGES = ("alignax", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax",
@@ -132,7 +133,7 @@ def estimates(run: Run, step: int, evaluated: Mapping[str, int]) -> dict[str, Es
     """
     path = Path(run.experiment.output_dir) / "metrics.jsonl"
     flat: dict[str, float] = {}
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+    for line in whole_lines(path) if path.is_file() else ():
         row = json.loads(line)
         if row.pop("step") == step:
             flat |= {name: float(x) for name, x in row.items()}

@@ -62,6 +62,7 @@ def make_feed(run: Run, params: Params) -> Feed:
         shards=sharding.shards(run.mesh),
         seed=experiment.seed,
         folder=Path(experiment.output_dir) / "rounds",
+        anew=_anew(run),
     )
     run.say(
         f"[bold]rounds[/]: {run.num_steps} updates of {experiment.loop.batch_size} groups; every "
@@ -145,6 +146,7 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
         "response": settings.max_new_tokens,
         "put": run.put,
     }
+    by_policy = _anew(run) and settings.sampling(run.method).source == "policy"
     policy = Looking(run.policy_fn(), **shape)
     whole = Looking(run.model_fn(None), **shape)
 
@@ -152,7 +154,7 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
         groups, found = InMemory(examples), {}
         if needs.reference:
             found["ref_logprobs"] = policy(reference(), groups)[0]
-        if needs.head == "value" or settings.server is not None:
+        if needs.head == "value" or settings.server is not None or by_policy:
             logprobs, values = whole(params, groups)
             found["old_logprobs"] = logprobs
             if values is not None:
@@ -160,6 +162,17 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
         return found
 
     return look
+
+
+def _anew(run: Run) -> bool:
+    """Whether what the sampler says of its tokens will not do for a loss.
+
+    In bfloat16 decoding and the update round at different places, by more than some clips of the
+    policies' ratio (GSPO: 3e-4). The update's own functions give a ratio of 1 where nothing moved.
+    """
+    needs = run.method.needs()
+    ratio = needs.tempered and not needs.on_policy
+    return run.experiment.model.dtype != "float32" and (ratio or needs.reference)
 
 
 def _attributes(run: Run) -> Any:

@@ -13,6 +13,8 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.types import Params
 from alignax.data import json_lines
+from alignax.data.pipeline import Groups
+from alignax.data.tokenise import Example
 from alignax.evaluate.evaluators import Answers, HeldOut, Sampled
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
 from alignax.generate.drawing import judge
@@ -84,7 +86,7 @@ def sampled(run: Run) -> Sampled | None:
         own_way = type(run.method).ask is not Method.ask
         data = run.prepared("eval", asked=True) if own_way else run.eval_data
         assert data is not None
-        asked = [data[i] for i in range(min(settings.num_prompts, len(data)))]
+        asked = distinct(data, settings.num_prompts)
         prompts, origins = [x.prompt for x in asked], [x.origin for x in asked]
     _check_room(run, prompts, origins)
 
@@ -102,6 +104,17 @@ def sampled(run: Run) -> Sampled | None:
         reward=reward if drawn else None,
         weights=run.decoding_shardings,
     )
+
+
+def distinct(data: Groups, most: int) -> list[Example]:
+    """The first groups of so many prompts: of a prompt with several groups the first."""
+    found: dict[bytes, Example] = {}
+    for i in range(len(data)):
+        if len(found) == most:
+            break
+        example = data[i]
+        found.setdefault(example.prompt.tobytes(), example)
+    return list(found.values())
 
 
 def _check_room(run: Run, prompts: Sequence[np.ndarray], origins: Sequence[str]) -> None:

@@ -69,14 +69,15 @@ class Networks:
             return method
         if self.experiment.rollout and method.needs().sampling is None:
             return method  # what it takes from data it takes from the samples of each round
-        records, _ = load_records(
-            data.train,
-            method.needs().record,
-            split=data.train_split,
-            on_bad_row=data.on_bad_row,
-            pairing=data.pairing,
-            strength=data.strength,
-        )
+        with processes.first_before_others():  # a catalogue's data set may have to be prepared
+            records, _ = load_records(
+                data.train,
+                method.needs().record,
+                split=data.train_split,
+                on_bad_row=data.on_bad_row,
+                pairing=data.pairing,
+                strength=data.strength,
+            )
         return method.fit(records)
 
     @functools.cached_property

@@ -144,16 +144,18 @@ class Run(Networks):
             )
         if source is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
-        return load_prompts(
-            source,
-            self.renderer,
-            ask=self.method.ask,
-            max_length=min(room, data.limits.max_prompt_length or room),
-            split=split,
-            on_bad_row=data.on_bad_row,
-            limit=None if which == "train" else data.eval_limit,
-            max_dropped_share=data.max_dropped_share,
-        )
+        ask = self.method.ask
+        with processes.first_before_others():  # a catalogue's data set may have to be prepared
+            return load_prompts(
+                source,
+                self.renderer,
+                ask=ask,
+                max_length=min(room, data.limits.max_prompt_length or room),
+                split=split,
+                on_bad_row=data.on_bad_row,
+                limit=None if which == "train" else data.eval_limit,
+                max_dropped_share=data.max_dropped_share,
+            )
 
     @functools.cached_property
     def train_data(self) -> Prepared:

@@ -167,7 +167,8 @@ def train(
         )
         last = [log.at(num_steps) for log in metrics.members]
         for i, (run, found) in enumerate(zip(runs, last, strict=True)):
-            if found.get(SKIPPED):
+            numbers = (found.get("loss", 0.0), found.get("grad_norm", 0.0))
+            if found.get(SKIPPED) and not all(map(math.isfinite, numbers)):
                 lead.say(f"[yellow]diverged[/], not exported: {run.experiment.output_dir}")
                 continue
             policy = run.policy(one(state.params, i))

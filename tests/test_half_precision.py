@@ -7,7 +7,7 @@ import math
 import pytest
 
 from alignax import jobs
-from alignax.methods import DPO, GRPO, RewardModel
+from alignax.methods import DPO, GRPO, GSPO, RewardModel
 from alignax.models.lora import LoRA
 from alignax.train.loop import Loop
 from tests.test_online_runs import setup as sampling
@@ -36,6 +36,16 @@ def test_dpo_begins_at_ln_2_and_falls_as_it_does_in_float32(remat, tmp_path):
     # Of 8 bits: a log-probability of some hundred nats is off by tenths, a margin's mean by less.
     assert half == pytest.approx(single, abs=0.02)
     assert half[-1] < half[0]
+
+
+def test_in_the_first_update_no_ratio_of_policies_is_clipped(tmp_path):
+    # Decoding rounds at other places than the update, by more than these clips.
+    method = GSPO(num_samples=4, clip_low=1e-4, clip_high=1e-4)
+    made = sampling(tmp_path, method, loop={"max_steps": 1})
+    losses(made, tmp_path / "half", dtype="bfloat16")
+    first = json.loads((tmp_path / "half" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["sampling/logp_difference"] > 1e-4
+    assert first["clip_ratio/low_mean"] == first["clip_ratio/high_mean"] == 0.0
 
 
 @pytest.mark.parametrize(

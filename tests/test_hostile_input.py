@@ -101,6 +101,17 @@ def test_a_template_that_never_ends_is_ended_and_the_next_one_rendered(confined)
     assert confined.render("{{ 1 + 1 }}", {}).text == "2"
 
 
+def test_what_was_asked_when_somebody_pressed_ctrl_c_is_not_answered_later(confined, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alignax.data.confined.select.select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            confined.render("{{ 'the first' }}", {})
+    assert confined.render("{{ 'the second' }}", {}).text == "the second"
+
+
 @pytest.mark.parametrize(
     "template",
     [

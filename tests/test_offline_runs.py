@@ -16,8 +16,9 @@ import pytest
 from alignax import jobs
 from alignax.config import Data
 from alignax.core.records import Attributed, Labelled, Preference, Scored
-from alignax.data.tokenise import TokenLimits
-from alignax.measuring import sampled
+from alignax.data.pipeline import InMemory
+from alignax.data.tokenise import Example, TokenLimits
+from alignax.measuring import distinct, sampled
 from alignax.methods import KTO, Curriculum, DecisionTransformer, RewardModel, SteerLM
 from alignax.run import Run
 from alignax.train.loop import Loop
@@ -44,6 +45,19 @@ def decision(tmp_path_factory):
     made = setup(tmp_path_factory.mktemp("decision"), DecisionTransformer(target=1.5), Scored)
     jobs.train(made, quiet=True)
     return made, pathlib.Path(made.output_dir)
+
+
+def test_a_prompt_with_several_groups_is_answered_once():
+    def example(prompt):
+        return Example(
+            prompt=np.array([prompt], np.int32), responses=np.array([5], np.int32),
+            response_lengths=np.array([1], np.int32), mask=np.ones(1, bool),
+            scores=np.zeros(1, np.float32), origin="f:1",
+        )  # fmt: skip
+
+    groups = InMemory([example(prompt) for prompt in (1, 1, 2, 1, 3)])
+    assert [x.prompt.tolist() for x in distinct(groups, 2)] == [[1], [2]]
+    assert len(distinct(groups, 9)) == 3
 
 
 def test_a_decision_transformers_scale_is_kept_with_every_checkpoint(decision):

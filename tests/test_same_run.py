@@ -24,6 +24,18 @@ GIVEN = (
 )
 
 
+def test_micro_batches_may_change_but_where_each_leaves_other_things_out():
+    def run(micro_batches, dropout):
+        return {
+            "loop": {"gradient_accumulation_steps": micro_batches},
+            "adapter": {"dropout": dropout},
+        }
+
+    assert first_difference(run(1, 0.0), run(2, 0.0)) is None
+    found = first_difference(run(1, 0.1), run(2, 0.1))
+    assert found == ("loop.gradient_accumulation_steps", 1, 2)
+
+
 def test_a_sampling_run_whose_template_or_tokenizer_was_edited_is_another_run(tmp_path):
     template = tmp_path / "template.jinja"
     template.write_text(SMOLLM2_TEMPLATE)

@@ -66,6 +66,9 @@ class Confined:
             except OSError as error:
                 self._end()
                 return Told(None, str(error))
+            except BaseException:  # Ctrl-C: the answer, unread, would be the next one's
+                self._end()
+                raise
         found = json.loads(answer)
         return Told(found.get("text"), found.get("error", ""), found.get("line"))
 

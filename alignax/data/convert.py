@@ -74,10 +74,12 @@ def pairs(ranking: Ranking, pairing: Pairing, strength: Sequence[str] = ()) -> l
     else:
         scores, reason = ranking.scores, ALL_EQUAL
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
-        last = scores.index(min(scores))
         match pairing:
             case "best-worst":
-                two = [(order[0], last)]
+                # The worst of those with another text: of one text twice nothing is better.
+                first = ranking.responses[order[0]]
+                others = [i for i, text in enumerate(ranking.responses) if text != first]
+                two = [(order[0], min(others, key=lambda i: scores[i]))] if others else []
             case "adjacent":
                 two = list(itertools.pairwise(order))
             case "all":

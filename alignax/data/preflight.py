@@ -173,7 +173,8 @@ def _ends(
     ends = np.array(sorted(renderer.end_ids))
     for ids, mask in example.split():
         is_end = np.isin(ids, ends)
-        if not is_end[-1] and _was_cut(example, ids, limits):
+        # A cut may fall anywhere, on the end of a user's turn too.
+        if not (is_end[-1] and mask[-1]) and _was_cut(example, ids, limits):
             continue
         if not (is_end[-1] and mask[-1]):
             what = "none at the end" if not is_end[-1] else "one that is not scored"

@@ -24,7 +24,7 @@ from alignax.models.outputs import score_responses
 from alignax.models.transformer import Decoder
 from alignax.train.step import ModelFn
 
-SHARES = ("accuracies", "ended")  # names whose values are 0 or 1, or shares of a list
+SHARES = ("accuracies", "ended", "unjudged")  # names whose values are 0 or 1, or shares of a list
 Progress = Callable[[Iterator[Any], int], Iterator[Any]]
 
 
@@ -214,6 +214,8 @@ class Sampled:
         ]
         if self.reward is not None:
             columns["sampled/reward"] = self.reward(texts, drawn.ended)
+            if (unjudged := np.isnan(columns["sampled/reward"])).any():
+                columns["sampled/unjudged"] = unjudged
         # One number a prompt: the mean over its samples, which are not independent of each other.
         return Answers(
             tokens=texts,

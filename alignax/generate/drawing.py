@@ -225,9 +225,9 @@ def _metrics(
         found["reward"] = scores[valid].mean()
         spread = np.where(valid, scores, np.nan)[valid.sum(axis=1) > 1]
         if len(spread):
-            deviation = np.nanstd(spread, axis=1, ddof=1)
-            found["reward_std"] = deviation.mean()
-            found["frac_reward_zero_std"] = (deviation == 0).mean()
+            found["reward_std"] = np.nanstd(spread, axis=1, ddof=1).mean()
+            # Of equal rewards the deviation may be 1e-9: their mean is rounded.
+            found["frac_reward_zero_std"] = (np.nanmin(spread, 1) == np.nanmax(spread, 1)).mean()
     for i, name in enumerate(names):
         there = ~np.isnan(parts[..., i])
         if there.any():

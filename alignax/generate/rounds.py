@@ -21,6 +21,7 @@ import numpy as np
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.records import Labelled
 from alignax.core.rollouts import DIFFERENCE
 from alignax.core.selection import best_of_rounds
 from alignax.core.types import Params
@@ -64,6 +65,7 @@ class Rounds:
         decode: token ids to texts, special tokens left out.
         attributes: of responses, for methods that learn from those.
         folder: where rounds are kept.
+        anew: whether log-probabilities of what our own sampler drew are computed again by `look`.
     """
 
     def __init__(
@@ -84,7 +86,9 @@ class Rounds:
         shards: int = 1,
         seed: int,
         folder: Path,
+        anew: bool = False,
     ):
+        self._anew = anew
         self._method, self._settings, self._prompts = method, settings, prompts
         self._renderer, self._answer, self._look = renderer, answer, look
         self._reference, self._decode, self._attributes = reference, decode, attributes
@@ -139,6 +143,8 @@ class Rounds:
         kept, drawings = None, []
         per_prompt = groups_of_a_prompt(self._method, self.sampling.num_samples, self._pairing)
         count = -(-self.groups // per_prompt)
+        if self._method.needs().record is Labelled:
+            count = max(2, count)  # the unrelated response is one to another prompt
         for attempt in range(self._settings.max_draws):
             drawing = self._drawing(params, count)
             found = self._choose(params, drawing, attempt)
@@ -210,9 +216,10 @@ class Rounds:
             needs.reference
             and self.sampling.source == "reference"
             and answered.logprobs is not None
+            and not self._anew
         ):
             found["ref_logprobs"] = answered.logprobs
-        wanted = (needs.reference and not found) or needs.head == "value"
+        wanted = (needs.reference and not found) or needs.head == "value" or self._anew
         if not wanted and answered.logprobs is not None:
             return found
         examples = [_as_example(drawing, self._prompts, i) for i in range(len(drawing.numbers))]

@@ -33,7 +33,7 @@ class DrGRPO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        clip: of the policies' ratio of a token to 1, in [0, 1].
+        clip: of the policies' ratio of a token to 1, at least 0.
         max_length: what a response's sum over tokens is divided by, in tokens: the longest that
             may be sampled. A constant factor of the loss.
         epochs: passes over what was drawn.

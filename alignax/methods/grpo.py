@@ -37,7 +37,7 @@ class GRPO(Method):
     Fields:
         num_samples: responses to a prompt, at least 2. Typical: 8 to 64.
         temperature: of the samples, and of all log-probabilities that the loss meets.
-        clip: of the policies' ratio of a token to 1, in [0, 1].
+        clip: of the policies' ratio of a token to 1, at least 0.
         beta: weight of the KL to the reference, at least 0. With 0 there is no reference.
         scale: divide by the standard deviation.
         eps: added to the standard deviation, at least 0.

@@ -8,7 +8,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from alignax.core.constant import constant
 from alignax.core.masked import masked_sum
@@ -22,7 +22,7 @@ from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 def kto(
     logprobs: Float[Array, "*b"],
     ref_logprobs: Float[Array, "*b"],
-    desirable: Bool[Array, "*b"],
+    desirable: Shaped[Array, "*b"],
     kl: Number | Float[Array, "*b"],
     *,
     beta: Number,
@@ -38,7 +38,8 @@ def kto(
         logprobs: log-probability of each response under the policy, in nats, summed over its
             tokens.
         ref_logprobs: the same under the reference policy. A constant: no gradient flows into it.
-        desirable: whether the response is one to make more probable.
+        desirable: whether the response is one to make more probable: booleans, or numbers that
+            are 0 where not.
         kl: the reference point, in nats, one for all responses: max(0, mean of the log-ratios of
             prompts and responses that do not belong together), so already at least 0. A constant.
         beta: how strongly the policy is held to the reference. Typical: 0.1.
@@ -90,13 +91,21 @@ class KTO(Method):
         )
 
     def means(self, outputs: Outputs, batch: Batch) -> Metrics:
-        """The log-ratio of the response that does not belong to the prompt."""
-        return {"kl": log_ratios(outputs, batch)[:, 1]}
+        """The log-ratio of the response that does not belong to the prompt; the share desirable."""
+        return {
+            "kl": log_ratios(outputs, batch)[:, 1],
+            "desirable": _desirable(batch).astype(jnp.float32),
+        }
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
-        """Equation 7 for each response; the divergence is clamped at 0 after its mean."""
-        ratio, desirable = log_ratios(outputs, batch)[:, 0], batch.scores[:, 0] > 0.5
-        kl = jnp.maximum(over_step(self, outputs, batch)["kl"], 0.0)
+        """Equation 7 for each response; the divergence is clamped at 0 after its mean.
+
+        Means of `rewards/chosen` and `logps/chosen` are over the desirable responses, of `rejected`
+        over the others: a number is divided by their share. Where a step has none they are 0.
+        """
+        ratio, desirable = log_ratios(outputs, batch)[:, 0], _desirable(batch)
+        means = over_step(self, outputs, batch)
+        kl = jnp.maximum(means["kl"], 0.0)
         loss = kto(
             ratio,
             jnp.zeros_like(ratio),
@@ -109,9 +118,21 @@ class KTO(Method):
         rewards = self.beta * jax.lax.stop_gradient(ratio)
         signed = jnp.where(desirable, rewards, -rewards)  # a tie counts as not won
         logps = jax.lax.stop_gradient(masked_sum(outputs.logprobs, batch.mask)[:, 0])
-        return loss, {
+        metrics = {
             "kl": jnp.broadcast_to(kl, loss.shape),
             "rewards/accuracies": (signed > 0).astype(jnp.float32),
             "rewards/signed": signed,
             "logps/mean": logps,
         }
+        share = means["desirable"]
+        for name, there, part in (
+            ("chosen", desirable, share), ("rejected", ~desirable, 1.0 - share)
+        ):  # fmt: skip
+            weight = jnp.where(there, 1.0, 0.0) / jnp.where(part > 0.0, part, 1.0)
+            metrics |= {f"rewards/{name}": rewards * weight, f"logps/{name}": logps * weight}
+        metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
+        return loss, metrics
+
+
+def _desirable(batch: Batch) -> Bool[Array, " b"]:
+    return batch.scores[:, 0] > 0.5

@@ -75,7 +75,7 @@ class PPO(Method):
             reference.
         discount: of a reward one token later, in [0, 1].
         decay: lambda, in [0, 1]: 0 trusts the values, 1 the rewards.
-        clip: of the policies' ratio of a token to 1, in [0, 1].
+        clip: of the policies' ratio of a token to 1, at least 0.
         dual_clip: where the advantage is negative the loss is at most -dual_clip times it; above
             1, typically 3. None for no such bound.
         value_clip: how far from its old value a value is led at once, in units of reward, above 0.

@@ -38,7 +38,7 @@ class RLOO(Method):
         temperature: of the samples, and of all log-probabilities that the loss meets.
         beta: what a nat of log-ratio costs, in units of reward, at least 0. With 0 there is no
             reference.
-        clip: of the ratio of a whole response's probabilities to 1, in [0, 1], where samples are
+        clip: of the ratio of a whole response's probabilities to 1, at least 0, where samples are
             older than the policy; None leaves the ratio out. Typical: 0.2.
         epochs: passes over what was drawn. More than one needs `clip`.
         refresh: updates between two drawings. More than one needs `clip`.

@@ -36,7 +36,8 @@ class SteerLM(Method):
         attributes: their names, in the order in which they are asked for; empty until known, and
             then all of the training data's, by alphabet.
         target: what is asked for once trained, one number an attribute; empty until known, and
-            then the highest of each in the training data.
+            then the highest of each in the training data. Give it where less is better of one, as
+            of toxicity.
     """
 
     attributes: tuple[str, ...] = ()
@@ -60,10 +61,12 @@ class SteerLM(Method):
 
         Raises:
             BadInput: a record with an attribute that is not among those given; a given one that no
-                record has, so that there is no highest; more or fewer targets than attributes.
+                record has, so that there is no highest; more or fewer targets than attributes;
+                ratings in [0, 1] that are no whole numbers, of which a request would leave nothing.
         """
         rated = [cast(Attributed, record) for record in records]
         names = known_attributes(rated, self.attributes)
+        _check_scale(rated, names)
         target = self.target or tuple(_highest(rated, name) for name in names)
         return dataclasses.replace(self, attributes=names, target=target)
 
@@ -98,6 +101,24 @@ class SteerLM(Method):
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """The summed negative log-likelihood of each response."""
         return imitation(outputs, batch)
+
+
+def _check_scale(records: Sequence[Attributed], names: Sequence[str]) -> None:
+    """Refuses ratings that rounding to whole numbers would make 0 or 1."""
+    wide, between = False, None
+    for record in records:
+        for name in names:
+            x = record.attributes.get(name, 0.0)
+            wide = wide or not 0.0 <= x <= 1.0
+            between = between or (record, name, x) if x != round(x) else between
+    if between is not None and not wide:
+        record, name, x = between
+        raise BadInput(
+            "ratings that differ as whole numbers, such as 0 to 4 or 0 to 9",
+            f"{name} {x:g}, and all ratings in [0, 1]",
+            "Multiply them in the data, by 9 for example: a request says whole numbers.",
+            where=record.origin,
+        )
 
 
 def _highest(records: Sequence[Attributed], name: str) -> float:

@@ -3,11 +3,14 @@
     OUTPUT/.claim     who trains here; locked, and touched every ten seconds
 
 The operating system gives the lock back when its holder ends, however it ends; a file server may
-keep that of a host that is gone. So one that has not been touched for two minutes is nobody's.
+keep that of a host that is gone. So one that has not been touched for two minutes is nobody's. A
+process that was only paused for so long ends at once when it finds another's claim in its place:
+two that write into one folder would leave neither's run.
 """
 
 import contextlib
 import fcntl
+import logging
 import os
 import platform
 import threading
@@ -19,6 +22,7 @@ from pathlib import Path
 from alignax.core import processes
 from alignax.core.errors import BadInput
 
+log = logging.getLogger("alignax")
 FILE = ".claim"
 TOUCHED, ABANDONED = 10.0, 120.0  # seconds
 
@@ -35,7 +39,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     ended = threading.Event()
-    touching = threading.Thread(target=_touch, args=(file.fileno(), ended), daemon=True)
+    touching = threading.Thread(target=_touch, args=(folder / FILE, file, ended), daemon=True)
     touching.start()
     try:
         yield
@@ -87,10 +91,16 @@ def _refuse(path: Path, file: TextIOWrapper) -> None:
             path.unlink()
 
 
-def _touch(file: int, ended: threading.Event) -> None:
+def _touch(path: Path, file: TextIOWrapper, ended: threading.Event) -> None:
     while not ended.wait(TOUCHED):
         with contextlib.suppress(OSError):
-            os.utime(file)
+            if path.exists() and not _is_still(path, file):
+                log.critical(
+                    "%s: %s has taken this folder, while this process was paused: it ends here, "
+                    "and saves nothing.", path.parent, path.read_text() or "another run",
+                )  # fmt: skip
+                os._exit(1)
+            os.utime(file.fileno())
 
 
 def _is_still(path: Path, file: TextIOWrapper) -> bool:

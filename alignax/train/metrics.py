@@ -130,7 +130,7 @@ class MetricLog:
     def at(self, step: int) -> dict[str, float]:
         """What is logged of a step: all its lines of metrics, joined."""
         found: dict[str, float] = {}
-        for line in _whole_lines(self._dir / "metrics.jsonl"):
+        for line in whole_lines(self._dir / "metrics.jsonl"):
             row = json.loads(line)
             if row.pop("step") == step:
                 found |= {name: float(x) for name, x in row.items()}
@@ -166,7 +166,7 @@ class MetricLog:
         if not path.exists():
             return 0
         lines = sum(1 for line in path.read_bytes().split(b"\n") if line)
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
         _replace(path, "".join(kept))
         return lines - len(kept)
 
@@ -179,7 +179,7 @@ class MetricLog:
                 os.fsync(file.fileno())
             except OSError as error:
                 raise _unwritable(self._dir / name, error) from error
-        lines = list(_whole_lines(self._dir / "metrics.jsonl"))
+        lines = list(whole_lines(self._dir / "metrics.jsonl"))
         last = json.loads(lines[-1])["step"] if lines else 0
         history = ",\n".join("    " + line.rstrip("\n") for line in lines)
         _replace(
@@ -276,7 +276,7 @@ def _number(value: SupportsFloat) -> str:
     return '"NaN"' if math.isnan(number) else '"Infinity"' if number > 0 else '"-Infinity"'
 
 
-def _whole_lines(path: Path) -> Iterator[str]:
+def whole_lines(path: Path) -> Iterator[str]:
     """The lines of a file of JSON objects that have a step, but for a last one cut short."""
     if not path.exists():
         return

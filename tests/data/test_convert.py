@@ -82,6 +82,12 @@ def test_a_responses_own_copy_is_no_rival():
         convert.pairs(same, "all")
 
 
+def test_the_worst_is_the_worst_of_those_that_differ_from_the_best():
+    ranking = Ranking(prompt="p", responses=("a", "b", "a"), scores=(2.0, 1.0, 0.0))
+    (pair,) = convert.pairs(ranking, "best-worst")
+    assert (pair.chosen, pair.rejected, pair.margin) == ("a", "b", 1.0)
+
+
 def test_strength_needs_sources_and_nothing_else_takes_them():
     with pytest.raises(BadInput, match=r"data.strength: expected the sources of responses"):
         convert.check("strength", ("one",))

@@ -102,6 +102,19 @@ def test_a_cut_response_may_lack_its_end_and_no_other():
         check(example, llama(), TokenLimits(max_length=size + 4, overlong="cut"))
 
 
+def test_a_cut_may_fall_on_the_end_of_a_users_turn():
+    answer = (Message("assistant", "A"), Message("user", "B"), Message("assistant", "A"))
+    whole = good(llama(), (answer, "B"))
+    users = np.flatnonzero(whole.responses == 1)[1] + 1  # tokens up to the end of that turn
+    assert not whole.mask[users - 1]
+    limits = TokenLimits(max_length=len(whole.prompt) + int(users), overlong="cut")
+    cut = good(llama(), (answer, "B"), limits)
+    assert cut.response_lengths[0] == users
+    check(cut, llama(), limits)
+    with pytest.raises(BadInput, match="one that is not scored"):
+        check(cut, llama())
+
+
 def test_ends_inside_a_conversation_are_no_second_ends():
     answer = (Message("assistant", "A"), Message("user", "B"), Message("assistant", "A"))
     check(good(llama(), (answer, "B")), llama())

@@ -119,6 +119,14 @@ def test_kl_is_the_mean_log_ratio_over_the_policys_own_samples(num_samples):
     np.testing.assert_allclose(found["eval_sampled/ended"].mean, np.mean(ended))
 
 
+def test_answers_that_no_reward_was_found_for_are_counted():
+    masked = np.array([[1.0], [np.nan], [3.0], [np.nan], [np.nan]])
+    found = sampled(reward=lambda ids, ended: masked)(params(0), None).estimates
+    assert (found["eval_sampled/reward"].mean, found["eval_sampled/unjudged"].mean) == (2.0, 0.6)
+    found = sampled(reward=lambda ids, ended: np.ones((5, 1)))(params(0), None).estimates
+    assert "eval_sampled/unjudged" not in found
+
+
 def test_without_a_reference_there_is_no_kl():
     found = sampled()(params(0), None).estimates
     assert found.keys() == {"eval_sampled/length", "eval_sampled/ended"}

@@ -21,7 +21,7 @@ from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.server import ServerFailed
-from alignax.methods import DAPO, PPO, RAFT, RRHF
+from alignax.methods import DAPO, GRPO, KTO, PPO, RAFT, RRHF
 from tests.tiny import chatml_tokenizer
 
 LOST = ServerFailed("an answer", "none", "Start it.")
@@ -117,6 +117,23 @@ def test_a_cut_tells_apart_what_rewards_do_not_before_dapo_leaves_groups_out(tmp
         made(tmp_path, method, script, batch_size=2, max_draws=1).draw(None)
     feed = made(tmp_path, method, script, batch_size=2, max_draws=1, missing_end=1.0)
     assert met(feed)[0] == [5, 5, 5, 5]
+
+
+def test_equal_rewards_are_equal_though_their_mean_is_rounded(tmp_path):
+    """Seven rewards of 0.1, whose mean in float32 is 0.10000001."""
+    script = Script(lambda drawing, place: [1] * 7, ended=[True] * 7)
+    feed = made(tmp_path, GRPO(num_samples=7), script, batch_size=2, sign=0.1)
+    assert met(feed)[1]["frac_reward_zero_std"] == 1.0
+
+
+def test_labels_are_drawn_for_two_prompts_at_least_for_each_needs_an_answer_to_another(tmp_path):
+    def look(params, examples):
+        return {"ref_logprobs": [np.zeros(len(e.responses), np.float32) for e in examples]}
+
+    script = Script(best)
+    feed = made(tmp_path, KTO(), script, batch_size=2, look=look, num_samples=2)
+    feed.draw(None)  # two labels, which the samples of one prompt would give
+    assert [len(asked) for asked in script.asked] == [2]
 
 
 def test_a_pool_larger_than_a_round_is_met_in_part_and_nothing_twice(tmp_path):

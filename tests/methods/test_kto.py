@@ -28,6 +28,12 @@ def test_value_of_fixture_a(kl, expected):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_labels_may_be_numbers():
+    for labels in (jnp.array([1.0, 0.0]), jnp.array([1, 0])):
+        found = kto(POLICY, REFERENCE, labels, 0.0, beta=0.1)
+        np.testing.assert_allclose(found, [0.4750208125, 0.4875025036], rtol=1e-6)
+
+
 def test_gradient_raises_what_is_desirable_and_lowers_what_is_not():
     # -beta s (1 - s) at s = 1 - sigmoid(0.1), and + beta s (1 - s) at s = 1 - sigmoid(0.05).
     gradient = jax.grad(lambda s: kto(s, REFERENCE, DESIRABLE, 0.0, beta=0.1).sum())(POLICY)
@@ -97,10 +103,30 @@ def test_the_divergence_is_the_mean_over_unrelated_responses():
     np.testing.assert_array_equal(metrics["rewards/accuracies"], 1.0)
 
 
+def test_rewards_of_either_kind_have_trls_names_and_their_own_means():
+    # The first is desirable, with a reward of 0.1 and 4 tokens at -0.75; of the other -0.05, and 6
+    # at -1.0833. Means over the batch are those over either kind.
+    _, metrics = KTO(beta=0.1).loss(*batch_of())
+    means = {name: float(x.mean()) for name, x in metrics.items()}
+    assert means["rewards/chosen"] == pytest.approx(0.1)
+    assert means["rewards/rejected"] == pytest.approx(-0.05)
+    assert means["rewards/margins"] == pytest.approx(0.15)
+    assert (means["logps/chosen"], means["logps/rejected"]) == pytest.approx((-3.0, -6.5))
+
+
 def test_the_mean_over_the_whole_step_takes_the_place_of_the_batchs_own():
     for mean, expected in ((0.4, 0.4), (1.5, 1.5), (-3.0, 0.0)):  # clamped after the mean
-        _, metrics = KTO().loss(*batch_of(means={"kl": jnp.float32(mean)}))
+        means = {"kl": jnp.float32(mean), "desirable": jnp.float32(0.8)}
+        _, metrics = KTO(beta=0.1).loss(*batch_of(means=means))
         np.testing.assert_allclose(metrics["kl"], [expected] * 2, rtol=1e-6)
+        # The one desirable response of this batch, of four fifths in the step.
+        np.testing.assert_allclose(metrics["rewards/chosen"], [0.1 / 0.8, 0.0], rtol=1e-6)
+
+
+def test_a_step_of_one_kind_has_finite_numbers():
+    _, metrics = KTO().loss(*batch_of(scores=((1.0, 0.0), (1.0, 0.0))))
+    assert all(np.isfinite(x).all() for x in metrics.values())
+    np.testing.assert_array_equal(metrics["rewards/rejected"], 0.0)
 
 
 def test_the_divergence_does_not_depend_on_labels_and_has_no_gradient():

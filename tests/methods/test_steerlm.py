@@ -51,6 +51,24 @@ def test_an_attribute_that_is_not_among_those_named_is_refused_with_its_place(cl
     )
 
 
+def test_ratings_of_which_whole_numbers_leave_nothing_are_refused():
+    def rated(*numbers):
+        return [
+            Attributed(prompt="p", response="a", attributes={"quality": x}, origin=f"f:{i}")
+            for i, x in enumerate(numbers, 1)
+        ]
+
+    with pytest.raises(BadInput) as refused:
+        SteerLM().fit(rated(1.0, 0.45, 0.0))
+    assert str(refused.value) == (
+        "f:2: expected ratings that differ as whole numbers, such as 0 to 4 or 0 to 9; got quality "
+        "0.45, and all ratings in [0, 1].\n"
+        "    Multiply them in the data, by 9 for example: a request says whole numbers."
+    )
+    assert SteerLM().fit(rated(1.0, 0.0)).target == (1.0,)  # yes and no
+    assert SteerLM().fit(rated(0.45, 3.6)).target == (3.6,)
+
+
 def test_an_attribute_that_no_response_has_must_be_given_its_target():
     names = ("depth", "wit", "rhyme")
     with pytest.raises(BadInput) as refused:

@@ -61,6 +61,30 @@ def test_a_run_at_work_touches_its_claim(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
+PAUSED = """
+import os, pathlib, sys, time
+from alignax.train import claim
+claim.TOUCHED = 0.05
+folder = pathlib.Path(sys.argv[1])
+with claim.held(folder):
+    other = folder / "other"  # as of a run that found this one silent for two minutes
+    other.write_text("process 7 on elsewhere")
+    other.replace(folder / claim.FILE)
+    time.sleep(60)
+    (folder / "saved").touch()
+"""
+
+
+def test_a_run_whose_folder_was_taken_while_it_was_paused_ends_without_a_word_written(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PAUSED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}: process 7 on elsewhere has taken this folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [claim.FILE]
+    assert (tmp_path / claim.FILE).read_text() == "process 7 on elsewhere"
+
+
 def test_where_there_are_no_locks_nothing_is_held(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError("no locks available")
