@@ -65,7 +65,10 @@ def findings(results: Results, made: Mapping[str, Any]) -> dict[str, Any]:
         }
         | {"diversity": float(reference.at("diversity", 0).mean())},
         "entries": [_entry(results, entry, runs[entry["name"]], budget) for entry in league]
-        + [_baseline(name, results, x) for name, x in _baselines(results, reference).items()],
+        + [
+            _baseline(name, results, reference, x)
+            for name, x in _baselines(results, reference).items()
+        ],
         "pairs": pairs,
         "frontier": _frontier(results),
         "claims": judging.claims(results, runs, made["command"]),
@@ -179,13 +182,14 @@ def _baselines(results: Results, reference: Runs) -> dict[str, np.ndarray]:
     return found
 
 
-def _baseline(name: str, results: Results, gold: np.ndarray) -> dict[str, Any]:
+def _baseline(name: str, results: Results, runs: Runs, gold: np.ndarray) -> dict[str, Any]:
     measured: dict[str, Any] = dict.fromkeys(("proxy", "kl", "length", "ended", "diversity"))
     for x in results.one("baselines").get("best_of_n", ()):
         if name == f"best of {x['n']}":
             proxy = np.tile(np.array(x["proxy"]), (len(gold), 1))
             measured |= {"proxy": _estimate(crossed(proxy)), "kl": _exactly(x["kl"])}
-    if name == "reference":
+    if name == "reference":  # what every run is before its first update
+        measured = _measured(0, {n: runs.at(n, 0) for n in runs.values})
         measured["kl"] = _exactly(0.0)
     measured |= {
         "step": 0,

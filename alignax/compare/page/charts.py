@@ -74,7 +74,7 @@ def frontier(findings: Findings, budget: str, kind: str) -> Markup:
     y = fit([*reached, *(o["gold"] for o in optimum)], height - 48, 36)
     taken, crossed = [], []
     under = _optimum(optimum, x, y, taken, crossed) + _best_of_n(chosen, x, y, taken)
-    if reference:
+    if reference and all(entry["name"] != "reference" for entry, _ in points):
         here = (x.at(0), y.at(reference["mean"]))
         under.append(element("circle", class_="origin", cx=here[0], cy=here[1], r=4.0))
         under.append(_name("reference", here[0] + 9, here[1] + 4, "start", taken))
@@ -122,11 +122,13 @@ def _best_of_n(
         crosses.append(element("g", title, cross, class_="point"))
         taken.append((px - 5, py - 5, px + 5, py + 5))
     name = f"best of {chosen[0]['n']} to {chosen[-1]['n']}"
+    # Beside the second: where the first stands, so do the reference and what is as good.
+    beside = pixels[min(1, len(pixels) - 1)]
     marks = element("g", *crosses, class_="marks", data_roving="")
     return [
         line(pixels, "best-of-n"),
         marks,
-        _name(name, pixels[0][0] + 9, pixels[0][1] + 21, "start", taken),
+        _name(name, beside[0] + 9, beside[1] + 14, "start", taken),
     ]
 
 
