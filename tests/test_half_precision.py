@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from alignax import jobs
+from alignax import feeds, jobs
 from alignax.methods import DPO, GRPO, GSPO, RewardModel
 from alignax.models.lora import LoRA
 from alignax.train.loop import Loop
@@ -38,14 +38,22 @@ def test_dpo_begins_at_ln_2_and_falls_as_it_does_in_float32(remat, tmp_path):
     assert half[-1] < half[0]
 
 
-def test_in_the_first_update_no_ratio_of_policies_is_clipped(tmp_path):
-    # Decoding rounds at other places than the update, by more than these clips.
-    method = GSPO(num_samples=4, clip_low=1e-4, clip_high=1e-4)
-    made = sampling(tmp_path, method, loop={"max_steps": 1})
-    losses(made, tmp_path / "half", dtype="bfloat16")
-    first = json.loads((tmp_path / "half" / "metrics.jsonl").read_text().splitlines()[0])
-    assert first["sampling/logp_difference"] > 1e-4
-    assert first["clip_ratio/low_mean"] == first["clip_ratio/high_mean"] == 0.0
+def test_fewer_ratios_are_clipped_where_nothing_has_moved_than_by_the_samplers_rounding(
+    tmp_path, monkeypatch
+):
+    def clipped(folder):
+        made = sampling(folder, GSPO(num_samples=4), loop={"max_steps": 1})
+        losses(made, folder / "half", dtype="bfloat16")
+        lines = map(json.loads, (folder / "half" / "metrics.jsonl").read_text().splitlines())
+        return next(line for line in lines if "loss" in line)
+
+    for name in ("update's", "sampler's"):
+        (tmp_path / name).mkdir()
+    found = clipped(tmp_path / "update's")
+    assert found["sampling/logp_difference"] > 1e-4
+    monkeypatch.setattr(feeds, "_anew", lambda run: False)
+    other = clipped(tmp_path / "sampler's")["clip_ratio/region_mean"]
+    assert found["clip_ratio/region_mean"] < other / 2
 
 
 @pytest.mark.parametrize(
