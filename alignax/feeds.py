@@ -62,7 +62,7 @@ def make_feed(run: Run, params: Params) -> Feed:
         shards=sharding.shards(run.mesh),
         seed=experiment.seed,
         folder=Path(experiment.output_dir) / "rounds",
-        anew=_anew(run),
+        anew=anew(run),
     )
     run.say(
         f"[bold]rounds[/]: {run.num_steps} updates of {experiment.loop.batch_size} groups; every "
@@ -146,7 +146,9 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
         "response": settings.max_new_tokens,
         "put": run.put,
     }
-    by_policy = _anew(run) and settings.sampling(run.method).source == "policy"
+    by_reference = settings.sampling(run.method).source == "reference"
+    # Who learns through records has no use for what drew the samples.
+    old = anew(run) and needs.sampling is not None
     policy = Looking(run.policy_fn(), **shape)
     whole = Looking(run.model_fn(None), **shape)
 
@@ -154,7 +156,9 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
         groups, found = InMemory(examples), {}
         if needs.reference:
             found["ref_logprobs"] = policy(reference(), groups)[0]
-        if needs.head == "value" or settings.server is not None or by_policy:
+        if by_reference and old and needs.head != "value":
+            found["old_logprobs"] = found.get("ref_logprobs") or policy(reference(), groups)[0]
+        elif needs.head == "value" or settings.server is not None or old:
             logprobs, values = whole(params, groups)
             found["old_logprobs"] = logprobs
             if values is not None:
@@ -164,7 +168,7 @@ def _look(run: Run, reference: Callable[[], Params]) -> Any:
     return look
 
 
-def _anew(run: Run) -> bool:
+def anew(run: Run) -> bool:
     """Whether what the sampler says of its tokens will not do for a loss.
 
     In bfloat16 decoding and the update round at different places, by more than some clips of the

@@ -70,7 +70,8 @@ def run(
     timer = threading.Timer(timeout, stop)
     timer.start()
     assert process.stdout is not None
-    lines = [line.strip() for line in process.stdout if line.strip()]
+    with process.stdout:
+        lines = [line.strip() for line in process.stdout if line.strip()]
     _, status, usage = os.wait4(process.pid, 0)
     timer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -311,8 +311,8 @@ def comparison() -> Comparison:
             "Each table is corrected for its own pairs, and the claims for theirs.",
             "Equal data are as many groups to learn from, and not as many answers or judgements: a "
             "group is one answer, a pair, or eight; rso draws four times as many to find its own.",
-            "Runs that checks, claims and their variants ask for end at update 32, where a league "
-            "run of other length may have met other groups in its last four.",
+            "Runs that checks and claims ask for end at update 32 where nothing else is asked; a "
+            "league run of another length may have met other groups in the last four of them.",
             "Seeds share one data set, one draw of its labels and one reward model: intervals do "
             "not say how far others would lead.",
             "Pairs are the best and the worst of eight answers, of which fewer are judged against "

@@ -3,9 +3,7 @@
 import argparse
 import dataclasses
 import functools
-import os
 import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -20,7 +18,7 @@ from alignax.models.lora import Adapter
 from alignax.models.outputs import outputs
 from alignax.train.optim import Optim, make_optimizer
 from alignax.train.step import evaluate, init_state, make_step
-from benchmarks import decode_step, devices, flops, peers, plans, tables, train, workload
+from benchmarks import decode_step, devices, flops, peers, plans, tables, timing, train, workload
 from benchmarks.__main__ import parser as benchmarks_parser
 from benchmarks.ours import ADAPTER, decoder
 from benchmarks.rows import Rows, in_order, masked_outputs, prepared
@@ -59,16 +57,17 @@ def test_every_number_of_devices_of_scale_splits_its_prompts():
         assert (len(plan), plan.shape.shards) == (2, count)
 
 
-def test_a_newcomers_update_runs_and_begins_at_ln_2():
+def test_a_newcomers_update_runs_and_begins_at_ln_2(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("XLA_FLAGS")  # of one device
+    monkeypatch.setattr(timing, "KEPT", tmp_path)  # where a command keeps its runs
     command = ["train", "--tiny", "--dry", "--shapes", "dpo 1:1", "--rounds", "1", "--steps", "1"]
-    alone = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}  # of one device
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *command],
-        env=alone, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    row = next(line for line in done.stdout.splitlines() if line.startswith("| alignax |"))
-    assert "| 0.69315, " in row
-    assert "| dpo 1:1 |" in done.stdout  # of the arithmetic
+    options = benchmarks_parser().parse_args(command)
+    devices.settle(options)
+    train.train(options, command)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("| alignax |") and "| 0.69315, " in line for line in lines)
+    assert any(line.startswith("| dpo 1:1 |") for line in lines)  # of the arithmetic
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_more_responses_than_have_real_lengths_are_refused():

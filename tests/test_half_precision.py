@@ -51,7 +51,7 @@ def test_fewer_ratios_are_clipped_where_nothing_has_moved_than_by_the_samplers_r
         (tmp_path / name).mkdir()
     found = clipped(tmp_path / "update's")
     assert found["sampling/logp_difference"] > 1e-4
-    monkeypatch.setattr(feeds, "_anew", lambda run: False)
+    monkeypatch.setattr(feeds, "anew", lambda run: False)
     other = clipped(tmp_path / "sampler's")["clip_ratio/region_mean"]
     assert found["clip_ratio/region_mean"] < other / 2
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alignax.data import json_lines
+from alignax.feeds import anew
 from alignax.generate.reward_models import Model as Classifier
 from alignax.generate.scoring import classifier
 from alignax.models.config import DecoderConfig
@@ -71,8 +72,13 @@ def costs(run: Run) -> dict[int, Cost]:
     judges = [x for x in experiment.rollout.rewards.parts if isinstance(x, Classifier)]
     judge = sum(sizes(classifier(x.directory)).blocks for x in judges)
     critic = needs.head == "value"
-    # Samples of the reference bring their log-probabilities along.
-    drawn_by_it = sampled and experiment.rollout.sampling(run.method).source == "reference"
+    by_it = sampled and experiment.rollout.sampling(run.method).source == "reference"
+    again = sampled and anew(run)
+    # Samples of the reference bring their log-probabilities along, but where these are not used.
+    of_reference = sampled and needs.reference and (again or not by_it)
+    # With a critic, below.
+    of_policy = again and needs.sampling is not None and not critic
+    of_policy = of_policy and not (by_it and needs.reference)
     lines = [row for row in _lines(output / "metrics.jsonl") if "num_tokens" in row]
     drawing = {int(row["step"]) for row in lines if row.get("num_generated_tokens")}
     seconds = elapsed(_lines(output / "timings.jsonl"), drawing)
@@ -91,8 +97,7 @@ def costs(run: Run) -> dict[int, Cost]:
         trained = scored + row["num_prompts"] * prompt
         flops = policy.forward(drawn + asked, drawn)
         flops += 2.0 * judge * (drawn + asked * each)
-        if sampled and needs.reference and not drawn_by_it:
-            flops += policy.forward(drawn + asked, drawn)
+        flops += (of_reference + of_policy) * policy.forward(drawn + asked, drawn)
         if critic:  # the old policy and its values, and then the trained critic
             flops += policy.forward(drawn + asked, drawn) + 2.0 * policy.blocks * (drawn + asked)
             flops += 6.0 * policy.blocks * trained

@@ -37,11 +37,15 @@ def claims(results: Results, runs: Mapping[str, Runs | None], command: str) -> l
     said = []
     for claim, found in zip(described["claims"], tests, strict=True):
         verdicts = [verdict(x, next(adjusted)) for _, x, _ in found or ()]
+        failed = [name for name in claim["entries"] if results.failed(name)]
+        if failed:  # the runs that ended are not those that were to be made
+            verdicts = ["inconclusive" if x == "better" else x for x in verdicts]
         said.append(
             {key: claim[key] for key in ("name", "says", "source")}
             | {
                 "verdict": _joined(verdicts),
-                "because": _because(found, verdicts, claim["note"]),
+                "because": _because(found, verdicts, claim["note"])
+                + (f" Runs failed of {', '.join(failed)}." if failed else ""),
                 "evidence": [
                     {
                         "label": label,

@@ -14,6 +14,7 @@ import numpy as np
 
 from alignax.core import processes
 from alignax.core.method import Method, scalars, with_scalars
+from alignax.core.records import Labelled
 from alignax.core.types import Batch, Layout, Means, Metrics, Outputs, Params
 from alignax.data.pipeline import Batches, Groups, Numbers
 from alignax.data.plan import Plan
@@ -24,6 +25,7 @@ from alignax.models.outputs import score_responses
 from alignax.models.transformer import Decoder
 from alignax.train.step import ModelFn
 
+OF_A_KIND = ("/chosen", "/rejected", "/margins")  # metrics of KTO
 SHARES = ("accuracies", "ended", "unjudged")  # names whose values are 0 or 1, or shares of a list
 Progress = Callable[[Iterator[Any], int], Iterator[Any]]
 
@@ -98,6 +100,9 @@ class HeldOut:
             tokens += int((batch.mask[0] & batch.valid[0][..., None]).sum())
             for name, x in found.items():
                 values.setdefault(name, []).append(np.asarray(x)[present])
+        if self.method.needs().record is Labelled:
+            # Means over one kind of label, whose number varies too: an interval would be another.
+            values = {n: x for n, x in values.items() if not n.endswith(OF_A_KIND)}
         joined = {f"eval_{name}": np.concatenate(parts) for name, parts in values.items()}
         if self.method.needs().mean_over == "tokens":
             # Each prompt's summed loss over the mean number of tokens: their mean is the loss.

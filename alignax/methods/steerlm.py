@@ -104,21 +104,19 @@ class SteerLM(Method):
 
 
 def _check_scale(records: Sequence[Attributed], names: Sequence[str]) -> None:
-    """Refuses ratings that rounding to whole numbers would make 0 or 1."""
-    wide, between = False, None
-    for record in records:
-        for name in names:
-            x = record.attributes.get(name, 0.0)
-            wide = wide or not 0.0 <= x <= 1.0
-            between = between or (record, name, x) if x != round(x) else between
-    if between is not None and not wide:
-        record, name, x = between
-        raise BadInput(
-            "ratings that differ as whole numbers, such as 0 to 4 or 0 to 9",
-            f"{name} {x:g}, and all ratings in [0, 1]",
-            "Multiply them in the data, by 9 for example: a request says whole numbers.",
-            where=record.origin,
-        )
+    """Refuses an attribute whose ratings rounding to whole numbers would all make 0 or 1."""
+    for name in names:
+        rated = [(record, record.attributes[name]) for record in records
+                 if name in record.attributes]  # fmt: skip
+        between = next(((record, x) for record, x in rated if x != round(x)), None)
+        if between is not None and all(0.0 <= x <= 1.0 for _, x in rated):
+            record, x = between
+            raise BadInput(
+                "ratings that differ as whole numbers, such as 0 to 4 or 0 to 9",
+                f"{name} {x:g}, and all ratings of it in [0, 1]",
+                "Multiply them in the data, by 9 for example: a request says whole numbers.",
+                where=record.origin,
+            )
 
 
 def _highest(records: Sequence[Attributed], name: str) -> float:

@@ -63,7 +63,7 @@ def _take(path: Path) -> TextIOWrapper | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(path, file):  # and not deleted meanwhile by the one who held it
                 file.truncate(0)
-                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.write(_name())
                 file.flush()
                 return file
         except BlockingIOError:
@@ -94,13 +94,20 @@ def _refuse(path: Path, file: TextIOWrapper) -> None:
 def _touch(path: Path, file: TextIOWrapper, ended: threading.Event) -> None:
     while not ended.wait(TOUCHED):
         with contextlib.suppress(OSError):
-            if path.exists() and not _is_still(path, file):
+            who = path.read_bytes().decode(errors="replace")
+            # Not by inodes alone: some network file systems number a file anew.
+            if who and who != _name() and not _is_still(path, file):
                 log.critical(
                     "%s: %s has taken this folder, while this process was paused: it ends here, "
-                    "and saves nothing.", path.parent, path.read_text() or "another run",
+                    "and saves nothing.", path.parent, who,
                 )  # fmt: skip
                 os._exit(1)
+        with contextlib.suppress(OSError):
             os.utime(file.fileno())
+
+
+def _name() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def _is_still(path: Path, file: TextIOWrapper) -> bool:

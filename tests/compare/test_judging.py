@@ -235,6 +235,18 @@ def test_seeds_that_failed_are_counted_and_the_others_compared():
     assert "| twin (failed: 1 of 8 seeds) |" in markdown.tables(found)
 
 
+def test_a_claim_does_not_hold_by_the_runs_that_were_left():
+    claim = Claim(name="c", says="s", source="p", entries=("good", "fair"))
+    whole = made_up(claim)
+    failed = {"purpose": "final", "entry": "good", "trial": 0, "seed": 99, "failed": "diverged"}
+    some = Results(whole.described, [*whole.lines, failed])
+    for results, verdict in ((whole, "holds"), (some, "inconclusive")):
+        runs = {name: results.runs(name) for name in claim.entries}
+        (found,) = judging.claims(results, runs, "")
+        assert found["verdict"] == verdict
+        assert ("Runs failed of good." in found["because"]) == (results is some)
+
+
 def test_what_failed_may_be_worse_than_others_and_is_better_than_none():
     results = made_up()
     whole = analysis.findings(results, {"command": ""})["pairs"]["data"]

@@ -62,11 +62,16 @@ def test_ratings_of_which_whole_numbers_leave_nothing_are_refused():
         SteerLM().fit(rated(1.0, 0.45, 0.0))
     assert str(refused.value) == (
         "f:2: expected ratings that differ as whole numbers, such as 0 to 4 or 0 to 9; got quality "
-        "0.45, and all ratings in [0, 1].\n"
+        "0.45, and all ratings of it in [0, 1].\n"
         "    Multiply them in the data, by 9 for example: a request says whole numbers."
     )
     assert SteerLM().fit(rated(1.0, 0.0)).target == (1.0,)  # yes and no
     assert SteerLM().fit(rated(0.45, 3.6)).target == (3.6,)
+    beside = Attributed(
+        prompt="p", response="a", attributes={"quality": 4.0, "toxicity": 0.3}, origin="f:1"
+    )
+    with pytest.raises(BadInput, match=r"f:1: .*; got toxicity 0\.3"):
+        SteerLM().fit([beside])
 
 
 def test_an_attribute_that_no_response_has_must_be_given_its_target():

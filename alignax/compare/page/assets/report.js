@@ -185,7 +185,9 @@ for (const group of all("[data-roving]")) {
     list[0].setAttribute("tabindex", "0");
   });
   group.addEventListener("keydown", (event) => {
-    const down = Number(group.dataset.roving || 2) - 1; // the diagonal of a matrix is empty
+    // In a matrix as many as a row has to be seen; its diagonal is empty.
+    const row = document.activeElement.closest("tr");
+    const down = row ? marks().filter((mark) => row.contains(mark)).length : 1;
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: down, ArrowUp: -down }[event.key];
     if (!step) return;
     event.preventDefault();
