@@ -62,8 +62,11 @@ def test_fewer_ratios_are_clipped_where_nothing_has_moved_than_by_the_samplers_r
         lambda folder: tiny(folder, loop=LOOP, adapter=LoRA(rank=2)),
         lambda folder: tiny(folder, loop=LOOP, method=RewardModel()),
         lambda folder: sampling(folder, GRPO(num_samples=4, beta=0.1), loop={"max_steps": 2}),
+        lambda folder: sampling(
+            folder, GRPO(num_samples=4), rollout={"source": "reference"}, loop={"max_steps": 2}
+        ),
     ],
-    ids=["adapter", "reward model", "samples"],
+    ids=["adapter", "reward model", "samples", "samples of the reference"],
 )
 def test_others_run_in_bfloat16_too(made, tmp_path):
     found = losses(made(tmp_path), tmp_path / "half", dtype="bfloat16")

@@ -13,11 +13,12 @@ import shutil
 import numpy as np
 import pytest
 
-from alignax import jobs
+from alignax import facts, jobs
 from alignax.config import Data
 from alignax.core.records import Attributed, Labelled, Preference, Scored
 from alignax.data.pipeline import InMemory
 from alignax.data.tokenise import Example, TokenLimits
+from alignax.evaluate.stats import Estimate
 from alignax.measuring import distinct, sampled
 from alignax.methods import KTO, Curriculum, DecisionTransformer, RewardModel, SteerLM
 from alignax.run import Run
@@ -45,6 +46,15 @@ def decision(tmp_path_factory):
     made = setup(tmp_path_factory.mktemp("decision"), DecisionTransformer(target=1.5), Scored)
     jobs.train(made, quiet=True)
     return made, pathlib.Path(made.output_dir)
+
+
+def test_a_last_line_of_the_log_that_was_cut_short_stops_no_card(tmp_path):
+    run = Run(tiny(tmp_path), quiet=True)
+    output = pathlib.Path(run.experiment.output_dir)
+    output.mkdir()
+    whole = '{"step": 3, "eval_loss": 0.5, "eval_loss/low": 0.4, "eval_loss/high": 0.6}\n'
+    (output / "metrics.jsonl").write_text(whole + '{"step": 4, "l')
+    assert facts.estimates(run, 3, {"eval_": 8}) == {"eval_loss": Estimate(0.5, 0.4, 0.6, 8)}
 
 
 def test_a_prompt_with_several_groups_is_answered_once():
@@ -157,10 +167,18 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(
     )
     jobs.train(many, quiet=True)
     found, expected = (updates(x) for x in (tmp_path / "many", output))
-    names = {"loss", "kl"} & expected[0].keys()
+    names = {"loss", "kl", "rewards/chosen", "rewards/rejected"} & expected[0].keys()
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose([a[n] for n in names], [b[n] for n in names], atol=2e-3)
     assert expected[-1]["loss"] < expected[0]["loss"]
+
+
+def test_means_over_one_kind_of_label_are_of_updates_alone(on_one_device):
+    _, output = on_one_device(KTO(beta=0.5), Labelled)
+    assert {"rewards/chosen", "logps/rejected"} <= updates(output)[0].keys()
+    measured = held_out(output)[0].keys()
+    assert "eval_rewards/signed" in measured
+    assert not {"eval_rewards/chosen", "eval_rewards/margins", "eval_logps/rejected"} & measured
 
 
 def test_a_reward_model_is_asked_for_no_answers(on_one_device):

@@ -241,6 +241,14 @@ def test_a_member_that_diverges_leaves_the_others_alone_and_is_not_exported(tmp_
     np.testing.assert_allclose(rates, [1e-3, 0.75e-3, 0.5e-3, 0.25e-3], rtol=1e-6)
 
 
+def test_a_member_whose_last_update_was_only_too_large_is_exported(tmp_path):
+    loop = Loop(batch_size=8, max_steps=2, on_bad_update="skip", largest_grad_norm=1e-9)
+    made = dataclasses.replace(setup(tmp_path, SFT(), Demonstration), loop=loop)
+    rows = lines(sweep.train(made, Sweep(seeds=2), quiet=True))
+    assert [row["skipped"] for row in rows] == [1.0, 1.0]
+    assert len(list(tmp_path.glob("run/*/export"))) == 2
+
+
 def test_means_are_over_the_members_that_are_finite():
     found = joined([{"loss": 1.0, "kl": float("nan")}, {"loss": float("inf"), "kl": float("nan")}])
     assert found["loss"] == 1.0
