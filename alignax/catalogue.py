@@ -18,6 +18,7 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.setting_types import alike, did_you_mean
 from alignax.data.records import COLUMNS
+from alignax.data.sources import holds_split
 from alignax.methods import ALL
 
 PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -141,16 +142,24 @@ def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
         model = dataclasses.replace(made.model, model_name_or_path=options.model)
         made = dataclasses.replace(made, model=model)
     if options.data:
-        both = Path(options.data).is_dir() and any(Path(options.data).glob("test.*"))
+        both = holds_split(options.data, made.data.eval_split)
         held_out = options.eval_data or (options.data if both else None)
         data = dataclasses.replace(made.data, train=options.data, eval=held_out)
-        stem = Path(options.data).name.split(".")[0]
+        stem = _stem(options.data)
         made = dataclasses.replace(made, data=data, output_dir=f"runs/{found.name}_{stem}")
     elif options.eval_data:
         made = dataclasses.replace(
             made, data=dataclasses.replace(made.data, eval=options.eval_data)
         )
     return made, others
+
+
+def _stem(source: str) -> str:
+    """What a run is named by: of the source's last part, up to a dot, what no pattern matches."""
+    path = Path(source)
+    while path.name and not (stem := re.sub(r"[*?[\]]+", "", path.name.split(".")[0]).strip("-")):
+        path = path.parent
+    return stem if path.name else "data"
 
 
 def explained(found: Entry) -> str:

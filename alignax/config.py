@@ -62,8 +62,9 @@ class Data:
     """Where the text comes from and what becomes of it.
 
     Fields:
-        train, eval: a path (.jsonl, .jsonl.gz, .json, .parquet, or a directory with a file for
-            each split), `tfds:NAME`, or `hf:owner/name`. No `eval`: nothing is held out.
+        train, eval: a path (.jsonl, .jsonl.gz, .json, .parquet, or a directory with a file, or
+            numbered parts, for each split), a pattern of paths, `tfds:NAME`, or `hf:owner/name`.
+            No `eval`: nothing is held out.
         train_split, eval_split: of a directory or a data set.
         eval_limit: rows of the held-out data that are used; None for all.
         template: "chat" renders by the tokenizer's chat template; "none" takes strings as they

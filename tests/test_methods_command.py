@@ -201,3 +201,25 @@ def test_what_is_held_out_can_be_given_beside_the_data_of_the_config():
     made, others = catalogue.experiment(["--method", "rrhf", "--eval-data", "held.jsonl", "--x"])
     assert (made.data.eval, others) == ("held.jsonl", ["--x"])
     assert made.data.train == config.load(catalogue.entry("rrhf").config).data.train
+
+
+def test_a_folder_of_the_hub_holds_its_test_split_out_and_names_the_run(tmp_path):
+    folder = tmp_path / "mine.v2"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "train-00000-of-00001.parquet").write_bytes(b"")
+
+    def made(source):
+        return catalogue.experiment(["--method", "dpo", "--data", str(source)])[0]
+
+    assert made(folder).data.eval is None
+    (folder / "data" / "test-00000-of-00001.parquet").write_bytes(b"")
+    assert made(folder).data.eval == str(folder)
+    for source, name in {
+        folder: "mine",
+        folder / "data" / "train-*.parquet": "train",
+        folder / "data" / "*": "data",
+        "*": "data",
+        "hf:owner/name": "name",
+    }.items():
+        assert made(source).output_dir == f"runs/dpo_{name}"
+    assert made(folder / "data" / "*").data.eval is None

@@ -1,5 +1,6 @@
 """What decides a cell's result, as one short word: while that is the same, the result stands."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -11,7 +12,10 @@ from typing import Any
 from alignax.compare import cells
 from alignax.compare.cells import Cell
 from alignax.compare.settings import Comparison
+from alignax.config import Experiment
 from alignax.core import modules
+from alignax.core.errors import BadInput
+from alignax.data.sources import files_of
 from alignax.saved import to_json
 
 
@@ -26,7 +30,7 @@ def of(comparison: Comparison, cell: Cell) -> str:
         cell = dataclasses.replace(cell, purpose="final", entry=comparison.compute_like, steps=1)
     made = cells.experiment(comparison, cell, Path())
     parts.append(to_json(dataclasses.replace(made, output_dir="")))
-    files = [Path(x) for x in (made.data.train, made.data.eval, made.evaluation.prompts) if x]
+    files = _of_data(made)
     files += _of_model(Path(made.model.model_name_or_path))
     if cell.purpose != "proxy":
         known = (comparison.gold, *comparison.measures.values())
@@ -62,6 +66,20 @@ def _code(name: str) -> list[Path]:
     if module is None or name.partition(".")[0] == "alignax":
         return [Path(name)]
     return modules.with_neighbours(Path(module.__file__)) if module.__file__ else []
+
+
+def _of_data(made: Experiment) -> list[Path]:
+    """The files of its data; what cannot be read is refused by the run itself."""
+    data = made.data
+    found = []
+    for source, split in (
+        (data.train, data.train_split),
+        (data.eval, data.eval_split),
+        (made.evaluation.prompts, data.eval_split),
+    ):
+        with contextlib.suppress(BadInput):
+            found += files_of(source, split=split) if source else ()
+    return found
 
 
 def _of_model(folder: Path) -> list[Path]:

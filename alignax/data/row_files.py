@@ -47,7 +47,7 @@ def json_lines(path: Path, label: str) -> Iterator[tuple[Row, str]]:
     number = held = 0
     with readable(label):
         most, file = _most(path), path.open("rb")
-    with file as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:
+    with file as raw, gzip.open(raw) if path.suffix.lower() == ".gz" else raw as lines:
         while True:
             number += 1
             origin = f"{label}:{number}"

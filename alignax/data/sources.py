@@ -1,7 +1,7 @@
 """Where rows come from: files, TensorFlow Datasets and the Hugging Face hub, each row with a place.
 
-A source is named by one string: a path, `tfds:NAME`, `tfds:NAME/config`, `hf:owner/name` or plain
-`owner/name`.
+A source is named by one string: a path, a pattern of paths, `tfds:NAME`, `tfds:NAME/config`,
+`hf:owner/name` or plain `owner/name`.
 """
 
 import dataclasses
@@ -11,17 +11,17 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record, Text
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
+from alignax.data.local_files import DataFile, find, has_split, holds, suffix_of
 from alignax.data.records import Form, detect, optional, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
-SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -31,7 +31,7 @@ class Report:
 
     Fields:
         source, split: what was asked for.
-        form: how rows were read, in words.
+        form: how rows were read, in words; of how many files, where there are several.
         columns: those that were read. ignored: all others of any row.
         rows: read. records: made of them.
         dropped: rows with a defect, by reason.
@@ -84,9 +84,9 @@ def load_records(
     """All records of a source, made into what the method learns from where they are not that yet.
 
     Args:
-        source: a path, `tfds:NAME` or `hf:owner/name`.
+        source: a path, a pattern of paths, `tfds:NAME` or `hf:owner/name`.
         record_type: what the method learns from.
-        split: which file of a directory, or which split of a data set.
+        split: which files of a directory, or which split of a data set.
         on_bad_row: whether a row with a defect stops the reading, or is dropped and counted.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
@@ -99,7 +99,8 @@ def load_records(
     # Of all rows, in the order in which they were met.
     columns: dict[str, None] = {}
     seen: dict[str, None] = {}
-    for row, origin in itertools.islice(read_rows(source, split=split), limit):
+    place = _locate(source, split)
+    for row, origin in itertools.islice(_rows(place, split), limit):
         if form is None:
             form = detect(row, record_type, origin)
             columns.update(dict.fromkeys(form.columns))
@@ -135,7 +136,9 @@ def load_records(
     report = Report(
         source=source,
         split=split,
-        form=str(form) + (f" ({pairing})" if _is_paired(form) else ""),
+        form=str(form)
+        + (f" ({pairing})" if _is_paired(form) else "")
+        + (f"; {len(place.files)} files" if len(place.files) > 1 else ""),
         columns=tuple(columns),
         ignored=tuple(name for name in seen if name not in columns),
         rows=rows,
@@ -158,85 +161,83 @@ def read_rows(source: str, *, split: str = "train") -> Iterator[tuple[Row, str]]
     Raises:
         BadInput: no such source, a kind of file that is not known, or a broken file.
     """
-    kind, name = _locate(source, split)
-    if kind == "tfds":
-        return tfds_rows(name, split)
-    if kind == "hf":
-        return hf_rows(name, split)
-    path = Path(name)
-    label = _label(source, path)
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return json_lines(path, label)
-    if path.suffix == ".json":
-        return json_list(path, label)
-    return parquet_rows(path, label)
+    return _rows(_locate(source, split), split)
 
 
 def content_hash(source: str, *, split: str = "train") -> str:
-    """Changes whenever what `read_rows` gives does: over a file's bytes, or a name and version."""
+    """Changes whenever what `read_rows` gives does: over files' bytes, or a name and version."""
     digest = hashlib.sha256()
-    kind, name = _locate(source, split)
-    if kind == "file":
-        path = Path(name)
-        digest.update(_label(source, path).encode())
-        with readable(source), path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    elif kind == "tfds":
+    kind, name, files = _locate(source, split)
+    if kind == "tfds":
         digest.update(f"tfds:{tfds_builder(name).info.full_name}:{split}".encode())
-    else:
+    elif kind == "hf":
         # The library's own fingerprint follows the content of the files, a version does not.
         digest.update(f"hf:{name}:{split}:{hf_data(name, split)._fingerprint}".encode())
+    for path, label in files:
+        digest.update(label.encode())
+        with readable(str(path)), path.open("rb") as file:
+            if len(files) > 1:  # so that a row which moves to the next file changes it
+                digest.update(b"\0%d\0" % path.stat().st_size)
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
-def _locate(source: str, split: str) -> tuple[Literal["file", "tfds", "hf"], str]:
-    """The kind of a source, and its path or its name without the prefix."""
-    if source.startswith("tfds:"):
-        return "tfds", source.removeprefix("tfds:")
-    if source.startswith("hf:"):
-        return "hf", source.removeprefix("hf:")
+def files_of(source: str, *, split: str = "train") -> list[Path]:
+    """The files that `read_rows` reads; none of what is not there, or no files.
+
+    Raises:
+        BadInput: as `read_rows`, for files that are there.
+    """
+    if source.startswith(("tfds:", "hf:")):
+        return []
     with readable(source):
-        return _found(source, split)
+        return [path for path, _ in find(source, split)]
 
 
-def _found(source: str, split: str) -> tuple[Literal["file", "hf"], str]:
-    """A file, or else the name of a data set of the hub."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return "file", str(_file_of_split(path, split))
-    if path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise BadInput(
-                f"a file ending in {', '.join(SUFFIXES)}",
-                path.name,
-                "Convert the file, or rename it if it is one of these.",
-                where=source,
-            )
-        return "file", str(path)
-    if HUB_NAME.fullmatch(source) and not source.endswith(SUFFIXES) and not path.parent.is_dir():
-        return "hf", source
-    raise _missing(source, path)
+def holds_split(source: str, split: str) -> bool:
+    """Whether a source is a folder with files that are named as a split is, readable or not."""
+    with readable(source):
+        path = Path(source).expanduser()
+        return path.is_dir() and has_split(path, split)
 
 
-def _label(source: str, path: Path) -> str:
-    """A file's name in origins; with its folder where the folder was given as the source."""
-    folder = Path(source).expanduser()
-    return f"{folder.resolve().name}/{path.name}" if folder.is_dir() else path.name
+class _Place(NamedTuple):
+    """A data set of a catalogue by its name without the prefix, or files."""
+
+    kind: Literal["files", "tfds", "hf"]
+    name: str
+    files: tuple[DataFile, ...] = ()
 
 
-def _file_of_split(folder: Path, split: str) -> Path:
-    found = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-    found = [path for path in found if path.is_file()]
-    if len(found) == 1:
-        return found[0]
-    data = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
-    raise BadInput(
-        f"one file of the split {split}: {' or '.join(split + suffix for suffix in SUFFIXES)}",
-        ", ".join(path.name for path in found) or ", ".join(data) or "no data files",
-        "Name the file itself." if found else "Name another split, or the file itself.",
-        where=str(folder),
-    )
+def _locate(source: str, split: str) -> _Place:
+    if source.startswith("tfds:"):
+        return _Place("tfds", source.removeprefix("tfds:"))
+    if source.startswith("hf:"):
+        return _Place("hf", source.removeprefix("hf:"))
+    with readable(source):
+        files = find(source, split)
+        if files:
+            return _Place("files", source, files)
+        path = Path(source).expanduser()
+        if HUB_NAME.fullmatch(source) and not suffix_of(source) and not path.parent.is_dir():
+            return _Place("hf", source)
+        raise _missing(source, path)
+
+
+def _rows(place: _Place, split: str) -> Iterator[tuple[Row, str]]:
+    if place.kind == "tfds":
+        return tfds_rows(place.name, split)
+    if place.kind == "hf":
+        return hf_rows(place.name, split)
+    # One after another: a file is opened once the rows of the one before it are read.
+    return itertools.chain.from_iterable(map(_rows_of_file, place.files))
+
+
+def _rows_of_file(file: DataFile) -> Iterator[tuple[Row, str]]:
+    suffix = suffix_of(file.path.name)
+    read = {".json": json_list, ".parquet": parquet_rows}.get(suffix or "", json_lines)
+    return read(file.path, file.label)
 
 
 def _missing(source: str, path: Path) -> BadInput:
@@ -246,8 +247,6 @@ def _missing(source: str, path: Path) -> BadInput:
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     if near:
         remedy = f"Nearest in {folder}: {', '.join(near)}."
-    elif names:
-        remedy = f"{folder} holds {', '.join(sorted(names)[:5])}{', ...' * (len(names) > 5)}."
     else:
-        remedy = "Give a path, tfds:NAME or hf:owner/name."
+        remedy = holds(folder) or "Give a path, tfds:NAME or hf:owner/name."
     return BadInput("a file or folder", "nothing there", remedy, where=source)

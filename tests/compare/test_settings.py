@@ -161,6 +161,24 @@ def test_what_decides_a_result_is_in_its_fingerprint_and_its_place_is_not(tmp_pa
     assert found != fingerprints.of(here, cell)
 
 
+def test_all_files_of_a_folder_of_data_are_in_the_fingerprint(tmp_path):
+    comparison = made_in(tmp_path / "here")
+    train = tmp_path / "here" / "train.jsonl"
+    parts = [tmp_path / "hub" / "data" / f"train-{i}-of-2.jsonl" for i in (0, 1)]
+    parts[0].parent.mkdir(parents=True)
+    for part in parts:
+        part.write_text(train.read_text())
+    cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
+    for source in (tmp_path / "hub", tmp_path / "hub" / "data" / "*"):
+        data = dataclasses.replace(comparison.base.data, train=str(source))
+        base = dataclasses.replace(comparison.base, data=data)
+        changed = dataclasses.replace(comparison, base=base)
+        found = fingerprints.of(changed, cell)
+        with parts[1].open("a") as file:
+            file.write('{"prompt": "more", "chosen": "a", "rejected": "b"}\n')
+        assert found != fingerprints.of(changed, cell)
+
+
 def test_what_a_cell_begins_from_and_is_judged_by_is_in_its_fingerprint_too(comparison, tmp_path):
     cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
     second = dataclasses.replace(comparison.entries[1], name="second", after="dpo, strong")
