@@ -5,12 +5,16 @@ Each library is imported where it is used, so that only those who name such a so
 
 import contextlib
 import io
+import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alignax.core.errors import BadInput
+from alignax.data.local_files import refuse_saved
 
 Row = dict[str, Any]
 
@@ -65,7 +69,12 @@ def _plain(value: Any) -> Any:
 
 
 def hf_data(name: str, split: str) -> Any:
-    """A data set of the hub, as the package `datasets` holds it."""
+    """A data set of the hub, or a folder here, as the package `datasets` holds it.
+
+    Raises:
+        BadInput: no such package or name; whatever the package says of the data.
+    """
+    asked = _asked(name, split)
     try:
         import datasets
     except ImportError as error:
@@ -75,20 +84,50 @@ def hf_data(name: str, split: str) -> Any:
             "pip install -e '.[hub]' in the clone.",
             where=f"hf:{name}",
         ) from error
-    parts = name.split("/")
     try:
-        return datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=split)
-    except (OSError, ValueError) as error:
+        return datasets.load_dataset(*asked, split=split)
+    except Exception as error:  # of readers of many formats and of the transport, in any family
         raise BadInput(
             f"a data set of the hub with the split {split}",
-            str(error).splitlines()[0],
+            _causes(error),
             "Check name and split; hf:owner/name/config names a configuration.",
             where=f"hf:{name}",
         ) from error
 
 
+def _asked(name: str, split: str) -> list[str]:
+    """A folder that is here whole; else owner and name in one, and a configuration."""
+    with contextlib.suppress(OSError, RuntimeError):  # a name that no path can have is none
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            if (folder / "state.json").is_file():
+                refuse_saved(folder, split)
+            return [str(folder)]
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*(/[^/]+)?)?", name):
+        raise BadInput(
+            "hf:owner/name, hf:owner/name/config, or hf: and a folder that is here",
+            name or "no name",
+            "Check the name, or the path.",
+            where=f"hf:{name}",
+        )
+    parts = name.split("/")
+    return ["/".join(parts[:2]), *parts[2:]]
+
+
+def _causes(error: BaseException | None) -> str:
+    """What an error says, and what those said that it came from: the last knows the place."""
+    said = []
+    while error is not None:
+        kind, first = type(error).__name__, str(error).strip().partition("\n")[0].rstrip(".: ")
+        if not first or not isinstance(error, OSError | ValueError | RuntimeError):
+            first = f"{kind}: {first}" if first else kind
+        said.append(textwrap.shorten(first, 200))
+        error = error.__cause__
+    return ": ".join(dict.fromkeys(said))
+
+
 def hf_rows(name: str, split: str) -> Iterator[tuple[Row, str]]:
-    """Rows of a data set of the hub."""
+    """Rows of a data set of the hub, or of a folder that `datasets` reads."""
     for number, row in enumerate(hf_data(name, split), start=1):
         yield dict(row), f"hf:{name}:{number}"
 
