@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from alignax.core.constant import constant
+from alignax.core.shapes import require_alike
 from alignax.core.types import Number
 
 
@@ -24,6 +25,7 @@ def greedy_advantage(rewards: Real[Array, "*b"], greedy: Real[Array, "*b"]) -> F
     Returns:
         One advantage a response, in units of reward, float32. 0 for the greedy answer itself.
     """
+    require_alike("greedy_advantage", rewards=rewards, greedy=greedy)
     return constant(rewards) - constant(greedy)
 
 
@@ -42,6 +44,7 @@ def leave_one_out_advantage(
         One advantage a response, in units of reward, float32. They sum to 0 over a prompt; (1, 0)
         for two gives (1, -1). 0 where invalid, and where the prompt has one valid response.
     """
+    require_alike("leave_one_out_advantage", 1, rewards=rewards, valid=valid)
     deviation, count = _deviation(rewards, valid)
     return deviation * (count / jnp.maximum(count - 1.0, 1.0))
 
@@ -70,6 +73,7 @@ def group_advantage(
         reward. Exactly 0 where invalid, where all rewards of a prompt are the same, and where it
         has one valid response.
     """
+    require_alike("group_advantage", 1, rewards=rewards, valid=valid)
     deviation, count = _deviation(rewards, valid)
     if not scale:
         return deviation
@@ -118,6 +122,7 @@ def generalised_advantage(
         of reward, float32, 0 off the mask. With discount and decay 1 the returns are the sums of
         rewards to come, whatever the values.
     """
+    require_alike("generalised_advantage", 1, rewards=rewards, values=values, mask=mask)
     discount, decay = constant(discount), constant(decay)
 
     def step(after, now):
@@ -130,7 +135,8 @@ def generalised_advantage(
 
     values = constant(values)
     by_token = [jnp.moveaxis(x, -1, 0) for x in (constant(rewards), values, mask)]
-    nothing = jnp.zeros(mask.shape[:-1], jnp.float32)
+    # Made of what is given, so that it lies as that does where a mesh is in use.
+    nothing = jnp.zeros_like(sum(jnp.sum(x, axis=0, dtype=jnp.float32) for x in by_token))
     _, advantages = jax.lax.scan(step, (nothing, nothing), tuple(by_token), reverse=True)
     advantages = jnp.moveaxis(advantages, 0, -1)
     return jnp.where(mask, advantages, 0.0), jnp.where(mask, advantages + values, 0.0)

@@ -4,12 +4,14 @@ Schulman 2020, "Approximating KL divergence". With d = log policy(y) - log ref(y
 policy, the mean of d is the divergence. The others trade bias, variance and sign.
 """
 
-from typing import Literal, assert_never
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.constant import constant
+from alignax.core.errors import BadInput
+from alignax.core.shapes import require_alike
 
 Kind = Literal["k1", "k2", "k3", "abs"]
 MAX_EXPONENT = 20.0  # e^20 is 5e8: any token that far from the reference is simply very far
@@ -39,6 +41,7 @@ def kl_estimate(
         a descent on k3 leads on, away from the reference. Above it is 1 - exp(-d), which leads
         back.
     """
+    require_alike("kl_estimate", logprobs=logprobs, ref_logprobs=ref_logprobs)
     d = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     match kind:
         case "k1":
@@ -50,5 +53,7 @@ def kl_estimate(
             return jnp.expm1(-jnp.maximum(d, -MAX_EXPONENT)) + d
         case "abs":
             return jnp.abs(d)
-        case _:
-            assert_never(kind)
+    raise BadInput(
+        "a kind of estimate: " + ", ".join(get_args(Kind)), repr(kind), "Choose one of these.",
+        where="kl_estimate",
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from alignax.core.constant import constant
 from alignax.core.masked import masked_mean
+from alignax.core.shapes import require_advantages, require_alike
 from alignax.core.types import Number
 
 MAX_LOG_RATIO = 20.0  # e^20 is 5e8: finite, and far beyond any clip
@@ -32,6 +33,8 @@ def policy_gradient(
     Returns:
         One loss a token, float32. Its value means nothing; its gradient is -advantages.
     """
+    require_alike("policy_gradient", 1, logprobs=logprobs, mask=mask)
+    require_advantages("policy_gradient", advantages, mask)
     logprobs = jnp.where(mask, logprobs.astype(jnp.float32), 0.0)
     return -_by_token(mask, advantages) * logprobs
 
@@ -65,6 +68,7 @@ def clipped_policy_gradient(
         One loss a token, float32. -A where the policies agree, and there the gradient is -A too.
         The log-ratio is clamped to +-20 before the exponential, so that all stays finite.
     """
+    _require("clipped_policy_gradient", logprobs, old_logprobs, advantages, mask)
     log_ratio = logprobs.astype(jnp.float32) - constant(old_logprobs)
     advantages = _by_token(mask, advantages)
     loss = _clipped(jnp.where(mask, log_ratio, 0.0), advantages, clip_low, clip_high)
@@ -101,6 +105,7 @@ def sequence_clipped_policy_gradient(
         The response's loss at each of its tokens, float32: its mean over the mask is the loss of
         the paper. -A where the policies agree. The mean log-ratio is clamped to +-20.
     """
+    _require("sequence_clipped_policy_gradient", logprobs, old_logprobs, advantages, mask)
     log_ratio = logprobs.astype(jnp.float32) - constant(old_logprobs)
     log_ratio = jnp.broadcast_to(masked_mean(log_ratio, mask)[..., None], mask.shape)
     return _clipped(log_ratio, _by_token(mask, advantages), clip_low, clip_high)
@@ -129,6 +134,9 @@ def clipped_value(
     Returns:
         One loss a token, in squared units of reward, float32. 0 where v = R and v is near old.
     """
+    require_alike(
+        "clipped_value", 1, values=values, old_values=old_values, returns=returns, mask=mask
+    )
     values, old, returns = (
         jnp.where(mask, x, 0.0)
         for x in (values.astype(jnp.float32), constant(old_values), constant(returns))
@@ -137,6 +145,11 @@ def clipped_value(
     near = jnp.clip(values, old - clip, old + clip)
     free, clipped = (values - returns) ** 2, (near - returns) ** 2
     return 0.5 * jnp.where(clipped > free, clipped, free)
+
+
+def _require(loss, logprobs, old_logprobs, advantages, mask):
+    require_alike(loss, 1, logprobs=logprobs, old_logprobs=old_logprobs, mask=mask)
+    require_advantages(loss, advantages, mask)
 
 
 def _by_token(

@@ -15,6 +15,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -35,6 +36,7 @@ def cpo(
     Returns:
         One loss a pair, in nats, float32. log 2 where both are equally probable.
     """
+    require_pairs("cpo", logprobs=logprobs)
     logprobs = logprobs.astype(jnp.float32)
     margin = constant(beta) * (logprobs[..., 0] - logprobs[..., 1])
     # (1 - eps) softplus(-m) + eps softplus(m), and softplus(m) = softplus(-m) + m.

@@ -19,6 +19,7 @@ from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -44,6 +45,7 @@ def dpo(
     Returns:
         One loss a pair, in nats, float32. log 2 where the policy equals the reference.
     """
+    require_pairs("dpo", logprobs=logprobs, ref_logprobs=ref_logprobs)
     reward = constant(beta) * (logprobs.astype(jnp.float32) - constant(ref_logprobs))
     margin, flips = reward[..., 0] - reward[..., 1], constant(label_smoothing)
     agree, disagree = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
@@ -73,6 +75,7 @@ def robust_dpo(
         One loss a pair, in nats, float32. log 2 where the policy equals the reference. It has no
         minimum: it falls without end as the margin grows, and is negative from some margin on.
     """
+    require_pairs("robust_dpo", logprobs=logprobs, ref_logprobs=ref_logprobs)
     ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     margin = constant(beta) * (ratio[..., 0] - ratio[..., 1])
     flips = constant(label_smoothing)

@@ -14,6 +14,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -37,6 +38,7 @@ def ipo(
         One loss a pair, in squared nats, float32. 1 / (4 tau^2) where the policy equals the
         reference.
     """
+    require_pairs("ipo", logprobs=logprobs, ref_logprobs=ref_logprobs)
     ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     return (ratio[..., 0] - ratio[..., 1] - 0.5 / constant(tau)) ** 2
 

@@ -16,6 +16,7 @@ from alignax.core.method import Method, Needs, over_step
 from alignax.core.pairs import log_ratios
 from alignax.core.records import Group, Labelled, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_alike
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -39,7 +40,7 @@ def kto(
             tokens.
         ref_logprobs: the same under the reference policy. A constant: no gradient flows into it.
         desirable: whether the response is one to make more probable: booleans, or numbers that
-            are 0 where not.
+            are above 0 where it is.
         kl: the reference point, in nats, one for all responses: max(0, mean of the log-ratios of
             prompts and responses that do not belong together), so already at least 0. A constant.
         beta: how strongly the policy is held to the reference. Typical: 0.1.
@@ -51,10 +52,11 @@ def kto(
         One loss a response, in [0, its weight], float32. Half the weight where the policy equals
         the reference and kl is 0.
     """
+    require_alike("kto", logprobs=logprobs, ref_logprobs=ref_logprobs, desirable=desirable, kl=kl)
     margin = constant(beta) * (logprobs.astype(jnp.float32) - constant(ref_logprobs) - constant(kl))
     good = constant(desirable_weight) * jax.nn.sigmoid(-margin)
     bad = constant(undesirable_weight) * jax.nn.sigmoid(margin)
-    return jnp.where(desirable, good, bad)
+    return jnp.where(desirable > 0, good, bad)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

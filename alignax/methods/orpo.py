@@ -14,6 +14,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_pairs
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 HIGHEST = -1e-7  # the odds of a certain response are infinite
@@ -33,6 +34,7 @@ def orpo(logprobs: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
     Returns:
         One loss a pair, in nats, float32. log 2 where both are equally probable.
     """
+    require_pairs("orpo", logprobs=logprobs)
     logprobs = jnp.minimum(logprobs.astype(jnp.float32), HIGHEST)
     log_odds = logprobs - jnp.log(-jnp.expm1(logprobs))
     return -jax.nn.log_sigmoid(log_odds[..., 0] - log_odds[..., 1])

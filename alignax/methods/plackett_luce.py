@@ -14,6 +14,7 @@ from alignax.core.pairs import log_ratios
 from alignax.core.ranking import gaps, only_valid, ranking_nll
 from alignax.core.records import Group, Ranking, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_alike
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -35,6 +36,7 @@ def plackett_luce(
     Returns:
         One loss a prompt, in nats, float32. log k! where all rewards are equal and no scores are.
     """
+    require_alike("plackett_luce", 1, rewards=rewards, scores=scores, valid=valid)
     rewards = only_valid(rewards, valid)
     return ranking_nll(rewards[..., None, :] - rewards[..., :, None], gaps(scores, valid) > 0.0)
 

@@ -18,6 +18,7 @@ from alignax.core.ranking import gaps, only_valid, ranking_nll
 from alignax.core.records import Group, Ranking, Record
 from alignax.core.scores import mean_and_deviation
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_alike
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -47,6 +48,7 @@ def pro(
         One loss a prompt, in nats, float32. For two responses -log sigmoid(D (A_1 - A_2)), D being
         the difference of their scores, or 1.
     """
+    require_alike("pro", 1, logprobs=logprobs, scores=scores, valid=valid)
     logprobs, gap = only_valid(logprobs, valid), gaps(scores, valid)
     compared = gap > 0.0
     weight = gap if temperature else compared.astype(jnp.float32)

@@ -12,6 +12,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first
 from alignax.core.records import Group, Lacking, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_alike, require_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -35,6 +36,8 @@ def bradley_terry(
     Returns:
         One loss a pair, in nats, float32. log 2 where both rewards and the margin are 0.
     """
+    require_pairs("bradley_terry", rewards=rewards)
+    require_alike("bradley_terry", pairs=rewards[..., 0], margin=margin)
     rewards = rewards.astype(jnp.float32)
     nll = -jax.nn.log_sigmoid(rewards[..., 0] - rewards[..., 1] - constant(margin))
     return nll + constant(centre) * jnp.sum(rewards, axis=-1) ** 2

@@ -15,6 +15,7 @@ from alignax.core.method import LOSS_ALONE, Method, Needs
 from alignax.core.ranking import gaps, only_valid
 from alignax.core.records import Group, Ranking, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_alike
 from alignax.core.types import Batch, Metrics, Outputs, Scalar
 
 
@@ -38,6 +39,7 @@ def rrhf(
         One loss a prompt, in nats a token, float32. 0 where the log-probabilities are ordered as
         the scores are.
     """
+    require_alike("rrhf", 1, logprobs=logprobs, scores=scores, valid=valid)
     logprobs = only_valid(logprobs, valid)
     wrong = jax.nn.relu(logprobs[..., None, :] - logprobs[..., :, None])
     return jnp.sum(jnp.where(gaps(scores, valid) > 0.0, wrong, 0.0), axis=(-2, -1))

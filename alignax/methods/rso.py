@@ -90,12 +90,10 @@ def sweep_until(
         picked = picked.at[place].set(jnp.arange(rewards.shape[0], dtype=jnp.int32), mode="drop")
         return number + 1, found + jnp.sum(accepted, dtype=jnp.int32), left & ~accepted, picked
 
-    start = (
-        jnp.zeros((), jnp.int32),
-        jnp.zeros((), jnp.int32),
-        jnp.ones(rewards.shape, bool),
-        jnp.zeros(wanted, jnp.int32),
-    )
+    # Made of what is given, so that it lies as that does where a mesh is in use.
+    left = jnp.ones_like(rewards, bool) & jnp.ones_like(uniforms(jnp.int32(0)), bool)
+    none = jnp.zeros_like(jnp.sum(left, dtype=jnp.int32))
+    start = (none, none, left, jnp.zeros(wanted, jnp.int32) + none)
     # Each sweep accepts at least the best of those that are left, so this ends.
     return jax.lax.while_loop(lambda state: state[1] < wanted, sweep, start)[-1]
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs
 from alignax.core.records import Demonstration, Group, Record
+from alignax.core.shapes import require_alike
 from alignax.core.types import Batch, Metrics, Outputs
 
 
@@ -27,6 +28,7 @@ def nll(logprobs: Float[Array, "*b r"], mask: Bool[Array, "*b r"]) -> Float[Arra
         One number a response, in nats, summed and not averaged. 0 where the mask is empty; for r
         tokens that are uniform over v words, r log v.
     """
+    require_alike("nll", 1, logprobs=logprobs, mask=mask)
     return -masked_sum(logprobs, mask)
 
 

@@ -15,6 +15,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -31,6 +32,7 @@ def simpo(logprobs: Float[Array, "*b 2"], *, beta: Number, gamma: Number) -> Flo
     Returns:
         One loss a pair, in nats, float32. log(1 + e^gamma) where both are equally probable.
     """
+    require_pairs("simpo", logprobs=logprobs)
     logprobs = logprobs.astype(jnp.float32)
     margin = constant(beta) * (logprobs[..., 0] - logprobs[..., 1])
     return -jax.nn.log_sigmoid(margin - constant(gamma))

@@ -16,6 +16,7 @@ from alignax.core.method import Method, Needs
 from alignax.core.pairs import chosen_first, log_ratios, pair_metrics
 from alignax.core.records import Group, Preference, Record
 from alignax.core.setting_types import setting
+from alignax.core.shapes import require_pairs
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
 
 
@@ -32,6 +33,7 @@ def slic(logprobs: Float[Array, "*b 2"], *, delta: Number) -> Float[Array, "*b"]
     Returns:
         One loss a pair, in nats, float32. delta where both are equally probable.
     """
+    require_pairs("slic", logprobs=logprobs)
     logprobs = logprobs.astype(jnp.float32)
     return jax.nn.relu(constant(delta) - (logprobs[..., 0] - logprobs[..., 1]))
 
@@ -52,6 +54,7 @@ def hinge(
     Returns:
         One loss a pair, float32. 1 where the policy equals the reference.
     """
+    require_pairs("hinge", logprobs=logprobs, ref_logprobs=ref_logprobs)
     ratio = logprobs.astype(jnp.float32) - constant(ref_logprobs)
     return jax.nn.relu(1.0 - constant(beta) * (ratio[..., 0] - ratio[..., 1]))
 
