@@ -121,13 +121,16 @@ def score_by(
             `generate.reward_functions.Function` has it.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet, its folder must.
-        on_bad_row: as in `score`.
+        on_bad_row: as in `score`; a row is defective too where the function gives one of its
+            responses no finite number.
 
     Raises:
         BadInput: no such function, a number that is none, a file that is there already or cannot
             be written, or a column that JSON cannot hold.
     """
-    rewards, target = Rewards(parts=(Function(function=function),)), Path(target)
+    on_bad = "mask" if on_bad_row == "drop" else "refuse"
+    rewards = Rewards(parts=(Function(function=function),), on_bad=on_bad)
+    target = Path(target)
     rewards.check()
     read, dropped = _read(source, split, on_bad_row)
     rows, groups = [row for row, _ in read], [group for _, group in read]
@@ -141,17 +144,24 @@ def score_by(
             completion_ids=[[] for _ in asked],
             columns={name: [rows[i].get(name) for i in repeated] for name in columns},
         )
-        start = 0
-        for row, group in zip(rows, groups, strict=True):
-            numbers = scored.total[start : start + len(group.responses), None].astype(np.float64)
-            start += len(group.responses)
-            lines.write(row | _columns(row, numbers.round(6), rewards.names))
+        ends = np.cumsum([len(group.responses) for group in groups])[:-1]
+        numbers, good = np.split(scored.total, ends), np.split(scored.good, ends)
+        if not any(map(np.all, good)):
+            raise BadInput("a row whose responses all have a number", f"none: {scored.bad}",
+                           "Mend the function.", where=function)  # fmt: skip
+        for row, group, x, whole in zip(rows, groups, numbers, good, strict=True):
+            if not whole.all():
+                dropped.add(f"no number from {rewards.names[0]}", group.origin)
+                continue
+            x = x[:, None].astype(np.float64).round(6)
+            lines.write(row | _columns(row, x, rewards.names))
     if not quiet:
-        total, name = scored.total, escape(rewards.names[0])
+        total, name = scored.total[scored.good], escape(rewards.names[0])
         console.print(f"{name}: mean {total.mean():.4f}, deviation {total.std():.4f}, "
                       f"n {len(total):,}")  # fmt: skip
         _say_dropped(dropped)
-        console.print(f"[bold]written[/]: {escape(str(target))}, {len(rows):,} rows")
+        written_rows = sum(bool(whole.all()) for whole in good)
+        console.print(f"[bold]written[/]: {escape(str(target))}, {written_rows:,} rows")
     return target
 
 

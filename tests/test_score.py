@@ -1,6 +1,7 @@
 """What is judged of a row, whatever its form, and what is not scored and counted instead."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -62,11 +63,14 @@ def as_rows(*turns):
         ({"prompt": "p", "completion": ""}, "p", ("",)),
         ({"prompt": "p", "response": "x", "completions": None}, "p", ("x",)),
         ({"prompt": "p", "chosen": "x", "rejected": "y"}, "p", ("x", "y")),
+        # What an earlier judge has left is nothing to the next one.
+        ({"prompt": "p", "chosen": "x", "rejected": "y", "score_chosen": math.nan,
+          "score_rejected": 1.0, "margin": "wide"}, "p", ("x", "y")),
         ({"prompt": as_rows(USER), "completions": [""]}, (USER,), ((Message("assistant", ""),),)),
         ({"messages": as_rows(USER, FOUR, OTHER, SIX)}, (USER, FOUR, OTHER), ((SIX,),)),
         ({"messages": as_rows(USER, FOUR, OTHER)}, (USER,), ((FOUR, OTHER),)),
     ],
-)
+)  # fmt: skip
 def test_one_response_or_more_are_judged_and_an_empty_one_too(row, prompt, responses):
     expected = Group(
         prompt=prompt, responses=responses, scores=(0.0,) * len(responses), origin="f:1"

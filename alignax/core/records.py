@@ -42,12 +42,14 @@ class Demonstration(Record):
 class Preference(Record):
     """A prompt and two responses, the first preferred. From `prompt` + `chosen` + `rejected`.
 
-    `margin` says by how much, where that is known: a rating, or a difference of scores.
+    `margin` says by how much, where that is known: a rating, or a difference of scores. `scores`
+    are those that a judge gave to the two, chosen first; a judge may not agree with the choice.
     """
 
     chosen: Text
     rejected: Text
     margin: float | None = None
+    scores: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ def mean_and_deviation(scores: Iterable[float]) -> tuple[float, float]:
 
 
 def threshold(scores: Iterable[float], *, keep: float) -> float:
-    """The lowest score of the best share `keep` of them; at least one is kept.
+    """The lowest score of the best share `keep` of them; at least one is kept, and all ties are.
 
     Example:
         >>> threshold([5.0, 1.0, 3.0, 2.0], keep=0.5)

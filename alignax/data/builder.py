@@ -24,12 +24,13 @@ from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
+from alignax.data.fields import is_blank
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 5  # raise it whenever the same input would be written otherwise
+FORMAT = 6  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
 OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
@@ -247,7 +248,9 @@ def prepare(
             "Give other data, or change the method's settings.",
             where=source,
         )
-    examples, tokens = tokenise(groups, renderer, limits, on_bad_row=on_bad_row)
+    # Of lists alone a response may be empty: what a model said that ended at once.
+    empty = any(is_blank(text) for one in groups for text in one.responses)
+    examples, tokens = tokenise(groups, renderer, limits, on_bad_row=on_bad_row, empty=empty)
     tokens.check(max_dropped_share, report.dropped)
     if not examples:
         raise BadInput(

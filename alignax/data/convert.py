@@ -23,6 +23,7 @@ from alignax.core.records import (
     Scored,
     Text,
 )
+from alignax.data import pair_scores
 from alignax.data.fields import same_kind
 
 Pairing = Literal["best-worst", "adjacent", "all", "random", "tournament", "strength"]
@@ -151,27 +152,6 @@ def singles(ranking: Ranking) -> list[Scored]:
     ]
 
 
-def ranking(pair: Preference) -> Ranking:
-    """A pair as a list of two, the chosen one scored its margin, or 1, and the rejected one 0.
-
-    It is 1 too where the margin is 0 or below: scores rank, and who prefers a response that another
-    judge rates no higher prefers it all the same.
-
-    Example:
-        >>> ranking(Preference(prompt="p", chosen="a", rejected="b", margin=2.5)).scores
-        (2.5, 0.0)
-        >>> ranking(Preference(prompt="p", chosen="a", rejected="b", margin=-2.5)).scores
-        (1.0, 0.0)
-    """
-    margin = 1.0 if pair.margin is None or pair.margin <= 0 else pair.margin
-    return Ranking(
-        prompt=pair.prompt,
-        responses=(pair.chosen, pair.rejected),
-        scores=(margin, 0.0),
-        origin=pair.origin,
-    )
-
-
 def labels(pair: Preference) -> list[Labelled]:
     """The chosen response of a pair as desirable, the rejected one as not.
 
@@ -195,8 +175,8 @@ CONVERTERS: dict[tuple[type[Record], type[Record]], Convert] = {
     (Ranking, Labelled): lambda x, how, strength: [
         label for pair in pairs(cast(Ranking, x), how, strength) for label in labels(pair)
     ],
-    (Preference, Ranking): lambda x, how, strength: [ranking(cast(Preference, x))],
-    (Preference, Scored): lambda x, how, strength: singles(ranking(cast(Preference, x))),
+    (Preference, Ranking): lambda x, how, strength: [pair_scores.ranking(cast(Preference, x))],
+    (Preference, Scored): lambda x, how, strength: pair_scores.scored(cast(Preference, x)),
     (Preference, Labelled): lambda x, how, strength: labels(cast(Preference, x)),
 }
 

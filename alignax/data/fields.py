@@ -36,6 +36,17 @@ def as_text(value: Any, name: str, origin: str) -> Text:
     return tuple(_message(turn, f"{name}[{i}]", origin) for i, turn in enumerate(value))
 
 
+def as_answer(value: Any, name: str, origin: str) -> Text:
+    """A field as `as_text` has it, or a blank string: what a model says that ends at once."""
+    blank = isinstance(value, str) and is_blank(value)
+    return value if blank else as_text(value, name, origin)
+
+
+def is_blank(text: Text) -> bool:
+    """Whether nobody says anything in it but white space."""
+    return not any(turn.content.strip() for turn in as_turns(text, "assistant"))
+
+
 def _message(turn: Any, name: str, origin: str) -> Message:
     if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
         got = f"the keys {', '.join(map(str, turn))}" if isinstance(turn, Mapping) else brief(turn)

@@ -25,6 +25,7 @@ from alignax.core.records import (
 from alignax.data.bad_rows import BadRow
 from alignax.data.convert import CONVERTERS
 from alignax.data.fields import (
+    as_answer,
     as_label,
     as_list,
     as_number,
@@ -37,6 +38,7 @@ from alignax.data.fields import (
     same_kind,
 )
 
+JUDGED = ("score_chosen", "score_rejected")
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 # The column sets of each type of record, the fullest first: the first whose columns are all there
 # is taken. Further columns are ignored, but for those of OPTIONAL: of each row the first set whose
@@ -69,7 +71,7 @@ COLUMNS: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     Prompt: (("prompt",),),
 }
 OPTIONAL: dict[type[Record], tuple[tuple[str, ...], ...]] = {
-    Preference: (("margin",), ("score_chosen", "score_rejected")),
+    Preference: (("margin", *JUDGED), ("margin",), JUDGED),
     Ranking: (("sources",), ("models",)),
 }
 USE_INSTEAD: dict[type[Record], str] = {
@@ -188,13 +190,14 @@ def _preference(row: Mapping[str, Any], form: Form, origin: str) -> Preference:
     check_prompt(prompt, origin)
     check_response(chosen, "chosen", origin)
     check_response(rejected, "rejected", origin)
-    margin = None
+    margin = scores = None
+    if "score_chosen" in form.columns:
+        first, second = (as_number(row[name], name, origin) for name in JUDGED)
+        margin, scores = first - second, (first, second)
     if "margin" in form.columns:
         margin = as_number(row["margin"], "margin", origin)
-    elif "score_chosen" in form.columns:
-        better, worse = (as_number(row[n], n, origin) for n in ("score_chosen", "score_rejected"))
-        margin = better - worse
-    return Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin, origin=origin)
+    return Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin, scores=scores,
+                      origin=origin)  # fmt: skip
 
 
 def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
@@ -211,15 +214,16 @@ def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
                 "Give one for each response, remove the row, or set on_bad_row='drop'.",
                 where=origin,
             )
-    if len(texts) < 2:
+    alone = form.wanted in (Scored, Demonstration)  # where one needs no other beside it
+    if len(texts) < (1 if alone else 2):
         raise BadRow(
-            "fewer than two responses",
-            f"two or more {name} to compare",
+            "no responses" if alone else "fewer than two responses",
+            f"one or more {name}" if alone else f"two or more {name} to compare",
             str(len(texts)),
             "Remove the row, or set on_bad_row='drop'.",
             where=origin,
         )
-    found = tuple(as_text(text, f"{name}[{i}]", origin) for i, text in enumerate(texts))
+    found = tuple(as_answer(text, f"{name}[{i}]", origin) for i, text in enumerate(texts))
     prompt, found = same_kind(as_text(row["prompt"], "prompt", origin), found)
     check_prompt(prompt, origin)
     for i, text in enumerate(found):

@@ -9,13 +9,14 @@ from typing import Any
 
 from alignax.core.records import Demonstration, Group, Preference, Ranking, Scored, Text
 from alignax.data.bad_rows import BadRow
-from alignax.data.fields import as_list, as_text, check_prompt, check_response, same_kind
+from alignax.data.fields import as_answer, as_list, as_text, check_prompt, check_response, same_kind
 from alignax.data.records import COLUMNS, HELPSTEER, OPTIONAL, detect, parse
 
 LISTS = ("completions", "responses")
 TEXTS = (*LISTS, "completion", "response", "chosen", "rejected", "messages")
 # A list of completions is read with these whatever stands beside it.
 _OF_LISTS = {name for columns in (*COLUMNS[Ranking], *OPTIONAL[Ranking]) for name in columns}
+_OF_PAIRS = {name for columns in OPTIONAL[Preference] for name in columns}
 _OF_ALL = {
     name
     for sets in (*COLUMNS.values(), *OPTIONAL.values())
@@ -37,7 +38,9 @@ def to_judge(row: Mapping[str, Any], origin: str) -> Group:
     if name is not None and "prompt" in row:
         prompt, responses = _list(row, name, origin)
     elif "rejected" in row:
-        pair = parse(row, detect(row, Preference, origin), origin)
+        # Whatever an earlier judge has left there, be it no number.
+        bare = {name: value for name, value in row.items() if name not in _OF_PAIRS}
+        pair = parse(bare, detect(bare, Preference, origin), origin)
         assert isinstance(pair, Preference)
         prompt, responses = pair.prompt, (pair.chosen, pair.rejected)
     elif "messages" in row:  # what is judged is the last answer, as of those that have a score
@@ -68,10 +71,7 @@ def _texts(
     row: Mapping[str, Any], named: Mapping[str, Any], origin: str
 ) -> tuple[Text, tuple[Text, ...]]:
     """The prompt and the responses, each with the name that an error gives it."""
-    found = tuple(
-        text if isinstance(text, str) and not text.strip() else as_text(text, name, origin)
-        for name, text in named.items()
-    )
+    found = tuple(as_answer(text, name, origin) for name, text in named.items())
     prompt, found = same_kind(as_text(row["prompt"], "prompt", origin), found)
     check_prompt(prompt, origin)
     for name, text in zip(named, found, strict=True):

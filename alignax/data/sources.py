@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record, Text
+from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record, Scored, Text
+from alignax.data import pair_scores
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
@@ -37,6 +38,7 @@ class Report:
         dropped: rows with a defect, by reason.
         left_out: rows, or what they were made into, that teach the method nothing, by reason.
         repeated_prompts: records whose prompt an earlier record had too.
+        against: pairs that were used although a judge contradicts the choice, by how.
     """
 
     source: str
@@ -49,13 +51,15 @@ class Report:
     dropped: Tally
     left_out: Tally
     repeated_prompts: int
+    against: Tally = dataclasses.field(default_factory=Tally)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Report":
         """The report that `dataclasses.asdict` took apart."""
         lists = {name: tuple(value[name]) for name in ("columns", "ignored")}
-        tallies = {name: Tally.from_json(value[name]) for name in ("dropped", "left_out")}
-        return cls(**{**value, **lists, **tallies})
+        tallies = ("dropped", "left_out", "against")
+        counted = {name: Tally.from_json(value[name]) for name in tallies}
+        return cls(**{**value, **lists, **counted})
 
     def __str__(self) -> str:
         ignored = f"; ignored: {', '.join(self.ignored)}" if self.ignored else ""
@@ -67,6 +71,7 @@ class Report:
                 f"with the prompt of an earlier one: {self.repeated_prompts:,}",
                 f"  dropped: {self.dropped}",
                 *([f"  left out: {self.left_out}"] if self.left_out else []),
+                *([f"  used all the same: {self.against}"] if self.against else []),
             )
         )
 
@@ -94,8 +99,8 @@ def load_records(
     Raises:
         BadInput: at `file:line`, with what to do.
     """
-    records: list[Record] = []
-    dropped, left_out, form, rows = Tally(), Tally(), None, 0
+    read: list[Record] = []
+    dropped, left_out, against, form, rows = Tally(), Tally(), Tally(), None, 0
     # Of all rows, in the order in which they were met.
     columns: dict[str, None] = {}
     seen: dict[str, None] = {}
@@ -108,18 +113,27 @@ def load_records(
         columns.update(dict.fromkeys(optional(row, form)))
         seen.update(dict.fromkeys(row))
         try:
-            record = parse(row, form, origin)
-            if form.wanted is None:
-                records.append(record)
-            else:
-                convert = CONVERTERS[form.record, form.wanted]
-                records += convert(record, pairing, strength)
-        except LeftOut as useless:
-            left_out.add(useless.reason, origin)
+            read.append(parse(row, form, origin))
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise
             dropped.add(defect.reason, origin)
+    scores = _kind_of_scores(form, read)
+    records: list[Record] = []
+    for record in read:
+        try:
+            if scores:
+                pair_scores.check(cast(Preference, record), scores)
+            records += _made(record, form, pairing, strength)
+        except LeftOut as useless:
+            left_out.add(useless.reason, record.origin)
+        except BadRow as defect:
+            if on_bad_row == "refuse":
+                raise
+            dropped.add(defect.reason, record.origin)
+        else:
+            if isinstance(record, Preference) and (how := pair_scores.against(record)):
+                against.add(how, record.origin)
     if form is None or not records:
         raise BadInput(
             "at least one usable row",
@@ -138,7 +152,8 @@ def load_records(
         split=split,
         form=str(form)
         + (f" ({pairing})" if _is_paired(form) else "")
-        + (f"; {len(place.files)} files" if len(place.files) > 1 else ""),
+        + (f"; {len(place.files)} files" if len(place.files) > 1 else "")
+        + (f" (scores: {scores})" if scores else ""),
         columns=tuple(columns),
         ignored=tuple(name for name in seen if name not in columns),
         rows=rows,
@@ -146,8 +161,25 @@ def load_records(
         dropped=dropped,
         left_out=left_out,
         repeated_prompts=len(records) - len(prompts),
+        against=against,
     )
     return records, report
+
+
+def _kind_of_scores(form: Form | None, read: Sequence[Record]) -> str | None:
+    """By which of `pair_scores.KINDS` pairs are read; None where no scores are made of pairs."""
+    if form is None or form.record is not Preference or form.wanted not in (Ranking, Scored):
+        return None
+    return pair_scores.kind(cast(Sequence[Preference], read)) if read else None
+
+
+def _made(
+    record: Record, form: Form | None, pairing: Pairing, strength: Sequence[str]
+) -> Sequence[Record]:
+    """What a record is made into; itself where it is what the method learns from."""
+    if form is None or form.wanted is None:
+        return [record]
+    return CONVERTERS[form.record, form.wanted](record, pairing, strength)
 
 
 def _is_paired(form: Form) -> bool:

@@ -13,6 +13,7 @@ from alignax.core.records import Group
 from alignax.core.setting_types import setting
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.chat import Rendered, Renderer, Segment
+from alignax.data.fields import is_blank
 from alignax.data.joining import REACH
 
 CHUNK = 1024  # groups to one call of the tokenizer, which spreads them over its threads
@@ -74,6 +75,7 @@ class TokenReport:
         cut, dropped: groups, by reason.
         prompt_tokens, response_tokens, scored_tokens: of the kept groups.
         longest: kept group, prompt and longest response together, in tokens.
+        empty: responses of the kept groups without text: white space at most, and their end.
     """
 
     groups: int
@@ -84,6 +86,7 @@ class TokenReport:
     response_tokens: int
     scored_tokens: int
     longest: int
+    empty: int
 
     @property
     def share_lost(self) -> float:
@@ -116,11 +119,12 @@ class TokenReport:
         return cls(**{**value, **tallies})
 
     def __str__(self) -> str:
+        empty = f"; responses without text: {self.empty:,}" if self.empty else ""
         return "\n".join(
             (
                 f"groups: {self.groups:,}; kept: {self.kept:,}; longest: {self.longest:,} tokens",
                 f"  tokens: {self.prompt_tokens:,} in prompts, {self.response_tokens:,} in "
-                f"responses, {self.scored_tokens:,} of them scored",
+                f"responses, {self.scored_tokens:,} of them scored{empty}",
                 f"  cut: {self.cut}",
                 f"  dropped: {self.dropped}",
             )
@@ -175,7 +179,7 @@ def tokenise(
         mask              [T T T F F T T T]     6 7 is the user's
     """
     examples: list[Example] = []
-    cut, dropped, count = Tally(), Tally(), 0
+    cut, dropped, count, blank = Tally(), Tally(), 0, 0
     source = iter(groups)
     while chunk := list(itertools.islice(source, CHUNK)):
         count += len(chunk)
@@ -196,6 +200,10 @@ def tokenise(
             if reason:
                 cut.add(reason, place)
             examples.append(_example(fitted, group))
+            blank += sum(
+                is_blank(text) or renderer.end_ids.issuperset(tokens)
+                for text, (tokens, _) in zip(group.responses, fitted.responses, strict=True)
+            )
     report = TokenReport(
         groups=count,
         kept=len(examples),
@@ -205,6 +213,7 @@ def tokenise(
         response_tokens=sum(len(example.responses) for example in examples),
         scored_tokens=sum(int(example.mask.sum()) for example in examples),
         longest=max((_reach(example) for example in examples), default=0),
+        empty=blank,
     )
     return examples, report
 

@@ -219,7 +219,8 @@ class Rewards:
         error = BadInput(
             "a finite number for every completion, or None where a reward does not apply",
             f"{defect} for {which} to the prompt {shortened(asked.prompts[index])!r}",
-            'Mend the reward, or set on_bad="mask" to leave such completions out.',
+            'Mend the reward, or leave such completions out: rollout.rewards.on_bad="mask", or '
+            "--on-bad-row drop of `alignax score`.",
             where=f"rewards: {name}",
         )
         if isinstance(value, Exception):

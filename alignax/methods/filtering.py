@@ -23,7 +23,8 @@ class Filtering(Method):
     """Supervised fine-tuning on the best-scored responses of the whole data set.
 
     Fields:
-        keep: the share of the training data that is kept, in (0, 1].
+        keep: the share of the training data that is kept, in (0, 1]; more where others score as
+            the lowest of these do.
         lowest: the score from which on a response is kept; None until it is known, and then
             `keep` no longer counts.
     """

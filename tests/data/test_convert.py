@@ -120,12 +120,6 @@ def test_a_circle_that_ends_with_the_prompt_it_began_with_goes_on_to_the_next():
     assert [x.unrelated for x in convert.with_unrelated(data, "f")] == ["b", "c", "b"]
 
 
-@pytest.mark.parametrize(("margin", "score"), [(2.5, 2.5), (None, 1), (0.0, 1), (-1.0, 1)])
-def test_a_pair_made_into_a_list_keeps_its_order_whatever_the_margin(margin, score):
-    pair = Preference(prompt="p", chosen="a", rejected="b", margin=margin)
-    assert convert.ranking(pair).scores == (score, 0.0)
-
-
 def test_one_prompt_alone_has_no_unrelated_response():
     data = [Labelled(prompt="p", response=r, desirable=True) for r in "ab"]
     with pytest.raises(BadInput, match=r"f: expected at least two different prompts"):

@@ -42,6 +42,27 @@ def test_a_list_may_name_the_sources_of_its_responses(name):
     assert read(row, Ranking).sources == ("large", "small")
 
 
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_a_list_may_hold_what_a_model_says_that_ends_at_once(blank):
+    row = {"prompt": "p", "completions": ["x", blank, "z"], "scores": [1, 2, 3]}
+    assert read(row, Ranking).responses == ("x", blank, "z")
+    assert read(row | {"prompt": [USER]}, Ranking).responses[1] == (Message("assistant", blank),)
+    for other in (None, [], [{"role": "assistant", "content": blank}]):
+        with pytest.raises(BadRow, match=r"expected text in completions\[1\]"):
+            read(row | {"completions": ["x", other, "z"]}, Ranking)
+
+
+def test_a_list_of_one_serves_where_nothing_is_compared():
+    row = {"prompt": "p", "completions": ["x"], "scores": [1.5]}
+    for wanted in (Scored, Demonstration):
+        assert read(row, wanted).responses == ("x",)
+    for wanted in (Ranking, Preference, Labelled):
+        with pytest.raises(BadRow, match="two or more completions to compare; got 1"):
+            read(row, wanted)
+    with pytest.raises(BadRow, match="f:1: expected one or more completions; got 0"):
+        read(row | {"completions": [], "scores": []}, Scored)
+
+
 def test_a_list_of_conversations_is_read_turn_by_turn():
     row = {"prompt": [USER], "completions": [[ANSWER], [OTHER]], "scores": [1, 0]}
     record = read(row, Ranking)
@@ -151,10 +172,10 @@ BAD = {
         ONE | {"attributes": {"wit": None}},
         "f:1: expected at least one attribute with a number; got {'wit': None}.\n",
     ),
-    "empty response in a list": (
+    "no response in a list": (
         Ranking,
-        LIST | {"completions": ["a", ""]},
-        "f:1: expected text in completions[1]; got an empty string.\n",
+        LIST | {"completions": ["a", None]},
+        "f:1: expected text in completions[1]; got null.\n",
     ),
 }
 

@@ -117,7 +117,8 @@ def test_a_bad_reward_is_refused_with_its_texts_or_masked_and_counted(bad, reaso
     assert refusal(part) == (
         "rewards: given: expected a finite number for every completion, or None where a reward "
         f"does not apply; got {reason} for the completion 'bb' to the prompt 'p1'.\n"
-        '    Mend the reward, or set on_bad="mask" to leave such completions out.'
+        '    Mend the reward, or leave such completions out: rollout.rewards.on_bad="mask", or '
+        "--on-bad-row drop of `alignax score`."
     )
     found = score(part, Given(values=(5, 5, 5)), on_bad="mask")
     np.testing.assert_array_equal(found.total, np.float32([6, 0, 8]))

@@ -114,7 +114,7 @@ def test_a_list_of_equal_scores_is_left_out(cls):
 
 
 def test_pairs_serve_as_lists_of_two():
-    from alignax.data.convert import ranking
+    from alignax.data.pair_scores import ranking
 
     pair = Preference(prompt="p", chosen="a", rejected="b")
     assert RRHF().group(ranking(pair)).responses == ("a", "b")
