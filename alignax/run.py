@@ -29,7 +29,7 @@ from alignax.data.chat import Renderer
 from alignax.data.curriculum import order
 from alignax.data.pipeline import Groups, Numbers
 from alignax.data.plan import Plan, make_plan
-from alignax.data.preflight import preflight, table
+from alignax.data.preflight import check_prompts, preflight, table
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.kept import groups_of_a_prompt
@@ -146,7 +146,7 @@ class Run(Networks):
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
         ask = self.method.ask
         with processes.first_before_others():  # a catalogue's data set may have to be prepared
-            return load_prompts(
+            prompts = load_prompts(
                 source,
                 self.renderer,
                 ask=ask,
@@ -156,6 +156,8 @@ class Run(Networks):
                 limit=None if which == "train" else data.eval_limit,
                 max_dropped_share=data.max_dropped_share,
             )
+        check_prompts(prompts, self.renderer, vocab_size=self.decoder.config.vocab_size)
+        return prompts
 
     @functools.cached_property
     def train_data(self) -> Prepared:
