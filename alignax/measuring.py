@@ -14,6 +14,7 @@ from alignax.core.method import Method
 from alignax.core.types import Params
 from alignax.data import json_lines
 from alignax.data.pipeline import Groups
+from alignax.data.preflight import check_vocabulary
 from alignax.data.tokenise import Example
 from alignax.evaluate.evaluators import Answers, HeldOut, Sampled
 from alignax.evaluate.report import answers_table, as_metrics, estimates_table, from_metrics
@@ -87,6 +88,7 @@ def sampled(run: Run) -> Sampled | None:
         data = run.prepared("eval", asked=True) if own_way else run.eval_data
         assert data is not None
         asked = distinct(data, settings.num_prompts)
+        check_vocabulary(asked, run.renderer, vocab_size=run.decoder.config.vocab_size)
         prompts, origins = [x.prompt for x in asked], [x.origin for x in asked]
     _check_room(run, prompts, origins)
 

@@ -21,15 +21,16 @@ from alignax.config import Experiment
 from alignax.core import processes
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars, text_settings, with_scalars
-from alignax.core.records import Group, Record
+from alignax.core.records import Group, Preference, Record
 from alignax.core.telling import through
 from alignax.core.types import Params
+from alignax.data import lints
 from alignax.data.builder import Prepared, prepare
 from alignax.data.chat import Renderer
 from alignax.data.curriculum import order
 from alignax.data.pipeline import Groups, Numbers
 from alignax.data.plan import Plan, make_plan
-from alignax.data.preflight import preflight, table
+from alignax.data.preflight import check_prompts, preflight, table
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.kept import groups_of_a_prompt
@@ -146,7 +147,7 @@ class Run(Networks):
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
         ask = self.method.ask
         with processes.first_before_others():  # a catalogue's data set may have to be prepared
-            return load_prompts(
+            prompts = load_prompts(
                 source,
                 self.renderer,
                 ask=ask,
@@ -156,6 +157,8 @@ class Run(Networks):
                 limit=None if which == "train" else data.eval_limit,
                 max_dropped_share=data.max_dropped_share,
             )
+        check_prompts(prompts, self.renderer, vocab_size=self.decoder.config.vocab_size)
+        return prompts
 
     @functools.cached_property
     def train_data(self) -> Prepared:
@@ -183,12 +186,33 @@ class Run(Networks):
         if self.experiment.rollout:
             for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
                 self.say(f"[bold]{name} prompts[/]: {escape(str(self.prompts(name)))}")
+            self._remark()
             return
         for name, data in (("train", self.train_data), ("held out", self.eval_data)):
             if data is not None:
                 self.say(f"[bold]{name}[/]: {escape(str(data))}")
                 checks = preflight(data, self.renderer, vocab_size=self.decoder.config.vocab_size)
                 self.say(table(checks))
+        self._remark()
+
+    def _remark(self) -> None:
+        """Prints what the data say of what will be learnt."""
+        sampled, said = bool(self.experiment.rollout), list[str]()
+        if not sampled:
+            train = self.train_data
+            if self.method.needs().record is Preference:
+                said += lints.of_pairs(train.lengths, train.digests)
+            said += [f"[yellow]train[/]: {escape(x)}" for x in self.method.remarks(train.gaps)]
+        if self.experiment.data.eval is not None:
+            there, asked = (
+                [lints.digest(ids) for ids in self.prompts(name).ids]
+                if sampled
+                else self.prepared(name).digests[:, 0].tolist()
+                for name in ("train", "eval")
+            )
+            said += lints.of_prompts(there, asked)
+        for line in said:
+            self.say(line)
 
     # --- The plan, the reference, and what is said
 

@@ -15,7 +15,8 @@ from alignax.core.records import Text
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.chat import Renderer
 from alignax.data.json_lines import check_json, written
-from alignax.data.prompts import Prompts, load_prompts
+from alignax.data.preflight import check_vocabulary
+from alignax.data.prompts import Prompts, load_prompts, unanswered
 from alignax.data.responses import without_responses
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.drawing import ask_server
@@ -56,6 +57,9 @@ def answer(
         ask: how the model is asked, as `Method.ask`.
         server: answers in place of the model.
         sampling: fields of `Sampler`.
+
+    Raises:
+        BadInput: tokens that the model has no embedding for.
     """
     prompts = [ask(prompt) for prompt in prompts]
     sampler = _sampler(sampling, seed)
@@ -63,6 +67,8 @@ def answer(
     renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
     ids = [np.array(row, np.int32) for row in rendered]
+    vocab_size = pretrained.read_config(_home(directory)).vocab_size
+    check_vocabulary(map(unanswered, ids), renderer, vocab_size=vocab_size)
     texts, _ = _drawing(directory, renderer, sampler, seed, server)(ids, range(len(ids)))
     texts = [[text.strip() for text in one] for one in texts]
     for prompt, answers in zip(prompts, texts, strict=True):
@@ -108,13 +114,14 @@ def sample(
         sampling: fields of `Sampler`.
 
     Raises:
-        BadInput: no prompts, a file that is there already or cannot be written, or a column that
-            JSON cannot hold.
+        BadInput: no prompts, tokens that the model has no embedding for, a file that is there
+            already or cannot be written, or a column that JSON cannot hold.
     """
     sampler = _sampler(sampling, seed)
     directory = pretrained.locate(directory)
     renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
-    positions = pretrained.read_config(_home(directory)).max_positions
+    config = pretrained.read_config(_home(directory))
+    positions = config.max_positions
     if sampler.max_new_tokens >= positions:
         raise BadInput(
             f"fewer new tokens than the model's {positions:,} positions",
@@ -132,9 +139,12 @@ def sample(
         max_dropped_share=max_dropped_share,
         remedy="Lower --max-new-tokens, or take these prompts out of the file.",
     )
-    if not quiet:
-        console.print(escape(str(prompts)))
     rows = [_row(prompts, i) for i in range(len(prompts))]
+    if not quiet:
+        kept = {name for row in rows for name in row}
+        console.print(escape(prompts.described("kept", kept)))
+    asked = map(unanswered, prompts.ids, prompts.origins)
+    check_vocabulary(asked, renderer, vocab_size=config.vocab_size)
     for row, origin in zip(rows, prompts.origins, strict=True):
         check_json(row, origin)
     key, flat = None, []

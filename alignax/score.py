@@ -17,6 +17,7 @@ from alignax.core.telling import through
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row
 from alignax.data.json_lines import check_json, written
+from alignax.data.preflight import check_vocabulary
 from alignax.data.responses import LISTS, TEXTS, last_answer, to_judge
 from alignax.data.sources import read_rows
 from alignax.data.tokenise import Example, TokenLimits, tokenise
@@ -57,9 +58,9 @@ def score(
         on_bad_row: whether a row with a defect stops the work, or is left out and counted.
 
     Raises:
-        BadInput: no reward model, a number that is not positive, rows that hold no responses, a
-            file that is there already or cannot be written, a column that JSON cannot hold, or a
-            score that is not finite.
+        BadInput: no reward model, a number that is not positive, rows that hold no responses,
+            tokens that the model has no embedding for, a file that is there already or cannot be
+            written, a column that JSON cannot hold, or a score that is not finite.
     """
     for name, value in (("--batch-size", batch_size), ("--max-length", max_length)):
         if value is not None and value <= 0:
@@ -84,6 +85,7 @@ def score(
     if not examples:
         raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
                        where=source)  # fmt: skip
+    check_vocabulary(examples, scorer.renderer, vocab_size=config.vocab_size)
     with written(target) as lines:
         found = _scores(scorer, examples, batch_size, quiet)
         for example, numbers in zip(examples, found, strict=True):

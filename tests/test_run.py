@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from alignax import jobs, programs
+from alignax import jobs, measuring, programs
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
 from alignax.data.plan import alike, make_plan
 from alignax.data.tokenise import TokenLimits
 from alignax.forecast import Boxes
-from alignax.methods import DPO, SFT
+from alignax.generate.reward_functions import Function
+from alignax.generate.rewards import Rewards
+from alignax.generate.rollout import Rollout
+from alignax.methods import DPO, GRPO, SFT
 from alignax.models import pretrained
 from alignax.run import Run
 from alignax.train.compilations import Compilations
@@ -25,6 +28,7 @@ from alignax.train.optim import Optim
 from alignax.train.sharding import Mesh
 from tests.run_files import arrays, held_out, lines, updates
 from tests.tiny_model import experiment as tiny
+from tests.tiny_model import model_directory
 
 ONE = Mesh(data=1)
 # The names that TRL gives them.
@@ -313,3 +317,29 @@ def test_runs_of_other_seeds_and_lengths_share_their_update_and_learn_what_they_
     assert [x["loss"] for x in updates(tmp_path / "long")] == [
         x["loss"] for x in updates(tmp_path / "alone")
     ]
+
+
+def test_prompts_and_ends_that_the_model_has_no_row_for_are_refused_before_it_answers(tmp_path):
+    made, name = tiny(tmp_path), "generation_config.json"
+    settings = json.loads((tmp_path / "model" / name).read_text())
+    (tmp_path / "model" / name).write_text(json.dumps(settings | {"eos_token_id": [2, 320]}))
+    rewards = Rewards(parts=(Function(function=len),))
+    sampled = dataclasses.replace(
+        made, method=GRPO(), rollout=Rollout(rewards=rewards, max_new_tokens=8)
+    )
+    for asked in (
+        lambda: measuring.sampled(Run(made, quiet=True)),
+        lambda: Run(sampled, quiet=True).prompts("train"),
+        lambda: Run(sampled, quiet=True).preflight(),
+    ):
+        with pytest.raises(BadInput, match=r"^expected every token id within the model's vocabulary"
+                           r"; got ids \[320\] for 320 rows, which end a turn"):  # fmt: skip
+            asked()
+    # A letter is 5 and its byte: "I" is 78, "s" 120, and the end of a turn 2.
+    shutil.rmtree(tmp_path / "model")
+    model_directory(tmp_path / "model", vocab_size=100)
+    with pytest.raises(
+        BadInput, match=r"^train.jsonl:1: expected .*; got ids \[\d+.* for 100 rows:"
+    ):
+        jobs.train(sampled, quiet=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

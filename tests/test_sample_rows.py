@@ -5,8 +5,9 @@ import json
 import pytest
 
 from alignax.cli import main
+from alignax.core.errors import BadInput
 from alignax.data.responses import without_responses
-from alignax.sample import sample
+from alignax.sample import answer, sample
 from tests.tiny_model import model_directory
 
 FAST = ("--max-new-tokens", "4")
@@ -67,6 +68,25 @@ def test_other_columns_are_kept_null_or_not_and_none_is_added(model, tmp_path):
     assert first["note"] is None
     assert first["completions"] != ["old"]
     assert second.keys() == {"prompt", "answer", "completions", "ended"}
+
+
+def test_columns_that_are_kept_are_not_said_to_be_ignored(model, tmp_path, capsys):
+    row = {"prompt": "Is it?", "answer": "no", "completion": "old"}
+    sample(model, write(tmp_path / "in.jsonl", row), tmp_path / "out.jsonl", max_new_tokens=4)
+    assert "columns: prompt; kept: answer; ignored: completion\n" in capsys.readouterr().out
+
+
+def test_tokens_that_the_model_has_no_row_for_are_refused(tmp_path):
+    directory = model_directory(tmp_path / "m", vocab_size=100)
+    where = write(tmp_path / "in.jsonl", {"prompt": "A"}, {"prompt": "A~"})
+    plain = {"template": "none", "max_new_tokens": 4}
+    message = r"every token id within the model's vocabulary; got ids \[131\] for 100 rows: '~'"
+    # "A" is 5 + 65, "~" is 5 + 126.
+    with pytest.raises(BadInput, match=f"^in.jsonl:2: expected {message}"):
+        sample(directory, where, tmp_path / "out.jsonl", quiet=True, **plain)
+    with pytest.raises(BadInput, match=f"^expected {message}"):
+        answer(directory, ["A", "A~"], **plain)
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_rows_with_a_defect_are_left_out_where_that_is_asked_for(model, tmp_path, capsys):

@@ -176,6 +176,19 @@ def test_a_file_of_which_nothing_can_be_judged_is_refused(rule, tmp_path):
         score_by(rule, source, tmp_path / "out.jsonl", on_bad_row="drop", quiet=True)
 
 
+def test_tokens_that_the_model_has_no_row_for_are_refused(tmp_path):
+    tokenizer = chatml_tokenizer()
+    directory = reward_model(tmp_path / "m", tokenizer)
+    tokenizer.add_tokens([f"<added {i}>" for i in range(60)])  # behind its own 285, of 320 rows
+    tokenizer.save_pretrained(directory)
+    rows = [{"prompt": "p", "completion": f"<added {i}>"} for i in (34, 35)]
+    source = write(tmp_path / "in.jsonl", *rows)
+    with pytest.raises(BadInput, match=r"^in.jsonl:2: expected every token id within the model's "
+                       r"vocabulary; got ids \[320\] for 320 rows: '<added 35>'"):  # fmt: skip
+        score(directory, source, tmp_path / "out.jsonl", quiet=True)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_model_of_attributes_refuses_several_responses_wherever_they_stand(tmp_path):
     tokenizer = chatml_tokenizer()
     directory = reward_model(tmp_path / "two", tokenizer, outputs=2, labels=("wit", "depth"))

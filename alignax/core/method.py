@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from alignax.core.records import Group, Record, Text
@@ -120,6 +121,15 @@ class Method(abc.ABC):
         Raises:
             LeftOut: the record is of no use to the method.
         """
+
+    def remarks(self, gaps: Float[np.ndarray, " g"]) -> tuple[str, ...]:
+        """What there is to say of the training data before a run: for people, never an error.
+
+        Args:
+            gaps: of each group its first score less its last.
+        """
+        del gaps
+        return ()
 
     def ask(self, prompt: Text) -> Text:
         """How the trained policy is prompted. The prompt itself, for most."""

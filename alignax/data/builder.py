@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt64
 
 from alignax.core import drafts
 from alignax.core.errors import BadInput
@@ -25,12 +25,13 @@ from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
 from alignax.data.fields import is_blank
+from alignax.data.lints import digests
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 6  # raise it whenever the same input would be written otherwise
+FORMAT = 7  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
 OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
@@ -83,6 +84,11 @@ class Prepared:
     def gaps(self) -> Float32[np.ndarray, " g"]:
         """How far apart the first and the last response of each group are scored."""
         return np.load(self.directory / "gaps.npy")
+
+    @functools.cached_property
+    def digests(self) -> UInt64[np.ndarray, "g 3"]:
+        """By which equal prompts and opposite pairs are known, as `lints.digests` has it."""
+        return np.load(self.directory / "digests.npy")
 
     @functools.cached_property
     def _read(self) -> dict[int, Example]:
@@ -306,6 +312,7 @@ def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) 
             Examples(examples, whole).download_and_prepare(download_dir=draft / "downloads")
         np.savez(whole / "lengths.npz", **token_counts(examples)._asdict())
         np.save(whole / "gaps.npy", np.array([x.scores[0] - x.scores[-1] for x in examples]))
+        np.save(whole / "digests.npy", digests(examples))
         (whole / "notes.json").write_text(json.dumps(notes, indent=1))
         try:
             whole.rename(directory)

@@ -5,7 +5,7 @@ for, by default, in examples taken evenly from the whole data set.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -18,6 +18,7 @@ from rich.text import Text
 from alignax.core.errors import BadInput
 from alignax.data.builder import Prepared
 from alignax.data.chat import Renderer
+from alignax.data.prompts import Prompts, unanswered
 from alignax.data.tokenise import Example, TokenLimits
 
 TAIL = 12  # tokens shown of what is wrong
@@ -74,17 +75,39 @@ def check_tokens(
     for claim, check in _CHECKS.items():
         for example in examples:
             if fault := check(example, renderer, limits, vocab_size):
-                raise BadInput(
-                    claim,
-                    f"{fault.what}: {_visible(fault.tokens, renderer)!r}",
-                    fault.remedy,
-                    where=example.origin or None,
-                )
+                raise _told(claim, fault, renderer, example.origin)
         checks.append(Check(claim, found))
     if renderer.bos_at_start is None:
         name = renderer.tokenizer.bos_token
         checks[0] = Check(checks[0].claim, f"none twice in a row; {name} also opens or ends turns")
     return checks
+
+
+def check_vocabulary(examples: Iterable[Example], renderer: Renderer, *, vocab_size: int) -> None:
+    """Checks that the model has a row for each id, of every example and of what ends a turn.
+
+    Raises:
+        BadInput: with the example's origin and the tokens in question.
+    """
+    for example in examples:
+        if fault := _in_vocabulary(example, renderer, _NO_LIMITS, vocab_size):
+            raise _told(_VOCABULARY, fault, renderer, example.origin)
+    if fault := _beyond(np.array(sorted(renderer.end_ids)), vocab_size):
+        fault = dataclasses.replace(fault, what=f"{fault.what}, which end a turn")
+        raise _told(_VOCABULARY, fault, renderer)
+
+
+def check_prompts(prompts: Prompts, renderer: Renderer, *, vocab_size: int) -> None:
+    """The checks that can be made of prompts alone, before they are answered; of every one.
+
+    Raises:
+        BadInput: with the prompt's origin and the tokens in question.
+    """
+    examples = [unanswered(*one) for one in zip(prompts.ids, prompts.origins, strict=True)]
+    check_vocabulary(examples, renderer, vocab_size=vocab_size)
+    for example in examples:
+        if fault := _bos(example, renderer, _NO_LIMITS, vocab_size):
+            raise _told(_ONE_BOS, fault, renderer, example.origin)
 
 
 def table(checks: Sequence[Check]) -> Table:
@@ -190,7 +213,10 @@ def _ends(
 def _in_vocabulary(
     example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
 ) -> _Fault | None:
-    ids = np.concatenate([example.prompt, example.responses])
+    return _beyond(np.concatenate([example.prompt, example.responses]), vocab_size)
+
+
+def _beyond(ids: Int[np.ndarray, " n"], vocab_size: int) -> _Fault | None:
     bad = ids[(ids < 0) | (ids >= vocab_size)]
     if not bad.size:
         return None
@@ -198,13 +224,21 @@ def _in_vocabulary(
     return _Fault(f"ids {bad[:TAIL].tolist()} for {vocab_size} rows", bad[bad >= 0][:TAIL], remedy)
 
 
+_ONE_BOS = "exactly one BOS where the tokenizer wants one, none elsewhere"
+_VOCABULARY = "every token id within the model's vocabulary"
+_NO_LIMITS = TokenLimits()  # of what is not learnt from
 _CHECKS: dict[str, Callable[[Example, Renderer, TokenLimits, int], _Fault | None]] = {
-    "exactly one BOS where the tokenizer wants one, none elsewhere": _bos,
+    _ONE_BOS: _bos,
     "no empty prompt or response": _not_empty,
     "scored tokens in every response, and nowhere else": _aligned,
     "exactly one end-of-turn token, scored, at the end of every response": _ends,
-    "every token id within the model's vocabulary": _in_vocabulary,
+    _VOCABULARY: _in_vocabulary,
 }
+
+
+def _told(claim: str, fault: _Fault, renderer: Renderer, origin: str = "") -> BadInput:
+    got = f"{fault.what}: {_visible(fault.tokens, renderer)!r}"
+    return BadInput(claim, got, fault.remedy, where=origin or None)
 
 
 def _was_cut(example: Example, ids: Int[np.ndarray, " n"], limits: TokenLimits) -> bool:

@@ -1,7 +1,7 @@
 """Prompts to sample from, as text for rewards and as token ids for the sampler, in memory."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -40,14 +40,7 @@ class Prompts:
 
     def __getitem__(self, index: int) -> Example:
         """A prompt as an example whose responses are yet to be drawn."""
-        return Example(
-            prompt=self.ids[index],
-            responses=np.zeros(0, np.int32),
-            response_lengths=np.zeros(0, np.int32),
-            mask=np.zeros(0, bool),
-            scores=np.zeros(0, np.float32),
-            origin=self.origins[index],
-        )
+        return unanswered(self.ids[index], self.origins[index])
 
     @property
     def longest(self) -> int:
@@ -55,14 +48,34 @@ class Prompts:
         return max(len(ids) for ids in self.ids)
 
     def __str__(self) -> str:
+        return self.described("for rewards", self.columns)
+
+    def described(self, use: str, names: Collection[str]) -> str:
+        """The report, where columns of these names have a use besides.
+
+        Args:
+            use: of them, in words.
+        """
         count = sum(len(ids) for ids in self.ids)
         return "\n".join(
             (
-                str(self.records),
+                self.records.described(use, names),
                 f"prompts: {len(self):,}; tokens: {count:,}, at most {self.longest:,}",
                 f"  dropped: {self.dropped}",
             )
         )
+
+
+def unanswered(ids: np.ndarray, origin: str = "") -> Example:
+    """A prompt's ids as an example whose responses are yet to be drawn."""
+    return Example(
+        prompt=ids,
+        responses=np.zeros(0, np.int32),
+        response_lengths=np.zeros(0, np.int32),
+        mask=np.zeros(0, bool),
+        scores=np.zeros(0, np.float32),
+        origin=origin,
+    )
 
 
 def load_prompts(

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -62,11 +62,25 @@ class Report:
         return cls(**{**value, **lists, **counted})
 
     def __str__(self) -> str:
-        ignored = f"; ignored: {', '.join(self.ignored)}" if self.ignored else ""
+        return self.described()
+
+    def described(self, use: str = "", names: Collection[str] = ()) -> str:
+        """The report, where ignored columns of these names are of use to others.
+
+        Args:
+            use: in words, such as "for rewards".
+        """
+        used = [name for name in self.ignored if name in names]
+        ignored = [name for name in self.ignored if name not in names]
+        others = "".join(
+            f"; {what}: {', '.join(which)}"
+            for what, which in ((use, used), ("ignored", ignored))
+            if which
+        )
         return "\n".join(
             (
                 f"{self.source} ({self.split}): {self.form}",
-                f"  columns: {', '.join(self.columns)}{ignored}",
+                f"  columns: {', '.join(self.columns)}{others}",
                 f"  rows: {self.rows:,}; records: {self.records:,}; "
                 f"with the prompt of an earlier one: {self.repeated_prompts:,}",
                 f"  dropped: {self.dropped}",

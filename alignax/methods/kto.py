@@ -8,6 +8,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from alignax.core.constant import constant
@@ -18,6 +19,8 @@ from alignax.core.records import Group, Labelled, Record
 from alignax.core.setting_types import setting
 from alignax.core.shapes import require_alike
 from alignax.core.types import Batch, Metrics, Number, Outputs, Scalar
+
+BALANCE = 4 / 3  # how many times as much desirable responses may weigh as the others, at most
 
 
 def kto(
@@ -90,6 +93,26 @@ class KTO(Method):
             responses=(labelled.response, labelled.unrelated),
             scores=(float(labelled.desirable), 0.0),
             origin=labelled.origin,
+        )
+
+    def remarks(self, gaps: Float[np.ndarray, " g"]) -> tuple[str, ...]:
+        """The balance of the labels, weights included, where it is not what the paper advises."""
+        good = int((gaps > 0.5).sum())
+        bad = len(gaps) - good
+        gain, loss = float(self.desirable_weight) * good, float(self.undesirable_weight) * bad
+        if loss <= gain <= BALANCE * loss:
+            return ()
+        said = f"{good:,} of {len(gaps):,} responses are desirable"
+        if not (gain and loss):
+            return (f"{said}: of one kind alone, by their weights, nothing is told apart",)
+        name, least = (
+            ("desirable_weight", loss / good) if gain < loss
+            else ("undesirable_weight", gain / (BALANCE * bad))
+        )  # fmt: skip
+        return (
+            f"{said}: with the weights they count {gain / loss:.3g} times as much as the others, "
+            f"and 1 to 4/3 times is advised (arXiv:2402.01306); method.{name} from {least:.3g} "
+            f"to {BALANCE * least:.3g} gives that",
         )
 
     def means(self, outputs: Outputs, batch: Batch) -> Metrics:

@@ -11,7 +11,15 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Group, Message, Preference
 from alignax.data.builder import prepare
 from alignax.data.chat import Renderer
-from alignax.data.preflight import check_tokens, preflight, show, table
+from alignax.data.preflight import (
+    check_prompts,
+    check_tokens,
+    check_vocabulary,
+    preflight,
+    show,
+    table,
+)
+from alignax.data.prompts import load_prompts, unanswered
 from alignax.data.tokenise import TokenLimits, tokenise
 from tests.tiny import byte_ids, chatml_tokenizer, llama3_tokenizer
 
@@ -137,6 +145,42 @@ def test_an_id_beyond_the_vocabulary_is_found():
         BadInput, match=r"ids \[71\] for 71 rows: 'B'.\n    Use the model's own tok"
     ):
         check(beyond, renderer, vocab_size=71)
+
+
+def prompts_of(folder, renderer, *texts):
+    source = folder / "p.jsonl"
+    source.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return load_prompts(str(source), renderer, ask=lambda prompt: prompt, max_length=99)
+
+
+def test_every_prompt_is_checked_for_ids_beyond_the_vocabulary(tmp_path):
+    renderer = Renderer(tokenizer=chatml_tokenizer(), template="none")
+    prompts = prompts_of(tmp_path, renderer, *["A"] * 500, "B", *["A"] * 500)
+    check_prompts(prompts, renderer, vocab_size=72)
+    with pytest.raises(BadInput) as refused:
+        check_prompts(prompts, renderer, vocab_size=71)
+    assert str(refused.value) == (
+        "p.jsonl:501: expected every token id within the model's vocabulary; got ids [71] for 71 "
+        "rows: 'B'.\n    Use the model's own tokenizer, or enlarge its embedding."
+    )
+
+
+def test_an_end_of_turn_beyond_the_vocabulary_is_found_though_no_prompt_has_it():
+    ends = {"template": "none", "extra_end_ids": (300,)}
+    renderer = Renderer(tokenizer=chatml_tokenizer(), **ends)
+    check_vocabulary([unanswered(ints(A))], renderer, vocab_size=301)
+    with pytest.raises(BadInput, match=r"^expected every token id within .*; got ids \[300\] for "
+                       r"300 rows, which end a turn: '<300\?>'\."):  # fmt: skip
+        check_vocabulary([unanswered(ints(A))], renderer, vocab_size=300)
+
+
+def test_a_bos_inside_a_prompt_is_found_before_it_is_answered(tmp_path):
+    renderer = Renderer(tokenizer=llama3_tokenizer(), template="none")
+    check_prompts(prompts_of(tmp_path, renderer, "A"), renderer, vocab_size=300)
+    prompts = prompts_of(tmp_path, renderer, "A", "A<|begin_of_text|>B")
+    with pytest.raises(BadInput, match=r"^p.jsonl:2: expected exactly one BOS .*; got 2 of them "
+                       "where 1 should be"):  # fmt: skip
+        check_prompts(prompts, renderer, vocab_size=300)
 
 
 def test_a_prepared_data_set_is_checked_and_tabled(tmp_path):

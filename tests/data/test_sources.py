@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Demonstration, Preference
+from alignax.core.records import Demonstration, Preference, Prompt
 from alignax.data import catalogues
 from alignax.data.sources import Report, content_hash, load_records, read_rows
 
@@ -168,7 +168,14 @@ def test_columns_that_are_not_read_are_reported(tmp_path):
     source = write(tmp_path / "a.jsonl", '{"prompt": "p", "completion": "c", "id": 1}\n')
     _, report = load_records(source, Demonstration)
     assert report.ignored == ("id",)
-    assert "ignored: id" in str(report)
+    assert "columns: prompt, completion; ignored: id\n" in str(report)
+
+
+def test_columns_that_rewards_are_given_are_not_said_to_be_ignored(tmp_path):
+    source = write(tmp_path / "a.jsonl", '{"prompt": "p", "answer": "4", "id": 1}\n')
+    _, report = load_records(source, Prompt)
+    told = report.described("for rewards", {"answer", "prompt"})
+    assert "columns: prompt; for rewards: answer; ignored: id\n" in told
 
 
 def test_a_report_survives_json(tmp_path):

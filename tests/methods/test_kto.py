@@ -137,6 +137,33 @@ def test_the_divergence_does_not_depend_on_labels_and_has_no_gradient():
     np.testing.assert_array_equal(slope(outputs.logprobs)[:, 1], 0.0)
 
 
+@pytest.mark.parametrize(
+    ("weights", "good", "bad", "said"),
+    [
+        ({}, 3, 3, ""),
+        ({}, 4, 3, ""),  # 4/3, the most
+        # 3 desirable for each other: 3 / u is from 1 to 4/3 where u is from 9/4 to 3.
+        ({}, 30, 10, "30 of 40 responses are desirable: with the weights they count 3 times as "
+         "much as the others, and 1 to 4/3 times is advised (arXiv:2402.01306); "
+         "method.undesirable_weight from 2.25 to 3 gives that"),
+        ({"undesirable_weight": 2.25}, 30, 10, ""),
+        # 1 x 2 / (4 x 1) is a half: d x 2 / 4 is from 1 to 4/3 where d is from 2 to 8/3.
+        ({"undesirable_weight": 4.0}, 2, 1, "2 of 3 responses are desirable: with the weights they "
+         "count 0.5 times as much as the others, and 1 to 4/3 times is advised (arXiv:2402.01306); "
+         "method.desirable_weight from 2 to 2.67 gives that"),
+        ({}, 5, 0, "5 of 5 responses are desirable: of one kind alone, by their weights, nothing "
+         "is told apart"),
+        ({"desirable_weight": 0.0}, 2, 2, "2 of 4 responses are desirable: of one kind alone, by "
+         "their weights, nothing is told apart"),
+    ],
+)  # fmt: skip
+def test_the_balance_of_labels_and_weights_is_told_where_it_is_not_as_advised(
+    weights, good, bad, said
+):
+    labels = np.array([1.0] * good + [0.0] * bad, np.float32)
+    assert "".join(KTO(**weights).remarks(labels)) == said
+
+
 def test_a_group_is_a_response_and_one_to_another_prompt():
     record = Labelled(prompt="p", response="a", desirable=False, unrelated="b", origin="f:1")
     group = KTO().group(record)
