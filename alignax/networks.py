@@ -77,6 +77,7 @@ class Networks:
                 on_bad_row=data.on_bad_row,
                 pairing=data.pairing,
                 strength=data.strength,
+                chat=data.template == "chat",
             )
         return method.fit(records)
 

@@ -29,7 +29,7 @@ from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
 
-FORMAT = 5  # raise it whenever the same input would be written otherwise
+FORMAT = 6  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
 OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
@@ -228,6 +228,7 @@ def prepare(
         limit=limit,
         pairing=pairing,
         strength=strength,
+        chat=renderer.template == "chat",
     )
     groups = []
     for record in records:

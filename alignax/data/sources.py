@@ -18,7 +18,8 @@ from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record,
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
-from alignax.data.records import Form, detect, optional, parse
+from alignax.data.forms import Form, detect, met, optional
+from alignax.data.records import noted, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".parquet")
@@ -32,11 +33,12 @@ class Report:
     Fields:
         source, split: what was asked for.
         form: how rows were read, in words.
-        columns: those that were read. ignored: all others of any row.
+        columns: those that were read. ignored: all others of any row, and keys of messages.
         rows: read. records: made of them.
         dropped: rows with a defect, by reason.
         left_out: rows, or what they were made into, that teach the method nothing, by reason.
         repeated_prompts: records whose prompt an earlier record had too.
+        noted: rows that were used, though perhaps not as they were meant, by what was seen.
     """
 
     source: str
@@ -49,12 +51,13 @@ class Report:
     dropped: Tally
     left_out: Tally
     repeated_prompts: int
+    noted: Tally = dataclasses.field(default_factory=Tally)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Report":
         """The report that `dataclasses.asdict` took apart."""
         lists = {name: tuple(value[name]) for name in ("columns", "ignored")}
-        tallies = {name: Tally.from_json(value[name]) for name in ("dropped", "left_out")}
+        tallies = {name: Tally.from_json(value[name]) for name in ("dropped", "left_out", "noted")}
         return cls(**{**value, **lists, **tallies})
 
     def __str__(self) -> str:
@@ -67,6 +70,7 @@ class Report:
                 f"with the prompt of an earlier one: {self.repeated_prompts:,}",
                 f"  dropped: {self.dropped}",
                 *([f"  left out: {self.left_out}"] if self.left_out else []),
+                *([f"  noted: {self.noted}"] if self.noted else []),
             )
         )
 
@@ -80,6 +84,7 @@ def load_records(
     limit: int | None = None,
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
+    chat: bool = False,
 ) -> tuple[list[Record], Report]:
     """All records of a source, made into what the method learns from where they are not that yet.
 
@@ -90,24 +95,27 @@ def load_records(
         on_bad_row: whether a row with a defect stops the reading, or is dropped and counted.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
+        chat: whether strings will be rendered as turns of a chat, as `forms.detect` has it.
 
     Raises:
         BadInput: at `file:line`, with what to do.
     """
     records: list[Record] = []
-    dropped, left_out, form, rows = Tally(), Tally(), None, 0
+    dropped, left_out, seen_as, form, rows = Tally(), Tally(), Tally(), None, 0
     # Of all rows, in the order in which they were met.
     columns: dict[str, None] = {}
     seen: dict[str, None] = {}
     for row, origin in itertools.islice(read_rows(source, split=split), limit):
         if form is None:
-            form = detect(row, record_type, origin)
+            form = detect(row, record_type, origin, chat=chat)
             columns.update(dict.fromkeys(form.columns))
         rows += 1
         columns.update(dict.fromkeys(optional(row, form)))
-        seen.update(dict.fromkeys(row))
+        seen.update(dict.fromkeys(met(row, form)))
         try:
             record = parse(row, form, origin)
+            for what in noted(row, form, record):
+                seen_as.add(what, origin)
             if form.wanted is None:
                 records.append(record)
             else:
@@ -143,6 +151,7 @@ def load_records(
         dropped=dropped,
         left_out=left_out,
         repeated_prompts=len(records) - len(prompts),
+        noted=seen_as,
     )
     return records, report
 
