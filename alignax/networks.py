@@ -78,6 +78,7 @@ class Networks:
                 pairing=data.pairing,
                 strength=data.strength,
                 chat=data.template == "chat",
+                scored_turns=data.scored_turns,
             )
         return method.fit(records)
 

@@ -24,6 +24,7 @@ from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
+from alignax.data.forms import ScoredTurns
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
@@ -182,6 +183,7 @@ def prepare(
     limit: int | None = None,
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
+    scored_turns: ScoredTurns = "all",
 ) -> Prepared:
     """The tokenised data set of a source: made now, or found where an earlier run left it.
 
@@ -198,6 +200,7 @@ def prepare(
             dropped count as groups, what was left out does not.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
+        scored_turns: which answers of a demonstration are imitated.
 
     Raises:
         BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
@@ -213,6 +216,7 @@ def prepare(
         "on_bad_row": on_bad_row,
         "limit": limit,
         "pairing": [pairing, *strength],
+        "scored_turns": scored_turns,
     }
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
@@ -229,6 +233,7 @@ def prepare(
         pairing=pairing,
         strength=strength,
         chat=renderer.template == "chat",
+        scored_turns=scored_turns,
     )
     groups = []
     for record in records:

@@ -121,7 +121,8 @@ def check_learnt(value: Any, name: str, origin: str, start: int = 0) -> None:
                     f"an answer with {key}",
                     f"{name}[{i}] to be learnt from, as all answers behind the prompt are",
                     f"{key} {brief(turn[key])}",
-                    f"Put all turns up to it into a column prompt, or remove {key}.",
+                    "Set data.scored_turns='last' for SFT on last answers alone, put all turns up "
+                    f"to it into a column prompt, or remove {key}.",
                     where=origin,
                 )
 

@@ -7,7 +7,7 @@ with what to do about layouts that are known by other names.
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from alignax.core.errors import BadInput
 from alignax.core.records import (
@@ -24,6 +24,7 @@ from alignax.data.convert import CONVERTERS
 from alignax.data.dialogues import HH_BEGIN, is_dialogue
 from alignax.data.fields import KNOWN_KEYS
 
+ScoredTurns = Literal["all", "last"]
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 # The column sets of each type of record, the fullest first: the first whose columns are all there
 # is taken. Further columns are ignored, but for those of OPTIONAL: of each row the first set whose
@@ -94,6 +95,7 @@ class Form:
         wanted: the type of record that the method learns from, if it is another.
         chat: whether strings are to be rendered as turns of a chat.
         dialogues: whether the first row holds strings of HH data that are read as turns.
+        scored_turns: which answers of a demonstration of several turns are imitated.
     """
 
     record: type[Record]
@@ -102,6 +104,7 @@ class Form:
     wanted: type[Record] | None = None
     chat: bool = False
     dialogues: bool = False
+    scored_turns: ScoredTurns = "all"
 
     @property
     def implicit_prompt(self) -> bool:
@@ -117,11 +120,17 @@ class Form:
             kind = "plain text" + ", rendered as chat" * self.chat
         prompt = "implicit" if self.implicit_prompt else "explicit"
         made = f", made into {self.wanted.__name__.lower()}" if self.wanted else ""
-        return f"{self.record.__name__.lower()}, {kind}, {prompt} prompt{made}"
+        last = ", last answer alone" * (self.scored_turns == "last")
+        return f"{self.record.__name__.lower()}, {kind}, {prompt} prompt{last}{made}"
 
 
 def detect(
-    row: Mapping[str, Any], record_type: type[Record], origin: str = "", *, chat: bool = False
+    row: Mapping[str, Any],
+    record_type: type[Record],
+    origin: str = "",
+    *,
+    chat: bool = False,
+    scored_turns: ScoredTurns = "all",
 ) -> Form:
     """The form of a source, from its first row.
 
@@ -132,6 +141,7 @@ def detect(
         origin: `file:line` of the row.
         chat: whether strings are to be rendered as turns of a chat, and not as they stand. Then a
             prompt that is a dialogue of HH data is read as its turns.
+        scored_turns: as `config.Data` has it.
 
     Returns:
         Printed, for example, "preference, conversational, explicit prompt".
@@ -157,6 +167,7 @@ def detect(
                 wanted=None if found is record_type else record_type,
                 chat=chat,
                 dialogues=dialogues,
+                scored_turns=scored_turns,
             )
     raise _wrong_columns(row, record_type, origin)
 

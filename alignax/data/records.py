@@ -185,7 +185,7 @@ def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text
     if "messages" in form.columns:
         turns = as_turns(as_text(row["messages"], "messages", origin), "user")
         first = next((i for i, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
-        if form.record is not Demonstration:  # what is judged is the last answer
+        if form.record is not Demonstration or form.scored_turns == "last":  # as what is judged
             answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
             first = answers[-1] if answers else len(turns)
         prompt, response, name = turns[:first], turns[first:], "messages"
@@ -204,6 +204,10 @@ def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text
 
 def _demonstration(row: Mapping[str, Any], form: Form, origin: str) -> Demonstration:
     prompt, response = _single(row, form, origin)
+    if form.scored_turns == "last" and not isinstance(prompt, str):
+        turns = as_turns(response, "assistant")
+        last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
+        prompt, response = (*prompt, *turns[:last]), turns[last:]
     return Demonstration(prompt=prompt, response=response, origin=origin)
 
 

@@ -18,7 +18,7 @@ from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record,
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
-from alignax.data.forms import Form, detect, met, optional
+from alignax.data.forms import Form, ScoredTurns, detect, met, optional
 from alignax.data.records import noted, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
@@ -85,6 +85,7 @@ def load_records(
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
     chat: bool = False,
+    scored_turns: ScoredTurns = "all",
 ) -> tuple[list[Record], Report]:
     """All records of a source, made into what the method learns from where they are not that yet.
 
@@ -95,7 +96,7 @@ def load_records(
         on_bad_row: whether a row with a defect stops the reading, or is dropped and counted.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
-        chat: whether strings will be rendered as turns of a chat, as `forms.detect` has it.
+        chat, scored_turns: how rows are read, as `forms.detect` has it.
 
     Raises:
         BadInput: at `file:line`, with what to do.
@@ -107,7 +108,7 @@ def load_records(
     seen: dict[str, None] = {}
     for row, origin in itertools.islice(read_rows(source, split=split), limit):
         if form is None:
-            form = detect(row, record_type, origin, chat=chat)
+            form = detect(row, record_type, origin, chat=chat, scored_turns=scored_turns)
             columns.update(dict.fromkeys(form.columns))
         rows += 1
         columns.update(dict.fromkeys(optional(row, form)))

@@ -168,7 +168,9 @@ def test_an_answer_marked_as_not_to_be_learnt_is_refused_where_it_would_be():
         read({"messages": unlearnt}, Demonstration)
     assert str(caught.value) == (
         "f:1: expected messages[1] to be learnt from, as all answers behind the prompt are; "
-        "got weight 0.\n    Put all turns up to it into a column prompt, or remove weight."
+        "got weight 0.\n"
+        "    Set data.scored_turns='last' for SFT on last answers alone, put all turns up to it "
+        "into a column prompt, or remove weight."
     )
     for mark in ({"weight": 0.5}, {"train": False}):
         with pytest.raises(BadRow, match=r"completions\[1\]\[0\] to be learnt from"):
@@ -181,6 +183,25 @@ def test_an_answer_marked_as_not_to_be_learnt_is_refused_where_it_would_be():
     # Nobody's turn but the assistant's is learnt.
     asked = {"messages": [{**USER, "weight": 0}, ANSWER]}
     assert read(asked, Demonstration).response[0].content == "A"
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"messages": [USER, {**ANSWER, "weight": 0}, USER, OTHER]}, ["Q", "A", "Q"]),
+        ({"messages": [USER, OTHER]}, ["Q"]),
+        ({"prompt": "Q", "completion": [ANSWER, USER, OTHER]}, ["Q", "A", "Q"]),
+    ],
+)
+def test_the_last_answer_alone_is_imitated_where_that_is_asked_for(row, asked):
+    form = detect(row, Demonstration, scored_turns="last")
+    record = parse(row, form, "f:1")
+    assert [turn.content for turn in record.prompt] == asked
+    assert record.response == (Message("assistant", "B"),)
+    assert str(form).endswith("prompt, last answer alone")
+    plain = {"prompt": "Q", "completion": "B"}
+    form = detect(plain, Demonstration, scored_turns="last")
+    assert parse(plain, form, "f:1").response == "B"
 
 
 def test_rows_whose_responses_all_repeat_the_prompt_are_noted():
