@@ -5,6 +5,7 @@ the rejected one) is a `BadRow`, which a caller may count and drop.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -47,11 +48,15 @@ def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
     """
     for name in form.columns:
         if name not in row:
+            spare = [other for other in row if other not in form.columns]
+            near = difflib.get_close_matches(name, spare, 1)
             raise BadRow(
                 f"missing column {name}",
                 f"the column {name}, as in the first row",
                 ", ".join(row) or "no columns",
-                "Add it, remove the row, or set on_bad_row='drop'.",
+                f"Did you mean {name} by {near[0]}? Rename the column."
+                if near
+                else "Add it, remove the row, or set on_bad_row='drop'.",
                 where=origin,
             )
     if form.chat:
