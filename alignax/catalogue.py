@@ -17,7 +17,7 @@ from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.setting_types import alike, did_you_mean
-from alignax.data.records import COLUMNS
+from alignax.data.forms import COLUMNS
 from alignax.data.sources import holds_split
 from alignax.methods import ALL
 

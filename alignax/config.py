@@ -12,10 +12,12 @@ from typing import Any, Literal, TypeVar
 from alignax.core import mistakes, modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.records import Demonstration
 from alignax.core.setting_types import check_types, nearest, setting
 from alignax.data import convert
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.convert import Pairing
+from alignax.data.forms import ScoredTurns
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
@@ -78,6 +80,9 @@ class Data:
         pairing: how lists are made into pairs, for a method that learns from pairs:
             `data.convert.pairs` explains each way.
         strength: sources of responses from the weakest to the strongest, for pairing="strength".
+        scored_turns: which answers of a conversation are imitated, for methods that learn from
+            `messages`: "all", or the "last" alone, which is what templates allow that write
+            earlier answers otherwise, as Qwen3's leaves their thoughts out.
         limits: how long a group may be.
         on_bad_row: "refuse" stops at a row with a defect; "drop" drops and counts it.
         max_dropped_share: of groups that may be dropped or cut before the run refuses to start;
@@ -95,6 +100,7 @@ class Data:
     chat_template_kwargs: dict[str, bool | int | str] = dataclasses.field(default_factory=dict)
     pairing: Pairing = "best-worst"
     strength: tuple[str, ...] = ()
+    scored_turns: ScoredTurns = "all"
     limits: TokenLimits = TokenLimits()
     on_bad_row: OnBadRow = "refuse"
     max_dropped_share: float = setting(0.1, at_least=0, at_most=1)
@@ -228,6 +234,14 @@ def check(experiment: Experiment) -> None:
     if experiment.adapter is not None:
         experiment.adapter.check()
     convert.check(experiment.data.pairing, experiment.data.strength)
+    record = experiment.method.needs().record
+    if experiment.data.scored_turns != "all" and record is not Demonstration:
+        raise BadInput(
+            'data.scored_turns="all" for a method that imitates no conversations',
+            repr(experiment.data.scored_turns),
+            "Leave it out. Of conversations that are judged the last answer alone is learnt from.",
+            where="data.scored_turns",
+        )
     for name, value in (("output_dir", experiment.output_dir),
                         ("data.cache_dir", experiment.data.cache_dir)):  # fmt: skip
         if "://" in value:

@@ -77,6 +77,8 @@ class Networks:
                 on_bad_row=data.on_bad_row,
                 pairing=data.pairing,
                 strength=data.strength,
+                chat=data.template == "chat",
+                scored_turns=data.scored_turns,
             )
         return method.fit(records)
 

@@ -110,6 +110,7 @@ class Run(Networks):
                     limit=data.eval_limit if which == "eval" else None,
                     pairing=data.pairing,
                     strength=data.strength,
+                    scored_turns=data.scored_turns,
                 )
         # ArrayRecord tells of a full disk by a RuntimeError.
         except (OSError, RuntimeError) as error:

@@ -66,7 +66,7 @@ def score(
         if value is not None and value <= 0:
             raise BadInput("a positive number", repr(value), "Change it.", where=name)
     config, target = classifier(directory), Path(target)
-    read, dropped = _read(source, split, on_bad_row)
+    read, dropped = _read(source, split, on_bad_row, chat=template == "chat")
     rows, groups = {group.origin: row for row, group in read}, [group for _, group in read]
     several = next((group for group in groups if len(group.responses) > 1), None)
     if config.num_scores > 1 and several is not None:
@@ -170,13 +170,15 @@ def score_by(
 _NO_COLUMNS = ("prompt", *TEXTS)  # what a function is given under other names
 
 
-def _read(source: str, split: str, on_bad_row: OnBadRow) -> tuple[list[tuple[Row, Group]], Tally]:
+def _read(
+    source: str, split: str, on_bad_row: OnBadRow, *, chat: bool = False
+) -> tuple[list[tuple[Row, Group]], Tally]:
     """The rows with their responses, and the count of those that cannot be judged."""
     read, dropped = [], Tally()
     for row, origin in read_rows(source, split=split):
         check_json(row, origin)
         try:
-            read.append((row, to_judge(row, origin)))
+            read.append((row, to_judge(row, origin, chat=chat)))
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise

@@ -38,7 +38,7 @@ def fresh(tmp_path):
 def test_train_says_what_it_found_what_it_does_and_what_became_of_it(trained):
     path, printed = trained
     for part in (
-        "preference, plain text, explicit prompt",
+        "preference, plain text, rendered as chat, explicit prompt",
         "rows: 24; records: 24",
         "✓ no empty prompt or response",
         "plan: 6 steps of 8 groups",

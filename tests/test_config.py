@@ -294,3 +294,12 @@ def test_settings_that_cannot_work_are_refused_by_name(name, value, text):
     inside = functools.reduce(getattr, rooms, given)
     object.__setattr__(inside, last, value)
     assert refusal(check, given) == f"{name}: expected {text}"
+
+
+def test_the_last_turns_are_scored_alone_where_conversations_are_imitated():
+    data = Data(train="train.jsonl", scored_turns="last")
+    check(experiment(method=SFT(), data=data))
+    assert refusal(check, experiment(data=data)).startswith(
+        'data.scored_turns: expected data.scored_turns="all" for a method that imitates no '
+        "conversations; got 'last'."
+    )

@@ -79,6 +79,25 @@ def test_one_response_or_more_are_judged_and_an_empty_one_too(row, prompt, respo
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"completions": [" 4", "6", ""]},
+        {"completion": " 4"},
+        {"chosen": " 4", "rejected": " 6"},
+    ],
+)
+def test_a_dialogue_is_judged_as_it_is_learnt_from(row):
+    row |= {"prompt": "\n\nHuman: 2+2?\n\nAssistant:"}
+    group = to_judge(row, "f:1", chat=True)
+    assert group.prompt == (USER,)
+    assert group.responses[0] == (FOUR,)
+    assert to_judge(row, "f:1").prompt == row["prompt"]
+    for answers in ({"completions": ["4"]}, {"chosen": "4", "rejected": "6"}):
+        with pytest.raises(BadRow, match="without definitions of tools"):
+            to_judge({"prompt": "p", "tools": [1], **answers}, "f:1", chat=True)
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"prompt": "p", "completions": []},

@@ -26,6 +26,7 @@ def best_first(record: Record) -> Group:
         responses=tuple(ranking.responses[i] for i in order),
         scores=tuple(ranking.scores[i] for i in order),
         origin=ranking.origin,
+        compared=True,
     )
 
 

@@ -19,6 +19,7 @@ def chosen_first(record: Record) -> Group:
         responses=(pair.chosen, pair.rejected),
         scores=(1.0, 0.0),
         origin=pair.origin,
+        compared=True,
     )
 
 

@@ -33,7 +33,8 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demonstration(Record):
-    """A prompt and the response to imitate. From `prompt` + `completion`, or from `messages`."""
+    """A prompt and the response to imitate. From `prompt` + `completion`, from `messages`, or the
+    chosen one of a pair."""
 
     response: Text
 
@@ -97,7 +98,9 @@ class Labelled(Record):
 class Prompt(Record):
     """A prompt alone, with what the reward of its responses is computed from.
 
-    `columns` holds all other columns of its row, such as the answer that a verifier checks.
+    From `prompt`; else from `messages` without their last answer, or from what `chosen` and
+    `rejected` share. `columns` holds all other columns of its row, such as the answer that a
+    verifier checks.
     """
 
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -109,6 +112,7 @@ class Group:
 
     `Method.group` makes it from a record. The order of responses is the order of axis `k`.
     `attributes` has further numbers for each response, as many for all; NaN where one is missing.
+    `compared`: whether responses are set against one another, so that equal ones teach nothing.
     """
 
     prompt: Text
@@ -116,6 +120,7 @@ class Group:
     scores: tuple[float, ...]
     attributes: tuple[tuple[float, ...], ...] = ()
     origin: str = ""
+    compared: bool = False
 
 
 class Lacking(BadInput):

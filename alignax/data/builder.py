@@ -25,6 +25,7 @@ from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
 from alignax.data.fields import is_blank
+from alignax.data.forms import ScoredTurns
 from alignax.data.lints import digests
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
@@ -189,6 +190,7 @@ def prepare(
     limit: int | None = None,
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
+    scored_turns: ScoredTurns = "all",
 ) -> Prepared:
     """The tokenised data set of a source: made now, or found where an earlier run left it.
 
@@ -205,6 +207,7 @@ def prepare(
             dropped count as groups, what was left out does not.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
+        scored_turns: which answers of a demonstration are imitated.
 
     Raises:
         BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
@@ -220,6 +223,7 @@ def prepare(
         "on_bad_row": on_bad_row,
         "limit": limit,
         "pairing": [pairing, *strength],
+        "scored_turns": scored_turns,
     }
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
@@ -235,6 +239,8 @@ def prepare(
         limit=limit,
         pairing=pairing,
         strength=strength,
+        chat=renderer.template == "chat",
+        scored_turns=scored_turns,
     )
     groups = []
     for record in records:

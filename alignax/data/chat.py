@@ -310,7 +310,7 @@ def _rewritten(part: str, whole: str, origin: str) -> BadRow:
         f"at character {same}",
         repr(whole[same : same + 30]),
         "The template rewrites earlier turns, so a prompt in training is not the prompt in use. "
-        "Put all turns but the last into the prompt, give another template as data.chat_template, "
-        "or set on_bad_row='drop'.",
+        "Put all turns but the last into the prompt (for SFT data.scored_turns='last' does), give "
+        "another template as data.chat_template, or set on_bad_row='drop'.",
         where=origin,
     )

@@ -6,6 +6,7 @@ count and drop.
 
 import contextlib
 import difflib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,14 +24,27 @@ FOREIGN_ROLES = {
     "developer": "system",
     "function": "tool",
 }
-HH_MARK = re.compile(r"\n\n(Human|Assistant):")
-HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+ASKING = ("user", "tool")  # roles whose turn the assistant answers
+CALLS = ("tool_calls", "function_call")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+LEARNT = {"weight": 1, "train": True}  # keys of a message that is learnt from, and their values
+KNOWN_KEYS = {"role", "content", *CALLS, *THOUGHTS, *LEARNT}
+A_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 
 
 def as_text(value: Any, name: str, origin: str) -> Text:
     """A field as a string or as a conversation, neither with an empty part."""
     if isinstance(value, str) or value is None or not isinstance(value, Sequence):
-        return as_string(value, name, origin)
+        text = as_string(value, name, origin)
+        if _is_written_out(text):
+            raise BadRow(
+                "conversation in a string",
+                f"{name} to be a list of {{role, content}}, or plain text",
+                f"such a list written as JSON in a string, {brief(text)}",
+                "Write the list itself: parse the string before the row is written.",
+                where=origin,
+            )
+        return text
     if not value:
         raise _empty(name, "an empty list", origin)
     return tuple(_message(turn, f"{name}[{i}]", origin) for i, turn in enumerate(value))
@@ -68,15 +82,60 @@ def _message(turn: Any, name: str, origin: str) -> Message:
             f"Did you mean {offer}?" if offer else "Rename the role.",
             where=origin,
         )
-    if turn.get("tool_calls"):
-        raise BadRow(
-            "tool calls",
-            f"{name} to be all text",
-            "tool_calls",
-            "Write the calls into content, as the model should print them.",
-            where=origin,
-        )
-    return Message(role, as_string(turn["content"], f"{name}.content", origin))
+    for keys, reason, what in ((CALLS, "tool calls", "calls"), (THOUGHTS, "reasoning", "thoughts")):
+        if key := next((key for key in keys if turn.get(key)), None):
+            remove = "" if keys is CALLS else f", or remove {key}"
+            raise BadRow(
+                reason,
+                f"{name} to be all text",
+                key,
+                f"Write the {what} into content, as the model should print them{remove}.",
+                where=origin,
+            )
+    return Message(role, as_string(_joined(turn["content"]), f"{name}.content", origin))
+
+
+def _joined(content: Any) -> Any:
+    """Content in parts, if all are text, as the string that templates write of it."""
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return content
+    texts = [
+        part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+        for part in content
+    ]
+    strings = [text for text in texts if isinstance(text, str)]
+    return "".join(strings) if texts and len(strings) == len(texts) else content
+
+
+def _is_written_out(text: str) -> bool:
+    """Whether this is a list of messages in JSON."""
+    if not A_LIST_OF_OBJECTS.match(text):
+        return False
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns)
+
+
+def check_learnt(value: Any, name: str, origin: str, start: int = 0) -> None:
+    """Refuses an answer that is marked as not to be learnt from, and that would be.
+
+    Args:
+        value: a field that `as_text` has taken.
+        start: where what is learnt begins, if it is a conversation.
+    """
+    for i, turn in enumerate(() if isinstance(value, str) else value):
+        for key, whole in LEARNT.items() if i >= start and turn["role"] == "assistant" else ():
+            if turn.get(key) not in (None, whole):
+                raise BadRow(
+                    f"an answer with {key}",
+                    f"{name}[{i}] to be learnt from, as all answers behind the prompt are",
+                    f"{key} {brief(turn[key])}",
+                    "Set data.scored_turns='last' for SFT on last answers alone, put all turns up "
+                    f"to it into a column prompt, or remove {key}.",
+                    where=origin,
+                )
 
 
 def as_string(value: Any, name: str, origin: str) -> str:
@@ -108,49 +167,11 @@ def as_string(value: Any, name: str, origin: str) -> str:
     return value
 
 
-def common_prompt(chosen: Text, rejected: Text, origin: str) -> tuple[Text, tuple[Text, Text]]:
-    """The turns that two conversations share are the prompt; the rest of each is its response.
-
-    Example:
-        chosen     user A   assistant B   user C   assistant D
-        rejected   user A   assistant B   user C   assistant E
-        prompt     user A   assistant B   user C
-    """
-    both = [
-        _hh_turns(text, origin) if isinstance(text, str) else text for text in (chosen, rejected)
-    ]
-    shared = 0
-    while shared < min(map(len, both)) and both[0][shared] == both[1][shared]:
-        shared += 1
-    # An answer that both share was still an answer: the prompt ends before it.
-    while shared and both[0][shared - 1].role == "assistant":
-        shared -= 1
-    return both[0][:shared], (both[0][shared:], both[1][shared:])
-
-
-def _hh_turns(text: str, origin: str) -> tuple[Message, ...]:
-    """The turns of a string of Anthropic's HH data. The white space around a turn is its markers'.
-
-    Example:
-        "\\n\\nHuman: Hi.\\n\\nAssistant: Hello."  ->  user "Hi.", assistant "Hello."
-    """
-    before, *rest = HH_MARK.split(text)
-    if before.strip() or not rest:
-        raise BadRow(
-            "no prompt",
-            r"a prompt column, or conversations '\n\nHuman: ...\n\nAssistant: ...'",
-            brief(text),
-            "Add a column prompt, or write chosen and rejected as lists of {role, content}.",
-            where=origin,
-        )
-    return tuple(
-        Message(HH_ROLES[mark], as_string(content.strip(), f"the turn {mark}", origin))
-        for mark, content in zip(rest[::2], rest[1::2], strict=True)
-    )
-
-
 def same_kind(prompt: Text, responses: tuple[Text, ...]) -> tuple[Text, tuple[Text, ...]]:
-    """All strings or all conversations. Responses that repeat the prompt lose it."""
+    """All strings or all conversations. Conversations that all repeat the prompt lose it.
+
+    Strings keep it, for a sentence may begin as its question did; reports count such rows.
+    """
     if all(isinstance(text, str) for text in (prompt, *responses)):
         return prompt, responses
     turns = as_turns(prompt, "user")
@@ -169,7 +190,7 @@ def check_prompt(prompt: Text, origin: str) -> None:
     """Refuses a conversation that no one waits for an answer to."""
     if isinstance(prompt, str):
         return
-    if not prompt or prompt[-1].role not in ("user", "tool"):
+    if not prompt or prompt[-1].role not in ASKING:
         last = f"a last turn by {prompt[-1].role}" if prompt else "no turn before the answer"
         raise BadRow(
             "prompt does not end with a user turn",

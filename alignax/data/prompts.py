@@ -106,7 +106,14 @@ def load_prompts(
     Raises:
         BadInput: at `file:line`, with what to do.
     """
-    records, report = load_records(source, Prompt, split=split, on_bad_row=on_bad_row, limit=limit)
+    records, report = load_records(
+        source,
+        Prompt,
+        split=split,
+        on_bad_row=on_bad_row,
+        limit=limit,
+        chat=renderer.template == "chat",
+    )
     kept, rendered, dropped = [], [], Tally()
     for record in cast(list[Prompt], records):
         try:

@@ -1,20 +1,19 @@
-"""From a row, as people write it, to a record: which columns mean what, and what makes a row bad.
+"""From a row, as people write it, to a record, and what makes a row bad.
 
-Faults are of two kinds. A structural fault (a column that is not there) is raised at once: every
-row would have it. A defect of one row (an empty field, a chosen response that equals the rejected
-one) is a `BadRow`, which a caller may count and drop.
+A defect of one row (an empty field, a column that only others have, a chosen response that equals
+the rejected one) is a `BadRow`, which a caller may count and drop.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from alignax.core.errors import BadInput
 from alignax.core.records import (
     Attributed,
     Demonstration,
     Labelled,
+    Message,
     Preference,
     Prompt,
     Ranking,
@@ -23,8 +22,9 @@ from alignax.core.records import (
     Text,
 )
 from alignax.data.bad_rows import BadRow
-from alignax.data.convert import CONVERTERS
+from alignax.data.dialogues import answered, common_prompt, is_dialogue
 from alignax.data.fields import (
+    ASKING,
     as_answer,
     as_label,
     as_list,
@@ -32,127 +32,11 @@ from alignax.data.fields import (
     as_text,
     as_turns,
     brief,
+    check_learnt,
     check_prompt,
     check_response,
-    common_prompt,
-    same_kind,
 )
-
-JUDGED = ("score_chosen", "score_rejected")
-HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-# The column sets of each type of record, the fullest first: the first whose columns are all there
-# is taken. Further columns are ignored, but for those of OPTIONAL: of each row the first set whose
-# columns all hold something.
-COLUMNS: dict[type[Record], tuple[tuple[str, ...], ...]] = {
-    Preference: (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
-    Ranking: (("prompt", "completions", "scores"), ("prompt", "responses", "scores")),
-    Scored: (
-        ("prompt", "completion", "score"),
-        ("prompt", "response", "score"),
-        ("messages", "score"),
-    ),
-    Attributed: (
-        ("prompt", "completion", "attributes"),
-        ("prompt", "response", "attributes"),
-        ("messages", "attributes"),
-        ("prompt", "response", *HELPSTEER),
-    ),
-    Labelled: (
-        ("prompt", "completion", "label"),
-        ("prompt", "response", "label"),
-        ("messages", "label"),
-    ),
-    Demonstration: (
-        ("messages",),
-        ("prompt", "completion"),
-        ("prompt", "response"),
-        ("prompt", "chosen"),
-    ),
-    Prompt: (("prompt",),),
-}
-OPTIONAL: dict[type[Record], tuple[tuple[str, ...], ...]] = {
-    Preference: (("margin", *JUDGED), ("margin",), JUDGED),
-    Ranking: (("sources",), ("models",)),
-}
-USE_INSTEAD: dict[type[Record], str] = {
-    Preference: "For chosen and rejected responses, use DPO or another method on pairs.",
-    Ranking: "For responses with scores, use RRHF, PRO or another method on ranked lists.",
-    Scored: "For single responses with scores, use reward-weighted regression or a Decision "
-    "Transformer.",
-    Attributed: "For responses with attributes, use SteerLM or a reward model of attributes.",
-    Labelled: "For responses labelled true or false, use KTO.",
-    Demonstration: "For prompt and response alone, use SFT.",
-    Prompt: "For prompts alone, use a method that samples its own responses.",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Form:
-    """How the rows of a source are read, found from its first row.
-
-    Fields:
-        record: the type of record that a row holds.
-        columns: the columns that every row has; those of OPTIONAL are each row's own.
-        conversational: whether the first row holds role/content lists.
-        wanted: the type of record that the method learns from, if it is another.
-    """
-
-    record: type[Record]
-    columns: tuple[str, ...]
-    conversational: bool
-    wanted: type[Record] | None = None
-
-    @property
-    def implicit_prompt(self) -> bool:
-        """Whether the prompt is what two conversations, or one's beginning, have in common."""
-        return "prompt" not in self.columns
-
-    def __str__(self) -> str:
-        kind = "conversational" if self.conversational else "plain text"
-        prompt = "implicit" if self.implicit_prompt else "explicit"
-        made = f", made into {self.wanted.__name__.lower()}" if self.wanted else ""
-        return f"{self.record.__name__.lower()}, {kind}, {prompt} prompt{made}"
-
-
-def detect(row: Mapping[str, Any], record_type: type[Record], origin: str = "") -> Form:
-    """The form of a source, from its first row.
-
-    Args:
-        row: its keys are the columns; its values tell conversations from strings.
-        record_type: what the method learns from. Where the columns make no such record, but one
-            that can be made into such, the form says so.
-        origin: `file:line` of the row.
-
-    Returns:
-        Printed, for example, "preference, conversational, explicit prompt".
-
-    Raises:
-        BadInput: the columns make no record of this type.
-    """
-    others = (found for found, wanted in CONVERTERS if wanted is record_type)
-    for found in (record_type, *others):
-        for columns in COLUMNS[found]:
-            if not all(name in row for name in columns):
-                continue
-            conversational = any(_is_conversation(row[name]) for name in columns)
-            wanted = None if found is record_type else record_type
-            return Form(record=found, columns=columns, conversational=conversational, wanted=wanted)
-    raise _wrong_columns(tuple(row), record_type, origin)
-
-
-def optional(row: Mapping[str, Any], form: Form) -> tuple[str, ...]:
-    """The columns of a row that are read because it has them; null is as none."""
-    for more in OPTIONAL.get(form.record, ()):
-        if all(row.get(name) is not None for name in more):
-            return more
-    return ()
-
-
-def _is_conversation(value: Any) -> bool:
-    """Whether this is a list of messages, or a list of such lists."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return False
-    return any(isinstance(x, Mapping) or _is_conversation(x) for x in value)
+from alignax.data.forms import HELPSTEER, JUDGED, Form, optional
 
 
 def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
@@ -161,19 +45,89 @@ def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
     Where one field of a row is a conversation and another a string, the string is one turn.
 
     Raises:
-        BadRow: the content is defective.
-        BadInput: a column of the form is not there.
+        BadRow: the content is defective, or a column of the form is not there.
     """
     for name in form.columns:
         if name not in row:
-            raise _wrong_columns(tuple(row), form.record, origin)
+            spare = [other for other in row if other not in form.columns]
+            near = difflib.get_close_matches(name, spare, 1)
+            raise BadRow(
+                f"missing column {name}",
+                f"the column {name}, as in the first row",
+                ", ".join(row) or "no columns",
+                f"Did you mean {name} by {near[0]}? Rename the column."
+                if near
+                else "Add it, remove the row, or set on_bad_row='drop'.",
+                where=origin,
+            )
+    if form.chat:
+        check_tools(row, origin)
     if more := optional(row, form):
         form = dataclasses.replace(form, columns=form.columns + more)
     return _PARSERS[form.record](row, form, origin)
 
 
+def noted(row: Mapping[str, Any], form: Form, record: Record) -> Iterator[str]:
+    """What a reader of the report should know of a row that was used, in words."""
+    if form.chat and not form.dialogues and is_dialogue(row.get("prompt")):
+        yield "with a dialogue of Human and Assistant as prompt, read as turns"
+    texts = tuple(
+        text
+        for name in ("response", "chosen", "rejected", "responses")
+        for text in _texts(getattr(record, name, ()))
+    )
+    if texts and all(_repeats(text, record.prompt) for text in texts):
+        yield "whose responses repeat the prompt, which is then learnt: take it off them"
+
+
+def _texts(response: Text | tuple[Text, ...]) -> tuple[Any, ...]:
+    return (response,) if isinstance(response, str) else response
+
+
+def _repeats(response: Any, prompt: Text) -> bool:
+    return isinstance(response, str) and isinstance(prompt, str) and response.startswith(prompt)
+
+
+def check_tools(row: Mapping[str, Any], origin: str) -> None:
+    """Refuses definitions of tools, which some write as JSON in a string."""
+    tools = row.get("tools")
+    if not tools or (isinstance(tools, str) and tools.strip() in ("", "[]", "{}", "null")):
+        return
+    raise BadRow(
+        "tools",
+        "rows without definitions of tools, which no chat template would be given",
+        f"tools {brief(tools)}",
+        "Write them into the system turn, as the model should see them, and remove the column; if "
+        "it is for a reward alone, rename it.",
+        where=origin,
+    )
+
+
+def _response(row: Mapping[str, Any], name: str, origin: str) -> Text:
+    """A column that is learnt from."""
+    text = as_text(row[name], name, origin)
+    check_learnt(row[name], name, origin)
+    return text
+
+
+def _answered(
+    row: Mapping[str, Any], form: Form, origin: str, responses: tuple[Text, ...]
+) -> tuple[Text, tuple[Text, ...]]:
+    """The column `prompt` and the responses to it, all strings or all conversations."""
+    prompt = as_text(row["prompt"], "prompt", origin)
+    return answered(prompt, responses, origin, chat=form.chat)
+
+
+def _pair(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, tuple[Text, ...]]:
+    """The prompt of a pair, the chosen response and the rejected one."""
+    chosen, rejected = (_response(row, name, origin) for name in ("chosen", "rejected"))
+    if form.implicit_prompt:
+        return common_prompt(chosen, rejected, origin)
+    return _answered(row, form, origin, (chosen, rejected))
+
+
 def _preference(row: Mapping[str, Any], form: Form, origin: str) -> Preference:
-    chosen, rejected = (as_text(row[name], name, origin) for name in ("chosen", "rejected"))
+    prompt, (chosen, rejected) = _pair(row, form, origin)
     if chosen == rejected:
         raise BadRow(
             "chosen equals rejected",
@@ -182,11 +136,6 @@ def _preference(row: Mapping[str, Any], form: Form, origin: str) -> Preference:
             "A pair of equals teaches nothing: remove the row, or set on_bad_row='drop'.",
             where=origin,
         )
-    if form.implicit_prompt:
-        prompt, (chosen, rejected) = common_prompt(chosen, rejected, origin)
-    else:
-        prompt = as_text(row["prompt"], "prompt", origin)
-        prompt, (chosen, rejected) = same_kind(prompt, (chosen, rejected))
     check_prompt(prompt, origin)
     check_response(chosen, "chosen", origin)
     check_response(rejected, "rejected", origin)
@@ -224,7 +173,9 @@ def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
             where=origin,
         )
     found = tuple(as_answer(text, f"{name}[{i}]", origin) for i, text in enumerate(texts))
-    prompt, found = same_kind(as_text(row["prompt"], "prompt", origin), found)
+    for i, text in enumerate(texts):
+        check_learnt(text, f"{name}[{i}]", origin)
+    prompt, found = _answered(row, form, origin, found)
     check_prompt(prompt, origin)
     for i, text in enumerate(found):
         check_response(text, f"{name}[{i}]", origin)
@@ -239,17 +190,20 @@ def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
 
 def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text]:
     """The prompt and the response of a row that has one of each."""
-    if form.implicit_prompt:
+    if "messages" in form.columns:
         turns = as_turns(as_text(row["messages"], "messages", origin), "user")
         first = next((i for i, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
-        if form.record is not Demonstration:  # what is judged is the last answer
+        if form.record is not Demonstration or form.scored_turns == "last":  # as what is judged
             answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
             first = answers[-1] if answers else len(turns)
         prompt, response, name = turns[:first], turns[first:], "messages"
+        check_learnt(row["messages"], name, origin, first)
+    elif form.implicit_prompt:
+        name = "chosen"
+        prompt, (response, _) = _pair(row, form, origin)
     else:
         name = form.columns[1]
-        prompt = as_text(row["prompt"], "prompt", origin)
-        prompt, (response,) = same_kind(prompt, (as_text(row[name], name, origin),))
+        prompt, (response,) = _answered(row, form, origin, (_response(row, name, origin),))
     # A conversation without an answer is told so, before it is told how its prompt should end.
     check_response(response, name, origin)
     check_prompt(prompt, origin)
@@ -258,6 +212,10 @@ def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text
 
 def _demonstration(row: Mapping[str, Any], form: Form, origin: str) -> Demonstration:
     prompt, response = _single(row, form, origin)
+    if form.scored_turns == "last" and not isinstance(prompt, str):
+        turns = as_turns(response, "assistant")
+        last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
+        prompt, response = (*prompt, *turns[:last]), turns[last:]
     return Demonstration(prompt=prompt, response=response, origin=origin)
 
 
@@ -301,10 +259,22 @@ def _attributed(row: Mapping[str, Any], form: Form, origin: str) -> Attributed:
 
 
 def _prompt(row: Mapping[str, Any], form: Form, origin: str) -> Prompt:
-    prompt = as_text(row["prompt"], "prompt", origin)
+    if "prompt" in form.columns:
+        prompt, _ = _answered(row, form, origin, ())
+    elif "messages" in form.columns:
+        prompt = _question(as_turns(as_text(row["messages"], "messages", origin), "user"))
+    else:
+        prompt, _ = _pair(row, form, origin)
     check_prompt(prompt, origin)
     columns = {name: value for name, value in row.items() if name != "prompt"}
     return Prompt(prompt=prompt, columns=columns, origin=origin)
+
+
+def _question(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A conversation without its last answer; all of it where that is still to be given."""
+    answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+    waits = not answers or turns[-1].role in ASKING
+    return turns if waits else turns[: answers[-1]]
 
 
 _PARSERS: dict[type[Record], Callable[[Mapping[str, Any], Form, str], Record]] = {
@@ -316,35 +286,3 @@ _PARSERS: dict[type[Record], Callable[[Mapping[str, Any], Form, str], Record]] =
     Demonstration: _demonstration,
     Prompt: _prompt,
 }
-
-
-def _wrong_columns(found: tuple[str, ...], record_type: type[Record], origin: str) -> BadInput:
-    wanted = COLUMNS[record_type]
-    missing = [name for name in wanted[0] if name not in found]
-    spare = [name for name in found if name not in wanted[0]]
-    near = [
-        (other, name) for name in missing for other in difflib.get_close_matches(name, spare, 1)
-    ]
-    fitting = [
-        other
-        for other, sets in COLUMNS.items()
-        if other is not record_type
-        and any(all(name in found for name in columns) for columns in sets)
-    ]
-    whole = [
-        other for other in fitting if any(set(columns) == set(found) for columns in COLUMNS[other])
-    ]
-    if whole:
-        remedy = USE_INSTEAD[whole[0]]
-    elif near:
-        remedy = f"Did you mean {near[0][1]} by {near[0][0]}? Rename the column."
-    elif fitting:
-        remedy = USE_INSTEAD[fitting[0]]
-    else:
-        remedy = "Rename the columns of the file to these."
-    return BadInput(
-        f"the columns {' or '.join(', '.join(columns) for columns in wanted)}",
-        ", ".join(found) or "none",
-        remedy,
-        where=origin or None,
-    )

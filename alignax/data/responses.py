@@ -9,8 +9,10 @@ from typing import Any
 
 from alignax.core.records import Demonstration, Group, Preference, Ranking, Scored, Text
 from alignax.data.bad_rows import BadRow
-from alignax.data.fields import as_answer, as_list, as_text, check_prompt, check_response, same_kind
-from alignax.data.records import COLUMNS, HELPSTEER, OPTIONAL, detect, parse
+from alignax.data.dialogues import answered
+from alignax.data.fields import as_answer, as_list, as_text, check_prompt, check_response
+from alignax.data.forms import COLUMNS, HELPSTEER, OPTIONAL, detect
+from alignax.data.records import check_tools, parse
 
 LISTS = ("completions", "responses")
 TEXTS = (*LISTS, "completion", "response", "chosen", "rejected", "messages")
@@ -25,10 +27,13 @@ _OF_ALL = {
 } - {"prompt", *HELPSTEER}  # fmt: skip
 
 
-def to_judge(row: Mapping[str, Any], origin: str) -> Group:
+def to_judge(row: Mapping[str, Any], origin: str, *, chat: bool = False) -> Group:
     """A row's prompt and the responses to it, whatever else it has or lacks.
 
     The scores of the group are 0.
+
+    Args:
+        chat: whether strings are to be rendered as turns of a chat, as `forms.detect` has it.
 
     Raises:
         BadRow: the content is defective.
@@ -36,25 +41,28 @@ def to_judge(row: Mapping[str, Any], origin: str) -> Group:
     """
     name = next((name for name in LISTS if isinstance(row.get(name), list)), None)
     if name is not None and "prompt" in row:
-        prompt, responses = _list(row, name, origin)
+        prompt, responses = _list(row, name, origin, chat)
     elif "rejected" in row:
         # Whatever an earlier judge has left there, be it no number.
         bare = {name: value for name, value in row.items() if name not in _OF_PAIRS}
-        pair = parse(bare, detect(bare, Preference, origin), origin)
+        pair = parse(bare, detect(bare, Preference, origin, chat=chat), origin)
         assert isinstance(pair, Preference)
         prompt, responses = pair.prompt, (pair.chosen, pair.rejected)
     elif "messages" in row:  # what is judged is the last answer, as of those that have a score
         scored = dict(row) | {"score": 0.0}
-        found = parse(scored, detect({"messages": row["messages"], "score": 0.0}, Scored), origin)
+        form = detect({"messages": row["messages"], "score": 0.0}, Scored, chat=chat)
+        found = parse(scored, form, origin)
         assert isinstance(found, Scored)
         prompt, responses = found.prompt, (found.response,)
     else:
         form = detect(row, Demonstration, origin)
-        prompt, responses = _texts(row, {form.columns[1]: row[form.columns[1]]}, origin)
+        prompt, responses = _texts(row, {form.columns[1]: row[form.columns[1]]}, origin, chat)
     return Group(prompt=prompt, responses=responses, scores=(0.0,) * len(responses), origin=origin)
 
 
-def _list(row: Mapping[str, Any], name: str, origin: str) -> tuple[Text, tuple[Text, ...]]:
+def _list(
+    row: Mapping[str, Any], name: str, origin: str, chat: bool
+) -> tuple[Text, tuple[Text, ...]]:
     texts = as_list(row[name], name, origin)
     if not texts:
         raise BadRow(
@@ -64,15 +72,17 @@ def _list(row: Mapping[str, Any], name: str, origin: str) -> tuple[Text, tuple[T
             "Remove the row, or set on_bad_row='drop'.",
             where=origin,
         )
-    return _texts(row, {f"{name}[{i}]": text for i, text in enumerate(texts)}, origin)
+    return _texts(row, {f"{name}[{i}]": text for i, text in enumerate(texts)}, origin, chat)
 
 
 def _texts(
-    row: Mapping[str, Any], named: Mapping[str, Any], origin: str
+    row: Mapping[str, Any], named: Mapping[str, Any], origin: str, chat: bool
 ) -> tuple[Text, tuple[Text, ...]]:
     """The prompt and the responses, each with the name that an error gives it."""
+    if chat:
+        check_tools(row, origin)
     found = tuple(as_answer(text, name, origin) for name, text in named.items())
-    prompt, found = same_kind(as_text(row["prompt"], "prompt", origin), found)
+    prompt, found = answered(as_text(row["prompt"], "prompt", origin), found, origin, chat=chat)
     check_prompt(prompt, origin)
     for name, text in zip(named, found, strict=True):
         check_response(text, name, origin)

@@ -19,8 +19,9 @@ from alignax.data import pair_scores
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
+from alignax.data.forms import Form, ScoredTurns, detect, met, optional
 from alignax.data.local_files import DataFile, find, has_split, holds, suffix_of
-from alignax.data.records import Form, detect, optional, parse
+from alignax.data.records import noted, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -33,12 +34,13 @@ class Report:
     Fields:
         source, split: what was asked for.
         form: how rows were read, in words; of how many files, where there are several.
-        columns: those that were read. ignored: all others of any row.
+        columns: those that were read. ignored: all others of any row, and keys of messages.
         rows: read. records: made of them.
         dropped: rows with a defect, by reason.
         left_out: rows, or what they were made into, that teach the method nothing, by reason.
         repeated_prompts: records whose prompt an earlier record had too.
-        against: pairs that were used although a judge contradicts the choice, by how.
+        noted: rows that were used, though perhaps not as they were meant, by what was seen: of
+            pairs also those whose choice a judge contradicts.
     """
 
     source: str
@@ -51,15 +53,14 @@ class Report:
     dropped: Tally
     left_out: Tally
     repeated_prompts: int
-    against: Tally = dataclasses.field(default_factory=Tally)
+    noted: Tally = dataclasses.field(default_factory=Tally)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Report":
         """The report that `dataclasses.asdict` took apart."""
         lists = {name: tuple(value[name]) for name in ("columns", "ignored")}
-        tallies = ("dropped", "left_out", "against")
-        counted = {name: Tally.from_json(value[name]) for name in tallies}
-        return cls(**{**value, **lists, **counted})
+        tallies = {name: Tally.from_json(value[name]) for name in ("dropped", "left_out", "noted")}
+        return cls(**{**value, **lists, **tallies})
 
     def __str__(self) -> str:
         return self.described()
@@ -85,7 +86,7 @@ class Report:
                 f"with the prompt of an earlier one: {self.repeated_prompts:,}",
                 f"  dropped: {self.dropped}",
                 *([f"  left out: {self.left_out}"] if self.left_out else []),
-                *([f"  used all the same: {self.against}"] if self.against else []),
+                *([f"  noted: {self.noted}"] if self.noted else []),
             )
         )
 
@@ -99,6 +100,8 @@ def load_records(
     limit: int | None = None,
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
+    chat: bool = False,
+    scored_turns: ScoredTurns = "all",
 ) -> tuple[list[Record], Report]:
     """All records of a source, made into what the method learns from where they are not that yet.
 
@@ -109,25 +112,29 @@ def load_records(
         on_bad_row: whether a row with a defect stops the reading, or is dropped and counted.
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
+        chat, scored_turns: how rows are read, as `forms.detect` has it.
 
     Raises:
         BadInput: at `file:line`, with what to do.
     """
     read: list[Record] = []
-    dropped, left_out, against, form, rows = Tally(), Tally(), Tally(), None, 0
+    dropped, left_out, seen_as, form, rows = Tally(), Tally(), Tally(), None, 0
     # Of all rows, in the order in which they were met.
     columns: dict[str, None] = {}
     seen: dict[str, None] = {}
     place = _locate(source, split)
     for row, origin in itertools.islice(_rows(place, split), limit):
         if form is None:
-            form = detect(row, record_type, origin)
+            form = detect(row, record_type, origin, chat=chat, scored_turns=scored_turns)
             columns.update(dict.fromkeys(form.columns))
         rows += 1
         columns.update(dict.fromkeys(optional(row, form)))
-        seen.update(dict.fromkeys(row))
+        seen.update(dict.fromkeys(met(row, form)))
         try:
-            read.append(parse(row, form, origin))
+            record = parse(row, form, origin)
+            for what in noted(row, form, record):
+                seen_as.add(what, origin)
+            read.append(record)
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise
@@ -147,7 +154,7 @@ def load_records(
             dropped.add(defect.reason, record.origin)
         else:
             if isinstance(record, Preference) and (how := pair_scores.against(record)):
-                against.add(how, record.origin)
+                seen_as.add(how, record.origin)
     if form is None or not records:
         raise BadInput(
             "at least one usable row",
@@ -175,7 +182,7 @@ def load_records(
         dropped=dropped,
         left_out=left_out,
         repeated_prompts=len(records) - len(prompts),
-        against=against,
+        noted=seen_as,
     )
     return records, report
 

@@ -18,6 +18,7 @@ from alignax.data.joining import REACH
 
 CHUNK = 1024  # groups to one call of the tokenizer, which spreads them over its threads
 NOTHING_SCORED = "response without a scored token"
+EQUAL = "responses of the same tokens"
 
 
 class Example(NamedTuple):
@@ -187,8 +188,10 @@ def tokenise(
             place = f"{group.origin} ({ids})"
             try:
                 fitted, reason = _fit(ids, renderer, limits)
+                if group.compared and _all_equal(fitted):
+                    raise _Lost(EQUAL)
             except _Lost as lost:
-                if limits.overlong == "refuse" and lost.reason != NOTHING_SCORED:
+                if limits.overlong == "refuse" and lost.reason not in (NOTHING_SCORED, EQUAL):
                     raise BadInput(
                         "a group within the limits",
                         f"{lost.reason} ({ids})",
@@ -280,6 +283,12 @@ def _fit(ids: _Ids, renderer: Renderer, limits: TokenLimits) -> tuple[_Ids, str]
     if not all(any(mask) for _, mask in ids.responses):
         raise _Lost(NOTHING_SCORED)
     return ids, reason
+
+
+def _all_equal(ids: _Ids) -> bool:
+    """Whether nothing is left to compare: a template trims, or a cut took the difference away."""
+    first, *others = ids.responses
+    return bool(others) and all(other == first for other in others)
 
 
 def _excess(ids: _Ids, limits: TokenLimits) -> str:

@@ -170,6 +170,7 @@ def test_grain_reads_it_as_a_source(make):
         {"limits": TokenLimits(max_length=1000)},
         {"limit": 10},
         {"on_bad_row": "drop"},
+        {"scored_turns": "last"},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(), template="none")},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(), extra_end_ids=(0,))},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(SMOLLM2_TEMPLATE.replace("AI ", "")))},
@@ -211,6 +212,23 @@ def test_too_much_lost_is_refused_at_first_and_again_from_the_cache(make):
 def test_a_data_set_without_a_group_in_the_limits_is_refused(make):
     with pytest.raises(BadInput, match="at least one group within the limits"):
         make(limits=TokenLimits(max_length=5), max_dropped_share=1.0)
+
+
+def test_dialogues_are_turns_for_a_template_and_text_without_one(make):
+    row = {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " A", "rejected": " B"}
+    make.source.write_text(json.dumps(row) + "\n")
+    tokenizer = chatml_tokenizer()
+    chat = make(renderer=Renderer(tokenizer=tokenizer))
+    assert "dialogues of Human and Assistant, read as turns" in str(chat)
+    assert tokenizer.decode(chat[0].prompt).endswith("user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert tokenizer.decode(chat[0].responses) == "A<|im_end|>B<|im_end|>"
+    plain = make(renderer=Renderer(tokenizer=tokenizer, template="none"))
+    assert "preference, plain text, explicit prompt" in str(plain)
+    assert tokenizer.decode(plain[0].prompt) == row["prompt"]
+
+
+def test_the_report_says_that_plain_text_is_rendered_as_chat(make):
+    assert "preference, plain text, rendered as chat, explicit prompt" in str(make())
 
 
 def test_a_failure_leaves_nothing_behind(make, monkeypatch, tmp_path):

@@ -7,9 +7,11 @@ import itertools
 
 import pytest
 
-from alignax.core.records import Group, Message
+from alignax.core.records import Demonstration, Group, Message
 from alignax.data.bad_rows import BadRow
 from alignax.data.chat import Renderer
+from alignax.data.forms import detect
+from alignax.data.records import parse
 from alignax.data.templates import NAMED
 from alignax.data.tokenise import TokenLimits, tokenise
 from tests.data.chat_families import FAMILIES, A, Family, Q, byte_level, gpt2
@@ -87,6 +89,22 @@ def test_tokens_and_mask_are_those_of_apply_chat_template(name, conversation):
     assert not any(whole["assistant_masks"][stop:])  # what is left out is nobody's answer
     assert mask[-1]
     assert response[-1] in renderer.end_ids
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.turns])
+def test_a_conversation_that_is_rewritten_is_learnt_from_by_its_last_answer(name):
+    row, renderer = {"messages": [Q, A, *MORE]}, renderer_of(FAMILIES[name])
+    with pytest.raises(BadRow, match=r"for SFT data.scored_turns='last' does"):
+        ours(renderer, [Q], [A, *MORE])
+    record = parse(row, detect(row, Demonstration, scored_turns="last"), "f:1")
+    group = Group(prompt=record.prompt, responses=(record.response,), scores=(0.0,))
+    (example,), _ = tokenise([group], renderer, TokenLimits())
+    theirs = renderer.tokenizer.apply_chat_template(
+        row["messages"], tokenize=True, **FAMILIES[name].options
+    )["input_ids"]
+    mine = [*example.prompt.tolist(), *example.responses.tolist()]
+    assert mine == theirs[: len(mine)]
+    assert example.mask.all()
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.turns])

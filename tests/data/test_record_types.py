@@ -15,7 +15,8 @@ from alignax.core.records import (
     Scored,
 )
 from alignax.data.bad_rows import BadRow
-from alignax.data.records import detect, parse
+from alignax.data.forms import detect
+from alignax.data.records import parse
 
 USER, ANSWER, OTHER = (
     {"role": role, "content": content}

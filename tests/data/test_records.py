@@ -2,10 +2,10 @@
 
 import pytest
 
-from alignax.core.errors import BadInput
-from alignax.core.records import Demonstration, Message, Preference, Prompt
+from alignax.core.records import Demonstration, Message, Preference, Prompt, Ranking, Scored
 from alignax.data.bad_rows import BadRow, Tally
-from alignax.data.records import detect, parse
+from alignax.data.forms import detect
+from alignax.data.records import noted, parse
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 OTHER = {"role": "assistant", "content": "B"}
@@ -13,24 +13,6 @@ OTHER = {"role": "assistant", "content": "B"}
 
 def read(row, record_type):
     return parse(row, detect(row, record_type, "f:1"), "f:1")
-
-
-@pytest.mark.parametrize(
-    ("row", "record_type", "name"),
-    [
-        (
-            {"prompt": [USER], "chosen": [ANSWER], "rejected": [OTHER]},
-            Preference,
-            "preference, conversational, explicit prompt",
-        ),
-        ({"chosen": "a", "rejected": "b"}, Preference, "preference, plain text, implicit prompt"),
-        ({"messages": [USER, ANSWER]}, Demonstration, "demonstration, conversational, implicit"),
-        ({"prompt": "a", "response": "b"}, Demonstration, "demonstration, plain text, explicit"),
-        ({"prompt": "a"}, Prompt, "prompt, plain text, explicit prompt"),
-    ],
-)
-def test_the_form_is_named(row, record_type, name):
-    assert str(detect(row, record_type)).startswith(name)
 
 
 def test_a_preference_of_strings_is_taken_as_it_stands():
@@ -102,31 +84,138 @@ def test_a_prompt_keeps_its_answer():
     assert read({"prompt": "6 * 7?"}, Prompt).columns == {}
 
 
+def test_a_later_row_without_a_column_has_a_defect_of_its_own():
+    form = detect({"prompt": "p", "chosen": "c", "rejected": "r"}, Preference)
+    with pytest.raises(BadRow) as caught:
+        parse({"prompt": "p", "chosen": "c"}, form, "f:9")
+    assert str(caught.value) == (
+        "f:9: expected the column rejected, as in the first row; got prompt, chosen.\n"
+        "    Add it, remove the row, or set on_bad_row='drop'."
+    )
+    assert caught.value.reason == "missing column rejected"
+
+
+def test_pairs_that_are_equal_once_read_are_refused_as_equal():
+    # The white space around a turn of HH data is its markers', so nothing else differs.
+    row = {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: A "}
+    with pytest.raises(BadRow, match="expected a chosen response that differs") as caught:
+        read(row, Preference)
+    assert caught.value.reason == "chosen equals rejected"
+    # Keys of a message that are not read make no difference.
+    both = {"prompt": [USER], "chosen": [ANSWER], "rejected": [{**ANSWER, "name": "x"}]}
+    with pytest.raises(BadRow, match="differs from the rejected"):
+        read(both, Preference)
+
+
+def test_the_chosen_response_of_a_pair_without_a_prompt_can_be_imitated():
+    record = read({"chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, Demonstration)
+    assert record == Demonstration(
+        prompt=(Message("user", "Q"),), response=(Message("assistant", "A"),), origin="f:1"
+    )
+
+
 @pytest.mark.parametrize(
-    ("row", "record_type", "message"),
+    ("row", "roles"),
     [
-        (
-            {"prompt": "p", "response": "r"},
-            Preference,
-            r"f:1: expected the columns prompt, chosen, rejected or chosen, rejected; "
-            r"got prompt, response\.\n    For prompt and response alone, use SFT\.",
-        ),
-        ({"prompt": "p", "choosen": "c", "rejected": "r"}, Preference, "mean chosen by choosen"),
-        ({"chosen": "c", "rejected": "r"}, Demonstration, "use DPO or another method on pairs"),
-        ({"text": "t"}, Prompt, r"got text\.\n    Rename the columns"),
+        ({"messages": [USER, ANSWER, USER, OTHER]}, ["user", "assistant", "user"]),
+        ({"messages": [USER, ANSWER, USER]}, ["user", "assistant", "user"]),
+        ({"messages": [USER, ANSWER, {"role": "tool", "content": "3"}]},
+         ["user", "assistant", "tool"]),
+        # Whatever comes after the last answer is no question.
+        ({"messages": [USER, ANSWER, USER, ANSWER, {"role": "system", "content": "S"}]},
+         ["user", "assistant", "user"]),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, ["user"]),
+        ({"prompt": [USER], "messages": [USER, ANSWER, USER]}, ["user"]),
+    ],
+)  # fmt: skip
+def test_a_prompt_to_sample_from_is_what_comes_before_the_last_answer(row, roles):
+    record = read(row, Prompt)
+    assert [turn.role for turn in record.prompt] == roles
+    assert record.columns == {name: row[name] for name in row if name != "prompt"}
+
+
+def test_messages_that_nobody_asks_in_are_no_prompt():
+    for messages in ([ANSWER], [{"role": "system", "content": "S"}]):
+        with pytest.raises(BadRow, match="expected a prompt that ends with a user turn"):
+            read({"messages": messages}, Prompt)
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+
+
+@pytest.mark.parametrize("tools", [TOOLS, '[{"type": "function"}]'])
+def test_tools_that_no_template_would_be_given_are_refused(tools):
+    row = {"messages": [USER, ANSWER], "tools": tools}
+    for record_type in (Demonstration, Prompt):
+        form = detect(row, record_type, chat=True)
+        with pytest.raises(BadRow, match="f:1: expected rows without definitions of tools") as bad:
+            parse(row, form, "f:1")
+        assert bad.value.reason == "tools"
+    # Where strings are taken as they stand there is no template to give them to.
+    assert read(row, Demonstration).response == (Message("assistant", "A"),)
+
+
+@pytest.mark.parametrize("tools", [None, [], "", "[]", " null "])
+def test_no_tools_are_no_fault(tools):
+    row = {"messages": [USER, ANSWER], "tools": tools}
+    record = parse(row, detect(row, Demonstration, chat=True), "f:1")
+    assert record.prompt == (Message("user", "Q"),)
+
+
+def test_an_answer_marked_as_not_to_be_learnt_is_refused_where_it_would_be():
+    unlearnt = [USER, {**ANSWER, "weight": 0}, USER, {**OTHER, "weight": 1, "train": True}]
+    with pytest.raises(BadRow) as caught:
+        read({"messages": unlearnt}, Demonstration)
+    assert str(caught.value) == (
+        "f:1: expected messages[1] to be learnt from, as all answers behind the prompt are; "
+        "got weight 0.\n"
+        "    Set data.scored_turns='last' for SFT on last answers alone, put all turns up to it "
+        "into a column prompt, or remove weight."
+    )
+    for mark in ({"weight": 0.5}, {"train": False}):
+        with pytest.raises(BadRow, match=r"completions\[1\]\[0\] to be learnt from"):
+            read({"prompt": "Q", "completions": [[ANSWER], [{**OTHER, **mark}]], "scores": [1, 0]},
+                 Ranking)  # fmt: skip
+    # Of a conversation with a score the last answer alone is learnt; a prompt never is.
+    assert read({"messages": unlearnt, "score": 1}, Scored).response[0].content == "B"
+    row = {"prompt": unlearnt[:3], "completion": [OTHER]}
+    assert read(row, Demonstration).response[0].content == "B"
+    # Nobody's turn but the assistant's is learnt.
+    asked = {"messages": [{**USER, "weight": 0}, ANSWER]}
+    assert read(asked, Demonstration).response[0].content == "A"
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"messages": [USER, {**ANSWER, "weight": 0}, USER, OTHER]}, ["Q", "A", "Q"]),
+        ({"messages": [USER, OTHER]}, ["Q"]),
+        ({"prompt": "Q", "completion": [ANSWER, USER, OTHER]}, ["Q", "A", "Q"]),
     ],
 )
-def test_missing_columns_are_named_with_what_to_do(row, record_type, message):
-    with pytest.raises(BadInput, match=message) as caught:
-        read(row, record_type)
-    assert not isinstance(caught.value, BadRow)
+def test_the_last_answer_alone_is_imitated_where_that_is_asked_for(row, asked):
+    form = detect(row, Demonstration, scored_turns="last")
+    record = parse(row, form, "f:1")
+    assert [turn.content for turn in record.prompt] == asked
+    assert record.response == (Message("assistant", "B"),)
+    assert str(form).endswith("prompt, last answer alone")
+    plain = {"prompt": "Q", "completion": "B"}
+    form = detect(plain, Demonstration, scored_turns="last")
+    assert parse(plain, form, "f:1").response == "B"
 
 
-def test_a_later_row_without_a_column_is_a_structural_fault():
-    form = detect({"prompt": "p", "chosen": "c", "rejected": "r"}, Preference)
-    with pytest.raises(BadInput, match="f:9: expected the columns") as caught:
-        parse({"prompt": "p", "chosen": "c"}, form, "f:9")
-    assert not isinstance(caught.value, BadRow)
+def test_rows_whose_responses_all_repeat_the_prompt_are_noted():
+    row = {"prompt": "Rain?", "chosen": "Rain? Water.", "rejected": "Rain? Milk."}
+    form = detect(row, Preference)
+    (found,) = noted(row, form, parse(row, form, "f:1"))
+    assert found == "whose responses repeat the prompt, which is then learnt: take it off them"
+    # One response may well begin as its question did.
+    row["rejected"] = "Milk."
+    record = parse(row, form, "f:1")
+    assert record.chosen == "Rain? Water."
+    assert not list(noted(row, form, record))
+    prompt = {"prompt": "Rain?"}
+    assert not list(noted(prompt, detect(prompt, Prompt), read(prompt, Prompt)))
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,38 @@ def test_columns_that_rewards_are_given_are_not_said_to_be_ignored(tmp_path):
     assert "columns: prompt; for rewards: answer; ignored: id\n" in told
 
 
+def test_a_row_without_a_column_is_dropped_where_bad_rows_may_be(tmp_path):
+    lacks = '{"prompt": "p", "chosen": "c"}\n'
+    source = write(tmp_path / "a.jsonl", LINES + lacks)
+    records, report = load_records(source, Preference, on_bad_row="drop")
+    assert len(records) == 3
+    assert str(report.dropped) == "1 missing column rejected (a.jsonl:4)"
+
+
+def test_keys_of_messages_that_are_not_read_are_reported(tmp_path):
+    turns = [{"role": "user", "content": "Q", "name": "Bo"}, {"role": "assistant", "content": "A"}]
+    source = write(tmp_path / "a.jsonl", json.dumps({"messages": turns, "id": 1}) + "\n")
+    _, report = load_records(source, Demonstration)
+    assert report.ignored == ("id", "messages[].name")
+
+
+def test_rows_that_may_not_be_meant_as_they_are_used_are_noted(tmp_path):
+    rows = [
+        {"prompt": "Rain?", "chosen": "Rain? Water.", "rejected": "Rain? Milk."},
+        {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " A", "rejected": " B"},
+        {"prompt": "Rain?", "chosen": "Rain? Water.", "rejected": "Milk."},
+    ]
+    source = write(tmp_path / "a.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    records, report = load_records(source, Preference, chat=True)
+    assert len(records) == 3
+    assert (
+        "  noted: 1 whose responses repeat the prompt, which is then learnt: take it off them "
+        "(a.jsonl:1); 1 with a dialogue of Human and Assistant as prompt, read as turns "
+        "(a.jsonl:2)"
+    ) in str(report)
+    assert "noted" not in str(load_records(write(tmp_path / "b.jsonl"), Preference)[1])
+
+
 def test_a_report_survives_json(tmp_path):
     _, report = load_records(write(tmp_path / "a.jsonl"), Preference)
     assert Report.from_json(json.loads(json.dumps(dataclasses.asdict(report)))) == report

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Group, Message, Preference
+from alignax.core.lists import best_first
+from alignax.core.pairs import chosen_first
+from alignax.core.records import Group, Message, Preference, Ranking
 from alignax.data.chat import Renderer
 from alignax.data.sources import load_records
 from alignax.data.tokenise import TokenLimits, TokenReport, tokenise
@@ -147,6 +149,42 @@ def test_a_response_without_a_scored_token_is_dropped_and_counted():
     example, report = one(group(responses=("A", "")), plain())
     assert example is None
     assert report.dropped.counts == {"response without a scored token": 1}
+
+
+def compared(*responses, origin="f:1"):
+    return dataclasses.replace(group(responses=responses, origin=origin), compared=True)
+
+
+def test_responses_that_a_template_makes_equal_are_no_pair():
+    llama = Renderer(tokenizer=llama3_tokenizer())  # its template trims
+    pairs = [compared("yes", "yes\n"), compared("yes", "yes.", origin="f:2")]
+    for overlong in ("drop", "cut", "refuse"):
+        examples, report = tokenise(pairs, llama, TokenLimits(overlong=overlong))
+        assert [example.origin for example in examples] == ["f:2"]
+        assert report.dropped.counts == {"responses of the same tokens": 1}
+        assert report.cut.total == 0
+
+
+def test_responses_whose_difference_is_cut_off_are_no_pair():
+    limits = TokenLimits(max_completion_length=2, overlong="cut")
+    rows = [compared("AAB", "AAC"), compared("ABB", "ACC", origin="f:2")]
+    examples, report = tokenise(rows, short(), limits)
+    assert [example.origin for example in examples] == ["f:2"]
+    assert report.dropped.counts == {"responses of the same tokens": 1}
+    assert report.cut.counts == {"response longer than max_completion_length=2": 1}
+
+
+def test_equal_responses_are_kept_beside_another_and_where_they_are_not_compared():
+    three = dataclasses.replace(compared("A", "A", "B"), scores=(2.0, 1.0, 0.0))
+    for kept in (three, group(responses=("A", "A")), compared("A")):
+        assert tokenise([kept], short(), TokenLimits())[1].kept == 1
+
+
+def test_pairs_and_lists_are_compared():
+    pair = Preference(prompt="p", chosen="a", rejected="b")
+    ranking = Ranking(prompt="p", responses=("a", "b"), scores=(1.0, 0.0))
+    assert chosen_first(pair).compared
+    assert best_first(ranking).compared
 
 
 def test_what_cannot_be_rendered_is_refused_or_counted():

@@ -26,8 +26,8 @@ ROWS = {
     "no object": ([1, 2], "expected a JSON object; got list.\n"),
     "missing field": (
         {"prompt": "Is 2 a number?", "chosen": "yes"},
-        "expected the columns prompt, chosen, rejected or chosen, rejected; got prompt, chosen.\n"
-        "    For prompt and response alone, use SFT.",
+        "expected the column rejected, as in the first row; got prompt, chosen.\n"
+        "    Add it, remove the row, or set on_bad_row='drop'.",
     ),
     "misspelt field": (
         {"prompt": "Is 2 a number?", "chosen": "yes", "rejectd": "no"},
