@@ -34,7 +34,7 @@ def test_single_responses_have_the_scores_that_a_judge_gave_them(tmp_path):
         "best": 9.0, "fine": 8.5, "poor": 3.0, "awful": 1.0, "x": 7.0, "y": 7.0
     }  # fmt: skip
     assert report.form.endswith("made into scored (scores: score_chosen and score_rejected)")
-    assert "used all the same" not in str(report)
+    assert "noted" not in str(report)
 
 
 def test_lists_have_them_too_beside_a_margin_of_another_scale(tmp_path):
@@ -111,7 +111,7 @@ def test_scores_against_the_choice_rank_nothing_and_are_counted(tmp_path):
     records, report = load_records(write(tmp_path / "a.jsonl", *AGAINST), Ranking)
     assert [x.scores for x in records] == [(5.0, 3.0)]
     reason = "1 chosen response scored below the rejected one (a.jsonl:1)"
-    assert (str(report.left_out), str(report.against)) == (reason, "none")
+    assert (str(report.left_out), str(report.noted)) == (reason, "none")
 
 
 @pytest.mark.parametrize("wanted", [Scored, Preference, Labelled])
@@ -119,7 +119,7 @@ def test_who_reads_responses_or_the_choice_alone_has_them_and_they_are_counted(t
     records, report = load_records(write(tmp_path / "a.jsonl", *AGAINST), wanted)
     reason = "1 chosen response scored below the rejected one (a.jsonl:1)"
     assert not report.left_out
-    assert f"\n  used all the same: {reason}" in str(report)
+    assert f"\n  noted: {reason}" in str(report)
     assert Report.from_json(json.loads(json.dumps(vars(report), default=vars))) == report
     if wanted is Scored:
         assert [(x.response, x.score) for x in records] == [("a", 3), ("b", 5), ("c", 5), ("d", 3)]
@@ -133,7 +133,7 @@ def test_a_margin_below_0_is_against_the_choice_too(tmp_path):
         with pytest.raises(LeftOut, match="margin below 0"):
             convert(below)
     source = write(tmp_path / "a.jsonl", pair("a", "b", margin=-0.5), pair("c", "d", margin=1))
-    assert str(load_records(source, Preference)[1].against) == "1 margin below 0 (a.jsonl:1)"
+    assert str(load_records(source, Preference)[1].noted) == "1 margin below 0 (a.jsonl:1)"
     # Where responses were scored, that says who is against whom.
     agreed = Preference(prompt="p", chosen="a", rejected="b", margin=-0.5, scores=(2.0, 1.0))
     assert pair_scores.against(agreed) == ""

@@ -85,8 +85,8 @@ BEFORE = {
     "a suffix that is not known": (
         a_file("train.csv"),
         ["--data.train", "{folder}/train.csv"],
-        "{folder}/train.csv: expected a file ending in .jsonl.gz, .jsonl, .json, .parquet; got "
-        "train.csv.\n",
+        "{folder}/train.csv: expected a file ending in .jsonl.gz, .jsonl, .ndjson.gz, .ndjson, "
+        ".json, .parquet; got train.csv.\n",
     ),
     "a file that is not there": (
         nothing,
@@ -102,8 +102,9 @@ BEFORE = {
     "a folder without the split": (
         nothing,
         ["--data.train", "{folder}", "--data.train-split", "test"],
-        "expected one file of the split test: test.jsonl.gz or test.jsonl or test.json or "
-        "test.parquet; got train.jsonl.\n",
+        "expected one file of the split test: test.jsonl.gz or test.jsonl or test.ndjson.gz or "
+        "test.ndjson or test.json or test.parquet, or parts such as test-00000-of-00002.parquet, "
+        "there or in data/; got train.jsonl.\n",
     ),
     "a gzip file that breaks off": (
         cut_gzip,
