@@ -56,7 +56,9 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command. Exits with 2, and the reason, where the input cannot be used."""
+    """Runs one command. Exits with 2, and the reason, where the input cannot be used; with 130
+    where the user has stopped it.
+    """
     from alignax.core.errors import BadInput
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -66,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as stopped:  # training takes the first one as a request to save
+        notes = getattr(stopped, "__notes__", ())  # of who keeps what was done until then
+        print("; ".join(["interrupted", *notes]), file=sys.stderr)
+        sys.exit(130)
     except OSError as error:  # a full disk may be met wherever something is written
         if error.errno != errno.ENOSPC:
             raise

@@ -156,6 +156,7 @@ def _show(path: str, arguments: list[str]) -> None:
     from alignax import run
     from alignax.core.errors import BadInput
     from alignax.data.preflight import show
+    from alignax.run import console
 
     parser = options_lib.parser("show", "--index", "--split")
     options, overrides = parser.parse_known_args(arguments)
@@ -169,7 +170,8 @@ def _show(path: str, arguments: list[str]) -> None:
             "Examples are counted from 0.",
             where="--index",
         )
-    work.say(show(data[options.index], work.renderer))
+    # Not broken at a width: a break takes spaces away, which are parts of tokens.
+    console.print(show(data[options.index], work.renderer), soft_wrap=True)
 
 
 def _sample(path: str, arguments: list[str]) -> None:

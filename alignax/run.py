@@ -39,7 +39,7 @@ from alignax.networks import Networks
 from alignax.train import reference, sharding
 
 log = logging.getLogger("alignax")
-console = Console()
+console = Console(emoji=False)  # ":x:" in a text or a path is no picture
 
 
 @dataclasses.dataclass(eq=False)
@@ -172,9 +172,10 @@ class Run(Networks):
         return None if self.experiment.data.eval is None else self.prepared("eval")
 
     def say(self, *what: Any) -> None:
-        """Prints, unless the run is quiet."""
+        """Prints, unless the run is quiet. Lines of text are broken for a terminal alone."""
         if not self.quiet:
-            console.print(*what)
+            text = all(isinstance(x, str) for x in what)
+            console.print(*what, soft_wrap=text and not console.is_terminal)
 
     def preflight(self) -> None:
         """Checks tokens before anything is computed; prints what was found."""

@@ -1,14 +1,17 @@
 """Answers from a model directory, or from a server: to prompts at hand, or to a file of them."""
 
-import functools
 import hashlib
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from rich.control import strip_control_codes
 from rich.markup import escape
+from rich.segment import Segment, Segments
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Text
@@ -23,13 +26,15 @@ from alignax.generate.drawing import ask_server
 from alignax.generate.engine import Engine
 from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
-from alignax.models import peft, pretrained
+from alignax.models import peft, pretrained, settings
 from alignax.models.transformer import Decoder
 from alignax.run import console
 
-PORTION = (
-    8  # prompts that a server is asked about before they are written, for each request at once
-)
+# Prompts that a server is asked about before they are written, for each request at once.
+PORTION = 8
+# Answers, about, that our own engine draws before they are written: sixteen times what it decodes
+# together, because towards the end of a portion some of that waits for the longest.
+ANSWERS = 1024
 
 # (prompts' ids, a number for each) -> texts, and whether each ended
 Draw = Callable[[Sequence[np.ndarray], Sequence[int]], tuple[list[list[str]], list[list[bool]]]]
@@ -63,19 +68,31 @@ def answer(
     """
     prompts = [ask(prompt) for prompt in prompts]
     sampler = _sampler(sampling, seed)
-    directory = pretrained.locate(directory)
-    renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
+    directory, home = _found(directory, server)
+    renderer = _renderer(home, template, chat_template, chat_template_kwargs)
+    _, vocab_size = _sizes(home, renderer, server)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
     ids = [np.array(row, np.int32) for row in rendered]
-    vocab_size = pretrained.read_config(_home(directory)).vocab_size
     check_vocabulary(map(unanswered, ids), renderer, vocab_size=vocab_size)
-    texts, _ = _drawing(directory, renderer, sampler, seed, server)(ids, range(len(ids)))
+    longest = max(map(len, ids), default=1)
+    draw = _drawing(directory, renderer, sampler, seed, server, vocab_size, longest)
+    texts, _ = draw(ids, range(len(ids)))
     texts = [[text.strip() for text in one] for one in texts]
     for prompt, answers in zip(prompts, texts, strict=True):
-        console.print(f"[bold]{escape(str(prompt))}[/]")
+        _print(str(prompt), "bold")
         for text in answers:
-            console.print(escape(text))
+            _print(text or "(empty)", "" if text else "dim")
     return texts
+
+
+def _print(text: str, style: str) -> None:
+    """Prints a text as it stands: no markup or emoji code in it is read, no line broken.
+
+    On a terminal without bells, and without ways back over what is written already.
+    """
+    text = strip_control_codes(text) if console.is_terminal else text
+    segment = Segment(text, console.get_style(style or "none"))
+    console.print(Segments([segment], new_lines=True), soft_wrap=True)
 
 
 def sample(
@@ -99,8 +116,8 @@ def sample(
 
     `alignax score` gives the completions their scores, and methods for ranked lists learn from
     them. Other columns are kept, but for those that describe responses that were there before.
-    What a server has answered is written as it comes: where it fails, the same call goes on behind
-    that.
+    Answers are written by portions: where a server fails, or the work is stopped, the same call
+    goes on behind those that are there. What an answer is does not depend on portions.
 
     Args:
         directory: the model, an adapter that names its base, or only its tokenizer where a server
@@ -118,10 +135,9 @@ def sample(
             already or cannot be written, or a column that JSON cannot hold.
     """
     sampler = _sampler(sampling, seed)
-    directory = pretrained.locate(directory)
-    renderer = _renderer(_home(directory), template, chat_template, chat_template_kwargs)
-    config = pretrained.read_config(_home(directory))
-    positions = config.max_positions
+    directory, home = _found(directory, server)
+    renderer = _renderer(home, template, chat_template, chat_template_kwargs)
+    positions, vocab_size = _sizes(home, renderer, server)
     if sampler.max_new_tokens >= positions:
         raise BadInput(
             f"fewer new tokens than the model's {positions:,} positions",
@@ -142,28 +158,29 @@ def sample(
     rows = [_row(prompts, i) for i in range(len(prompts))]
     if not quiet:
         kept = {name for row in rows for name in row}
-        console.print(escape(prompts.described("kept", kept)))
+        console.print(escape(prompts.described("kept", kept)), soft_wrap=True)
     asked = map(unanswered, prompts.ids, prompts.origins)
-    check_vocabulary(asked, renderer, vocab_size=config.vocab_size)
+    check_vocabulary(asked, renderer, vocab_size=vocab_size)
     for row, origin in zip(rows, prompts.origins, strict=True):
         check_json(row, origin)
-    key, flat = None, []
-    if server is not None:
-        made_of = (server.model, sampler, seed, rows, [ids.tolist() for ids in prompts.ids])
-        key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    who = _fingerprint(directory, renderer) if server is None else server.model
+    made_of = (who, sampler, seed, rows, [ids.tolist() for ids in prompts.ids])
+    key, flat = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16], []
     target = Path(target)
     with written(target, key) as lines:
-        draw = _drawing(directory, renderer, sampler, seed, server)
-        for part in _portions(server, lines.there, len(rows)):
+        draw = _drawing(directory, renderer, sampler, seed, server, vocab_size, prompts.longest)
+        for part in _portions(server, lines.there, len(rows), sampler.num_samples):
             texts, ended = draw([prompts.ids[i] for i in part], part)
             for i, answers, whole in zip(part, texts, ended, strict=True):
-                lines.write(rows[i] | {"completions": answers, "ended": whole})
-                flat += whole
+                if i >= lines.there:
+                    lines.write(rows[i] | {"completions": answers, "ended": whole})
+                    flat += whole
     if not quiet:
         console.print(
             f"[bold]written[/]: {escape(str(target))}, {len(rows):,} prompts with "
             f"{sampler.num_samples} completions; {sum(flat) / max(len(flat), 1):.1%} of "
-            f"{len(flat):,} drawn now ended by themselves"
+            f"{len(flat):,} drawn now ended by themselves",
+            soft_wrap=True,
         )
     return target
 
@@ -177,15 +194,51 @@ def _sampler(settings: Mapping[str, Any], seed: int) -> Sampler:
     return sampler
 
 
-def _portions(server: Server | None, first: int, count: int) -> Iterator[range]:
-    """Which prompts are drawn together: all by our own engine; by a server some, then the next."""
-    size = count if server is None else PORTION * server.parallel
-    return (range(i, min(i + size, count)) for i in range(first, count, size))
+def _portions(server: Server | None, first: int, count: int, num_samples: int) -> Iterator[range]:
+    """Which prompts are drawn together, of those from `first` on.
+
+    Portions of our own engine lie where they always do, with what is there already in the first: so
+    those of work that goes on round as an unbroken one's. They are as large as each other, and none
+    leaves slots empty, which would take programs of its own.
+    """
+    if server is not None:
+        size = PORTION * server.parallel
+        return (range(i, min(i + size, count)) for i in range(first, count, size))
+    number = -(-count // max(1, ANSWERS // num_samples))
+    cuts = [count * i // number for i in range(number + 1)]
+    return (range(i, j) for i, j in itertools.pairwise(cuts) if j > first)
 
 
-def _home(directory: Path) -> Path:
-    """Where the tokenizer and the config of a model are, or of an adapter's base."""
-    return peft.base_of(directory) if peft.is_adapter(directory) else directory
+def _found(name: str | Path, server: Server | None) -> tuple[Path, Path]:
+    """A model's directory, and where tokenizer and config are: there, or with an adapter's base.
+
+    Where a server answers no weights are fetched.
+    """
+    weights = server is None
+    directory = pretrained.locate(name, weights=weights)
+    if not peft.is_adapter(directory):
+        return directory, directory
+    return directory, peft.base_of(directory, weights=weights)
+
+
+def _sizes(home: Path, renderer: Renderer, server: Server | None) -> tuple[int, int]:
+    """Positions, and how many token ids there are.
+
+    Of what a server serves as config.json has them, if it is there: the family may be any.
+    """
+    if server is None:
+        config = pretrained.read_config(home)
+        return config.max_positions, config.vocab_size
+    positions, vocab_size = settings.sizes(home)
+    return positions or sys.maxsize, vocab_size or len(renderer.tokenizer)
+
+
+def _fingerprint(directory: Path, renderer: Renderer) -> tuple[Any, ...]:
+    """Of all that decides what a model answers to token ids."""
+    found = [pretrained.fingerprint(directory)] if not peft.is_adapter(directory) else [
+        peft.fingerprint(directory), pretrained.fingerprint(peft.base_of(directory))
+    ]  # fmt: skip
+    return (*found, sorted(renderer.end_ids))
 
 
 def _load(directory: Path) -> pretrained.Pretrained:
@@ -215,12 +268,21 @@ def _row(prompts: Prompts, i: int) -> dict[str, Any]:
 
 
 def _drawing(
-    directory: Path, renderer: Renderer, sampler: Sampler, seed: int, server: Server | None
+    directory: Path,
+    renderer: Renderer,
+    sampler: Sampler,
+    seed: int,
+    server: Server | None,
+    vocab_size: int,
+    longest: int,
 ) -> Draw:
-    """The model's answers, or the server's."""
+    """The model's answers, or the server's.
+
+    Args:
+        longest: tokens of the longest of all prompts.
+    """
     if server is None:
-        return functools.partial(_ours, _load(directory), renderer, sampler, seed)
-    vocab_size = pretrained.read_config(_home(directory)).vocab_size
+        return _ours(_load(directory), renderer, sampler, seed, longest)
 
     def ask(
         prompts: Sequence[np.ndarray], numbers: Sequence[int]
@@ -234,24 +296,26 @@ def _drawing(
 
 
 def _ours(
-    model: Any,
-    renderer: Renderer,
-    sampler: Sampler,
-    seed: int,
-    prompts: Sequence[np.ndarray],
-    numbers: Sequence[int],
-) -> tuple[list[list[str]], list[list[bool]]]:
+    model: pretrained.Pretrained, renderer: Renderer, sampler: Sampler, seed: int, longest: int
+) -> Draw:
     engine = Engine(
         model=Decoder(config=model.config),
         sampler=sampler,
         end_ids=tuple(sorted(renderer.end_ids)),
         slots=max(64, sampler.num_samples),
+        longest=longest,
     )
-    drawn = engine(model.params, jax.random.key(seed), prompts, numbers)
     decode = renderer.tokenizer.batch_decode
-    texts = [
-        decode([row[:n].tolist() for row, n in zip(rows, lengths, strict=True)],
-               skip_special_tokens=True)
-        for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
-    ]  # fmt: skip
-    return texts, drawn.ended.tolist()
+
+    def ask(
+        prompts: Sequence[np.ndarray], numbers: Sequence[int]
+    ) -> tuple[list[list[str]], list[list[bool]]]:
+        drawn = engine(model.params, jax.random.key(seed), prompts, numbers)
+        texts = [
+            decode([row[:n].tolist() for row, n in zip(rows, lengths, strict=True)],
+                   skip_special_tokens=True)
+            for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
+        ]  # fmt: skip
+        return texts, drawn.ended.tolist()
+
+    return ask

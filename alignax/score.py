@@ -3,7 +3,10 @@
 It is how responses get the scores that offline methods learn from, and SteerLM's second step.
 """
 
-from collections.abc import Sequence
+import collections
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +27,10 @@ from alignax.data.tokenise import Example, TokenLimits, tokenise
 from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.scoring import Scorer, Tokens, classifier, load_scorer
+from alignax.models import pretrained
 from alignax.run import console
+
+PORTION = 1024  # rows of a source that are scored before they are written
 
 
 def score(
@@ -44,28 +50,36 @@ def score(
     """Writes the rows of a source again, as JSON lines, with what a reward model gives them.
 
     A single response gets `score`; a model of several attributes gives it `attributes`. A list
-    of one or more gets `scores`, a pair `score_chosen` and `score_rejected`. Rows that are too
-    long are left out and counted.
+    of one or more gets `scores`, a pair `score_chosen` and `score_rejected`. Columns of these
+    names that a row had are replaced, and counted. Rows that are too long are left out and counted.
+    Rows are written by portions: where the work is stopped, the same call goes on behind them.
 
     Args:
         directory: a sequence classifier, ours or another of a family that alignax computes.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet, its folder must.
         batch_size: rows of tokens at a time; a row holds a prompt and its responses.
-        max_length: of prompt and response, in tokens; the model's where None.
+        max_length: of prompt and response, in tokens, at most the model's; that where None.
         template, chat_template: as in `config.Data`.
         whole_numbers: round, as SteerLM's attributes are, within what the model was taught.
         on_bad_row: whether a row with a defect stops the work, or is left out and counted.
 
     Raises:
-        BadInput: no reward model, a number that is not positive, rows that hold no responses,
-            tokens that the model has no embedding for, a file that is there already or cannot be
-            written, a column that JSON cannot hold, or a score that is not finite.
+        BadInput: no reward model, a number that is not positive or too high, rows that hold no
+            responses, tokens that the model has no embedding for, a file that is there already or
+            cannot be written, a column that JSON cannot hold, or a score that is not finite.
     """
     for name, value in (("--batch-size", batch_size), ("--max-length", max_length)):
         if value is not None and value <= 0:
             raise BadInput("a positive number", repr(value), "Change it.", where=name)
     config, target = classifier(directory), Path(target)
+    if max_length is not None and max_length > config.max_positions:
+        raise BadInput(
+            f"a positive number, at most the model's {config.max_positions}",
+            str(max_length),
+            "Lower it, or leave it out.",
+            where="--max-length",
+        )
     read, dropped = _read(source, split, on_bad_row, chat=template == "chat")
     rows, groups = {group.origin: row for row, group in read}, [group for _, group in read]
     several = next((group for group in groups if len(group.responses) > 1), None)
@@ -86,22 +100,25 @@ def score(
         raise BadInput("at least one row within the limits", "none", "Raise --max-length.",
                        where=source)  # fmt: skip
     check_vocabulary(examples, scorer.renderer, vocab_size=config.vocab_size)
-    with written(target) as lines:
-        found = _scores(scorer, examples, batch_size, quiet)
-        for example, numbers in zip(examples, found, strict=True):
+    chosen = [rows[example.origin] for example in examples]
+    ids = [(x.prompt.tolist(), x.responses.tolist(), x.response_lengths.tolist()) for x in examples]
+    # The size of batches is in the key because rounding depends on it, though on nothing more.
+    made_of = (pretrained.fingerprint(directory), whole_numbers, batch_size, chosen, ids)
+    key, found = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16], []
+    with written(target, key) as lines:
+        for i, numbers in _scores(scorer, examples, batch_size, lines.there, quiet):
             if not np.isfinite(numbers).all():
                 got = str(np.ravel(numbers).tolist())
                 raise BadInput("finite scores", got, "Look at the model's weights.",
-                               where=example.origin)  # fmt: skip
-            rounded = numbers.astype(np.float64).round(6)
-            numbers = scorer.ratings(numbers) if whole_numbers else rounded
-            row = rows[example.origin]
-            lines.write(row | _columns(row, numbers, scorer.names))
+                               where=examples[i].origin)  # fmt: skip
+            found.append(numbers)
+            rated = scorer.ratings(numbers) if whole_numbers else numbers
+            lines.write(chosen[i] | _columns(chosen[i], rated, scorer.names))
     if not quiet:
-        for name, x in zip(scorer.names, np.concatenate(found).T, strict=True):
-            said = f"mean {x.mean():.4f}, deviation {x.std():.4f}, n {len(x):,}"
-            console.print(f"{escape(name)}: {said}")
-        console.print(f"[bold]written[/]: {escape(str(target))}, {len(examples):,} rows")
+        all_of_them = np.concatenate([np.zeros((0, len(scorer.names)), np.float32), *found])
+        for name, x in zip(scorer.names, all_of_them.T, strict=True):
+            _say_scores(name, x)
+        _say_written(target, chosen, scorer.names)
     return target
 
 
@@ -116,7 +133,8 @@ def score_by(
 ) -> Path:
     """Writes the rows of a source again, as JSON lines, with what a Python function gives them.
 
-    Of a conversation it judges the last answer, and takes what comes before for the prompt.
+    Of a conversation it judges the last answer, and takes what comes before for the prompt. It is
+    given no `completion_ids`: texts of a file have none. Columns are replaced as by `score`.
 
     Args:
         function: `path/to/file.py:name` or `package.module:name`, as
@@ -127,8 +145,8 @@ def score_by(
             responses no finite number.
 
     Raises:
-        BadInput: no such function, a number that is none, a file that is there already or cannot
-            be written, or a column that JSON cannot hold.
+        BadInput: no such function, one that asks for what is not there, a number that is none, a
+            file that is there already or cannot be written, or a column that JSON cannot hold.
     """
     on_bad = "mask" if on_bad_row == "drop" else "refuse"
     rewards = Rewards(parts=(Function(function=function),), on_bad=on_bad)
@@ -143,7 +161,7 @@ def score_by(
         scored = rewards.score(
             [prompt for prompt, _ in asked],
             [text for _, text in asked],
-            completion_ids=[[] for _ in asked],
+            completion_ids=None,
             columns={name: [rows[i].get(name) for i in repeated] for name in columns},
         )
         ends = np.cumsum([len(group.responses) for group in groups])[:-1]
@@ -151,19 +169,17 @@ def score_by(
         if not any(map(np.all, good)):
             raise BadInput("a row whose responses all have a number", f"none: {scored.bad}",
                            "Mend the function.", where=function)  # fmt: skip
+        kept = []
         for row, group, x, whole in zip(rows, groups, numbers, good, strict=True):
             if not whole.all():
                 dropped.add(f"no number from {rewards.names[0]}", group.origin)
                 continue
-            x = x[:, None].astype(np.float64).round(6)
-            lines.write(row | _columns(row, x, rewards.names))
+            kept.append(row)
+            lines.write(row | _columns(row, x[:, None], rewards.names))
     if not quiet:
-        total, name = scored.total[scored.good], escape(rewards.names[0])
-        console.print(f"{name}: mean {total.mean():.4f}, deviation {total.std():.4f}, "
-                      f"n {len(total):,}")  # fmt: skip
+        _say_scores(rewards.names[0], scored.total[scored.good])
         _say_dropped(dropped)
-        written_rows = sum(bool(whole.all()) for whole in good)
-        console.print(f"[bold]written[/]: {escape(str(target))}, {written_rows:,} rows")
+        _say_written(target, kept, rewards.names)
     return target
 
 
@@ -198,31 +214,65 @@ def _say_dropped(dropped: Tally) -> None:
         console.print(f"rows dropped: {escape(str(dropped))}")
 
 
-def _columns(row: dict[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """What is added to a row: `numbers` has a row for each response, a column for each output."""
-    if numbers.shape[1] > 1:
-        return {"attributes": dict(zip(names, numbers[0].tolist(), strict=True))}
-    scores = numbers[:, 0].tolist()
+def _say_scores(name: str, scores: np.ndarray) -> None:
+    if len(scores):  # else an earlier process has written all of them
+        console.print(f"{escape(name)}: mean {scores.mean():.4g}, deviation {scores.std():.4g}, "
+                      f"n {len(scores):,}")  # fmt: skip
+
+
+def _say_written(target: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
+    had = collections.Counter(
+        name for row in rows for name in _names(row, len(names)) if row.get(name) is not None
+    )
+    for name, count in had.items():
+        console.print(f"[yellow]replaced[/]: {name}, which {count:,} of the rows had")
+    said = f"[bold]written[/]: {escape(str(target))}, {len(rows):,} rows"
+    console.print(said, soft_wrap=True)
+
+
+def _names(row: Mapping[str, Any], outputs: int) -> tuple[str, ...]:
+    """The columns that a row is given."""
+    if outputs > 1:
+        return ("attributes",)
     if "prompt" in row and any(isinstance(row.get(name), list) for name in LISTS):
-        return {"scores": scores}
-    if "rejected" in row:
-        return {"score_chosen": scores[0], "score_rejected": scores[1]}
-    return {"score": scores[0]}
+        return ("scores",)
+    return ("score_chosen", "score_rejected") if "rejected" in row else ("score",)
+
+
+def _columns(row: Mapping[str, Any], numbers: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """What is added to a row: `numbers` has a row for each response, a column for each output.
+
+    A number is written as the shortest decimal that reads back as the same float32.
+    """
+    columns, scores = _names(row, len(names)), [[float(str(x)) for x in one] for one in numbers]
+    if len(names) > 1:
+        return {columns[0]: dict(zip(names, scores[0], strict=True))}
+    single = [one[0] for one in scores]
+    return dict(zip(columns, [single] if columns == ("scores",) else single, strict=True))
 
 
 def _scores(
-    scorer: Scorer, examples: Sequence[Example], batch_size: int, quiet: bool
-) -> list[Float32[np.ndarray, "k c"]]:
-    """The outputs for each example, in order."""
+    scorer: Scorer, examples: Sequence[Example], batch_size: int, there: int, quiet: bool
+) -> Iterator[tuple[int, Float32[np.ndarray, "k c"]]]:
+    """The number and the outputs of each example from `there` on, in order, by portions.
+
+    A portion that is there in part is computed whole: so scores round as those of an unbroken work.
+    """
     groups = [
         Tokens(example.prompt.tolist(), [ids.tolist() for ids, _ in example.split()])
         for example in examples
     ]
-    made = [np.zeros((len(group.responses), len(scorer.names)), np.float32) for group in groups]
-    steps = scorer(groups, batch_size=batch_size)
+    parts = [range(i, min(i + PORTION, len(groups))) for i in range(0, len(groups), PORTION)]
+    parts = [part for part in parts if part.stop > there]
+    steps: Iterator[Any] = itertools.chain.from_iterable(
+        scorer([groups[i] for i in part], batch_size=batch_size) for part in parts
+    )
+    counts = [sum(len(groups[i].responses) for i in part) for part in parts]
     if not quiet:
-        total = sum(len(group.responses) for group in groups)
-        steps = through(steps, total, "score", console)
-    for index, response, numbers in steps:
-        made[index][response] = numbers
-    return made
+        steps = through(steps, sum(counts), "score", console)
+    for part, count in zip(parts, counts, strict=True):
+        made = [np.zeros((len(groups[i].responses), len(scorer.names)), np.float32) for i in part]
+        for index, response, numbers in itertools.islice(steps, count):
+            made[index][response] = numbers
+        yield from ((i, one) for i, one in zip(part, made, strict=True) if i >= there)
+    next(steps, None)  # which ends the bar

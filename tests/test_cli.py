@@ -319,3 +319,14 @@ def test_sampling_that_cannot_work_is_refused(arguments, message, tmp_path, caps
     with pytest.raises(SystemExit, match="2"):
         main(["sample", str(model_directory(tmp_path / "model")), *arguments])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_ctrl_c_ends_a_command_in_one_line(command, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, command, stopped)
+    with pytest.raises(SystemExit, match="130"):
+        main([command, "anything"])
+    assert capsys.readouterr().err == "interrupted\n"

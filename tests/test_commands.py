@@ -111,6 +111,16 @@ def test_show_marks_scored_tokens_without_colours_too(trained, capsys, monkeypat
         assert "¦" not in answer
 
 
+def test_show_breaks_no_line_where_spaces_would_be_lost(trained, capsys, monkeypatch):
+    path, _ = trained
+    printed = []
+    for width in (20, 400):
+        monkeypatch.setattr(run_module, "console", Console(color_system=None, width=width))
+        main(["show", str(path), "--index", "1", "--split", "eval"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
 def test_sample_answers_each_prompt_from_the_export_the_same_way_twice(trained, capsys):
     path, _ = trained
     command = ["sample", str(path), "--prompt", "Is [red] 1 a number?", "--prompt", "And 2?",

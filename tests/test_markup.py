@@ -40,6 +40,15 @@ def test_a_sampling_run_prints_prompts_and_folders_as_they_stand(tmp_path, capsy
     assert str(folder / "train.jsonl") in printed
 
 
+def test_a_code_between_colons_is_no_picture_and_a_line_in_a_file_is_whole(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(run.console, "_width", 80)
+    line = "runs/:x:/export, " + "of a long name " * 9
+    Run(setup(tmp_path, GRPO())).say(f"[bold]{line}[/]")
+    assert capsys.readouterr().out == f"{line}\n"
+
+
 def test_an_answer_with_indices_is_shown_whole(tmp_path, capsys):
     look = feeds.show(Run(setup(tmp_path, GRPO(), rollout={"show_every": 1})))
     assert look is not None

@@ -6,12 +6,14 @@ import math
 import numpy as np
 import pytest
 
+from alignax import score as score_module
 from alignax.cli import main
 from alignax.core.errors import BadInput
 from alignax.core.records import Group, Message, Scored
 from alignax.data.bad_rows import BadRow
 from alignax.data.responses import last_answer, to_judge
 from alignax.data.sources import load_records
+from alignax.generate.scoring import Scorer
 from alignax.score import score, score_by
 from tests.generate.test_reward_models import SYSTEM, alone, reward_model
 from tests.tiny import chatml_tokenizer
@@ -222,3 +224,101 @@ def test_a_model_of_attributes_refuses_several_responses_wherever_they_stand(tmp
         "in.jsonl:2: expected single responses, for a model of several attributes; got 2 to a "
         "prompt.\n    Give rows with prompt and completion."
     )
+
+
+def test_a_length_above_the_models_positions_is_refused_before_the_work(judge, tmp_path):
+    source = write(tmp_path / "in.jsonl", {"prompt": "p", "completion": "word " * 100})
+    with pytest.raises(BadInput) as refused:
+        score(judge, source, tmp_path / "out.jsonl", max_length=129)
+    assert str(refused.value) == (
+        "--max-length: expected a positive number, at most the model's 128; got 129.\n"
+        "    Lower it, or leave it out."
+    )
+
+
+@pytest.mark.parametrize("arguments", ["completion_ids", "completion_ids, **others"])
+def test_a_function_that_asks_for_token_ids_is_told_that_there_are_none(arguments, tmp_path):
+    (tmp_path / "ids.py").write_text(
+        f"def count({arguments}):\n    return map(len, completion_ids)"
+    )
+    source = write(tmp_path / "in.jsonl", {"prompt": "p", "completion": "x", "answer": "4"})
+    with pytest.raises(BadInput) as refused:
+        score_by(f"{tmp_path}/ids.py:count", source, tmp_path / "out.jsonl", quiet=True)
+    assert str(refused.value) == (
+        "rewards: count: expected columns for the arguments of count: completion_ids; got prompts, "
+        "completions and the columns answer.\n    Texts of a file have no token ids: count in "
+        "completions, or give the argument a default."
+    )
+
+
+def test_scores_are_written_as_the_shortest_decimals_of_their_float32(tmp_path):
+    (tmp_path / "small.py").write_text(
+        "def small(completions):\n    return [2e-8, 3e-8, 0.1, 1 / 3][: len(completions)]\n"
+    )
+    source = write(tmp_path / "in.jsonl", {"prompt": "p", "completions": ["a", "b", "c", "d"]})
+    score_by(f"{tmp_path}/small.py:small", source, tmp_path / "out.jsonl", quiet=True)
+    expected = '"scores": [2e-08, 3e-08, 0.1, 0.33333334]}'
+    assert (tmp_path / "out.jsonl").read_text().strip().endswith(expected)
+
+
+def test_a_models_scores_read_back_as_the_same_float32(judge, tmp_path, monkeypatch):
+    tiny = np.array([2.0000001e-8], np.float32)
+    monkeypatch.setattr(Scorer, "__call__", lambda self, groups, batch_size: iter([(0, 0, tiny)]))
+    source = write(tmp_path / "in.jsonl", {"prompt": "p", "completion": "x"})
+    score(judge, source, tmp_path / "out.jsonl", quiet=True)
+    (row,) = lines(tmp_path / "out.jsonl")
+    assert np.float32(row["score"]) == tiny[0]
+
+
+def test_columns_that_are_replaced_are_counted(rule, judge, tmp_path, capsys):
+    source = write(
+        tmp_path / "in.jsonl",
+        {"prompt": "p", "completion": "x", "score": 5},
+        {"prompt": "p", "completion": "yy", "score": None},
+        {"prompt": "p", "completions": ["x", "z"], "scores": [1.0, 2.0], "score": 7},
+        {"prompt": "p", "completion": "zzz", "score": 4},
+    )
+    for scorer in (rule, judge):
+        target = tmp_path / "out.jsonl"
+        main(["score", scorer, "--data", source, "--to", str(target)])
+        printed = capsys.readouterr().out.splitlines()
+        assert [line for line in printed if line.startswith("replaced")] == [
+            "replaced: score, which 2 of the rows had", "replaced: scores, which 1 of the rows had",
+        ]  # fmt: skip
+        assert lines(target)[2]["score"] == 7
+        target.unlink()
+    source = write(tmp_path / "new.jsonl", {"prompt": "p", "completion": "x"})
+    main(["score", rule, "--data", source, "--to", str(target)])
+    assert "replaced: " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", [0, 1])  # rows that a kill in the middle of writing has not left
+def test_scores_that_are_there_are_gone_on_from(lost, judge, tmp_path, monkeypatch, capsys):
+    source = write(
+        tmp_path / "in.jsonl",
+        *({"prompt": f"Is {i}?", "completions": ["yes"] * (1 + i % 2)} for i in range(5)),
+    )
+    monkeypatch.setattr(score_module, "PORTION", 2)
+    whole, target = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    score(judge, source, whole, quiet=True)
+    work, asked = Scorer.__call__, []
+
+    def scoring(self, groups, *, batch_size):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(groups))
+        return work(self, groups, batch_size=batch_size)
+
+    monkeypatch.setattr(Scorer, "__call__", scoring)
+    words = ["score", judge, "--data", source, "--to", str(target)]
+    with pytest.raises(SystemExit, match="130"):
+        main(words)
+    assert f"interrupted; 4 rows of {target} are kept: " in capsys.readouterr().err
+    (left,) = tmp_path.glob(".out.jsonl.*.tmp")
+    left.write_text("".join(left.read_text().splitlines(True)[: 4 - lost]))
+    asked.clear()
+    main(words)
+    assert asked == ([2, 1] if lost else [1])
+    assert target.read_bytes() == whole.read_bytes()
+    assert "5 rows" in capsys.readouterr().out
+    assert list(tmp_path.glob(".*")) == []

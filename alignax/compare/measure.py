@@ -86,9 +86,7 @@ def scored(reward: Reward, prompts: Sequence[Text], texts: Sequence[Sequence[str
     k = len(texts[0])
     flat = [text for row in texts for text in row]
     repeated = [prompt for prompt in prompts for _ in range(k)]
-    found = Rewards(parts=(reward,)).score(
-        repeated, flat, completion_ids=[[] for _ in flat], columns={}
-    )
+    found = Rewards(parts=(reward,)).score(repeated, flat, completion_ids=None, columns={})
     return np.asarray(found.total, np.float64).reshape(-1, k)
 
 

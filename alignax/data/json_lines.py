@@ -86,12 +86,20 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
         file.seek(0, 2)
         try:
             yield Lines(file, content.count(b"\n"))
-        except BaseException:
+        except BaseException as error:
             if key is None or file.tell() == 0:
                 draft.unlink()
+            elif isinstance(error, KeyboardInterrupt):
+                error.add_note(f"{_count(file):,} rows of {target} are kept: the same command goes "
+                               "on behind them")  # fmt: skip
             raise
         file.flush()
         draft.replace(target)
+
+
+def _count(file: IO[bytes]) -> int:
+    file.seek(0)
+    return sum(line.endswith(b"\n") for line in file)
 
 
 def _drafts(target: Path) -> list[Path]:

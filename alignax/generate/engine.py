@@ -54,6 +54,8 @@ class Engine:
             keys and values are read once for more responses; with fewer, a slot is free sooner.
             None for all of them while they fit.
         places: tokens of a response that the cache has room for at first; it doubles when needed.
+        longest: tokens of a prompt that the cache has room for at least: with that of the longest
+            of all prompts, call after call finds the programs of the first.
         align: prompts are padded to multiples of it.
         weights: where the parameters lie while responses are decoded, in the structure that
             `Decoder.unstack` gives: on a mesh, whole but for what is split within a product, or
@@ -72,6 +74,7 @@ class Engine:
     slots: int = 64
     width: int | None = None
     places: int = 128
+    longest: int = 1
     align: int = 32
     smallest: int = 16
     tempered: bool = False
@@ -206,7 +209,7 @@ class _Work:
         # Of each slot and column: the prompt and the sample that lies there; -1 for none.
         self.owner = np.full((0, width, 2), -1, np.int64)
         self.places = min(engine.places, r)
-        longest = max((len(x) for x in prompts), default=1)
+        longest = max([engine.longest, *(len(x) for x in prompts)])
         self.prompt_room = -(-longest // engine.align) * engine.align
         self.state: State | None = None
 

@@ -73,7 +73,7 @@ class Lexicon(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> list[float]:
         """The mean weight for each completion."""

@@ -17,12 +17,12 @@ from alignax.generate.rewards import Reward
 class Function(Reward):
     """A function (prompts, completions, **columns) -> one number or None for each completion.
 
-    It is called with keyword arguments: `prompts`, `completions`, `completion_ids` and the
-    columns of the prompts' rows, each a list with one entry a completion. A function without
-    `**kwargs` gets those that it names. Where a prompt is a conversation it comes as a list of
-    `{"role": ..., "content": ...}`, and its completion as `[{"role": "assistant", "content":
-    text}]`; else both are strings. So a reward function written for TRL's online trainers serves
-    as it is.
+    It is called with keyword arguments: `prompts`, `completions`, `completion_ids` (but of texts
+    that no policy has drawn here) and the columns of the prompts' rows, each a list with one entry
+    a completion. A function without `**kwargs` gets those that it names. Where a prompt is a
+    conversation it comes as a list of `{"role": ..., "content": ...}`, and its completion as
+    `[{"role": "assistant", "content": text}]`; else both are strings. So a reward function written
+    for TRL's online trainers serves as it is.
 
     Fields:
         function: the function, or where it is: "package.module:name" or "path/to/file.py:name".
@@ -66,35 +66,41 @@ class Function(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> Any:
         """What the function gives; whether that is a list of numbers, `Rewards` looks.
 
         Raises:
-            BadInput: the function is not there, or asks for an argument that is no column.
+            BadInput: the function is not there, or asks for an argument that is no column, or for
+                token ids where there are none.
         """
         function = self._callable()
-        arguments = {
+        arguments: dict[str, Any] = {
             **columns,
             "prompts": [_as_rows(prompt) for prompt in prompts],
             "completions": [
                 text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
                 for prompt, text in zip(prompts, completions, strict=True)
             ],
-            "completion_ids": [list(ids) for ids in completion_ids],
         }
-        named = _parameters(function)
-        if named is not None:
-            missing = [name for name, needed in named.items() if needed and name not in arguments]
-            if missing:
-                raise BadInput(
-                    f"columns for the arguments of {self.name}: {', '.join(missing)}",
-                    f"prompts, completions, completion_ids and the columns "
-                    f"{', '.join(sorted(columns)) or '(none)'}",
-                    "Add the column to the data, or give the argument a default.",
-                    where=f"rewards: {self.name}",
-                )
+        if completion_ids is not None:
+            arguments["completion_ids"] = [list(ids) for ids in completion_ids]
+        named, takes_any = _parameters(function)
+        missing = [name for name, needed in named.items() if needed and name not in arguments]
+        if missing:
+            ids = "completions" if completion_ids is None else "completions, completion_ids"
+            remedy = "Add the column to the data, or give the argument a default."
+            if "completion_ids" in missing:
+                remedy = "Texts of a file have no token ids: count in completions, or give the "
+                remedy += "argument a default."
+            raise BadInput(
+                f"columns for the arguments of {self.name}: {', '.join(missing)}",
+                f"prompts, {ids} and the columns {', '.join(sorted(columns)) or '(none)'}",
+                remedy,
+                where=f"rewards: {self.name}",
+            )
+        if not takes_any:
             arguments = {name: x for name, x in arguments.items() if name in named}
         return function(**arguments)
 
@@ -120,16 +126,15 @@ def _as_rows(prompt: Text) -> str | list[dict[str, str]]:
     return prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, bool] | None:
-    """The names that can be given, and whether they must be; None where any can be."""
+def _parameters(function: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
+    """The names that it has, and whether they must be given; whether it takes any others too."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some that are written in C do not say
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return {
+        return {}, True
+    named = {
         p.name: p.default is p.empty
         for p in parameters
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -118,7 +118,7 @@ class Model(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> list[float]:
         """The output `head` for each completion; errors as `attributes`."""

@@ -49,7 +49,7 @@ class Match(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> list[float]:
         """`reward` or `otherwise` for each completion."""
@@ -98,7 +98,7 @@ class NumberAnswer(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> list[float | None]:
         """`reward` or `otherwise` for each completion; None where there is no reference.
@@ -148,13 +148,14 @@ class Length(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> list[float]:
         """The height of the peak at each completion's length."""
         del prompts, columns
-        tokens = self.unit == "tokens"
-        parts = completion_ids if tokens else [text.split() for text in completions]
+        parts = [text.split() for text in completions]
+        if self.unit == "tokens":
+            parts = _known(completion_ids, self.name)
         return [1.0 / (1.0 + ((len(part) - self.target) / self.width) ** 2) for part in parts]
 
 
@@ -182,12 +183,13 @@ class Overlong(Reward):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Sequence[Any],
     ) -> list[float]:
         """A number in [-1, 0] for each completion."""
         del prompts, completions, columns
-        lengths = jnp.asarray([len(ids) for ids in completion_ids], jnp.float32)
+        ids = _known(completion_ids, self.name)
+        lengths = jnp.asarray([len(x) for x in ids], jnp.float32)
         penalty = overlong_penalty(lengths, max_length=self.max_length, buffer=self.buffer)
         return np.asarray(penalty).tolist()
 
@@ -212,6 +214,18 @@ def _column(columns: Mapping[str, Sequence[Any]], column: str, name: str) -> Seq
         f"the columns {', '.join(sorted(columns))}" if columns else "prompts alone",
         "Name the column that holds the reference, or add it to the data.",
         where=f"rewards: {name}.column",
+    )
+
+
+def _known(ids: Sequence[Sequence[int]] | None, name: str) -> Sequence[Sequence[int]]:
+    """Token ids; a rule that counts tokens can say nothing without them."""
+    if ids is not None:
+        return ids
+    raise BadInput(
+        "the token ids of the completions",
+        "texts alone",
+        "Count words, or judge what a policy draws.",
+        where=f"rewards: {name}",
     )
 
 

@@ -56,7 +56,7 @@ class Reward(abc.ABC):
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]] | None,
         **columns: Sequence[Any],
     ) -> Sequence[float | None]:
         """One number for each completion; None where the reward does not apply to it.
@@ -66,7 +66,8 @@ class Reward(abc.ABC):
         Args:
             prompts: strings or conversations.
             completions: decoded, without special tokens.
-            completion_ids: the policy's token ids, the end-of-turn token included.
+            completion_ids: the policy's token ids, the end-of-turn token included; None where the
+                completions are texts of a file, and no policy's.
             columns: the other columns of the prompts' rows, such as `answer`.
         """
 
@@ -158,7 +159,7 @@ class Rewards:
         prompts: Sequence[Text],
         completions: Sequence[str],
         *,
-        completion_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]] | None,
         columns: Mapping[str, Sequence[Any]],
     ) -> Scored:
         """Gives every completion its reward.
@@ -245,12 +246,14 @@ class _Asked(NamedTuple):
 
     prompts: Sequence[Text]
     completions: Sequence[str]
-    completion_ids: Sequence[Sequence[int]]
+    completion_ids: Sequence[Sequence[int]] | None
     columns: Mapping[str, Sequence[Any]]
 
     def check(self) -> None:
         """All have one entry a completion."""
-        lengths = {"prompts": len(self.prompts), "completion_ids": len(self.completion_ids)}
+        lengths = {"prompts": len(self.prompts)}
+        if self.completion_ids is not None:
+            lengths["completion_ids"] = len(self.completion_ids)
         lengths |= {f"columns[{name!r}]": len(x) for name, x in self.columns.items()}
         n = len(self.completions)
         wrong = [f"{length} {name}" for name, length in lengths.items() if length != n]
@@ -268,7 +271,7 @@ class _Asked(NamedTuple):
         found = part(
             take(self.prompts),
             take(self.completions),
-            completion_ids=take(self.completion_ids),
+            completion_ids=None if self.completion_ids is None else take(self.completion_ids),
             **{name: take(x) for name, x in self.columns.items() if name not in _TAKEN},
         )
         found = list(found)

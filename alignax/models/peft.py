@@ -283,10 +283,15 @@ def is_adapter(directory: str | Path) -> bool:
     return (Path(directory).expanduser() / CONFIG).is_file()
 
 
-def base_of(directory: str | Path) -> Path:
-    """Where the base of an adapter lies, by the adapter's own config; fetched where need be."""
+def base_of(directory: str | Path, *, weights: bool = True) -> Path:
+    """Where the base of an adapter lies, by the adapter's own config; fetched where need be.
+
+    Args:
+        weights: as `pretrained.locate` has it.
+    """
     raw = files.read_json(Path(directory).expanduser() / CONFIG)
-    return pretrained.locate(str(raw.get("base_model_name_or_path") or ""))
+    name = str(raw.get("base_model_name_or_path") or "")
+    return pretrained.locate(name, weights=weights)
 
 
 def load_merged(directory: str | Path, base: str | Path | None = None) -> pretrained.Pretrained:

@@ -30,7 +30,8 @@ from alignax.models.settings import tokenizer_id, write_settings
 from alignax.models.stored import SCORE, Stored
 
 MAX_SHARD_BYTES = 5 * 10**9  # as the hub's own tools cut them
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt"]
+_TEXT_FILES = ["*.json", "*.jinja", "*.model", "merges.txt"]
+_HUB_FILES = [*_TEXT_FILES, "*.safetensors"]
 
 log = logging.getLogger(__name__)
 
@@ -205,8 +206,12 @@ def fingerprint(directory: str | Path) -> str:
     return whole.hexdigest()
 
 
-def locate(name: str | Path) -> Path:
-    """The directory of a model: itself, or the local copy of a hub id, fetched where need be."""
+def locate(name: str | Path, *, weights: bool = True) -> Path:
+    """The directory of a model: itself, or the local copy of a hub id, fetched where need be.
+
+    Args:
+        weights: False where config and tokenizer will do: nothing else is fetched.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -219,7 +224,8 @@ def locate(name: str | Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(str(name), allow_patterns=_HUB_FILES))
+        wanted = _HUB_FILES if weights else _TEXT_FILES
+        return Path(snapshot_download(str(name), allow_patterns=wanted))
     except Exception as error:  # the hub's client has a wide family of errors, its transport's too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(

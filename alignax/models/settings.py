@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from alignax.core.errors import BadInput
 from alignax.models import files
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,33 @@ def write_settings(
             generation[name] = config[name]
     files.write_json(directory / "config.json", config)
     files.write_json(directory / "generation_config.json", generation)
+
+
+def sizes(directory: Path) -> tuple[int | None, int | None]:
+    """Positions and rows of the embedding by a config.json, of any family; None where it has none.
+
+    Of a model with a text model inside, that one's.
+
+    Raises:
+        BadInput: they are no positive whole numbers, or the file cannot be read.
+    """
+    path = directory / "config.json"
+    said = files.read_json(path)
+    inner = said.get("text_config")
+    said = inner if isinstance(inner, dict) else said
+    positions = "max_position_embeddings"
+    if positions not in said and "n_positions" in said:
+        positions = "n_positions"
+    for name in (positions, "vocab_size"):
+        value = said.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise BadInput(
+                f"{name}, a positive whole number",
+                f"{value!r:.200}",
+                "Fetch or write the file again.",
+                where=str(path),
+            )
+    return said.get(positions), said.get("vocab_size")
 
 
 def replace_template(directory: Path, chat_template: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from alignax import Function, jobs
 from alignax.compare import measure
+from alignax.core.errors import BadInput
 from alignax.run import Run
 from alignax.train.loop import Loop
 from tests.data.test_json_lines import ENDS
@@ -32,3 +33,9 @@ def test_answers_with_ends_of_lines_in_them_are_counted_as_one(quiet, tmp_path, 
     assert [row["step"] for row in rows] == [0, 1]
     assert rows[1]["prompts"]["gold"] == [2.0 + len(ENDS)] * 8
     assert rows[1]["texts"] == [f"a{ENDS}b"] * 8
+
+
+def test_a_gold_reward_that_counts_tokens_is_refused_and_not_given_none():
+    count = Function(function=lambda completion_ids: [float(len(ids)) for ids in completion_ids])
+    with pytest.raises(BadInput, match="Texts of a file have no token ids"):
+        measure.scored(count, ["p"], [["a", "bb"]])

@@ -27,6 +27,24 @@ def test_a_file_has_its_name_once_all_rows_are_in_it(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_who_stops_the_work_is_told_what_is_kept(tmp_path):
+    target = tmp_path / "rows.jsonl"
+
+    def told(key, rows):
+        stopped = KeyboardInterrupt()
+        with contextlib.suppress(KeyboardInterrupt), written(target, key) as lines:
+            for row in rows:
+                lines.write(row)
+            raise stopped
+        return getattr(stopped, "__notes__", [])
+
+    assert told("a", []) == []
+    said = "rows of {} are kept: the same command goes on behind them"
+    assert told("a", ROWS) == [f"2 {said.format(target)}"]
+    assert told("a", ROWS[:1]) == [f"3 {said.format(target)}"]
+    assert told(None, ROWS) == []  # nothing is kept of work without a key
+
+
 def test_work_of_the_same_key_goes_on_behind_what_is_there(tmp_path):
     target = tmp_path / "rows.jsonl"
     left_by_a_failure(target, "a")

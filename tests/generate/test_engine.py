@@ -125,3 +125,17 @@ def test_rungs():
 def test_more_samples_than_slots_are_drawn_all_the_same():
     found = engine(slots=2)(params(), jax.random.key(5), PROMPTS[:2], [0, 1])
     assert_same(found, expected(), slice(0, 2))
+
+
+def test_prompts_that_are_shorter_than_the_longest_find_the_programs_of_the_first_call():
+    one_by_one = engine(longest=17, slots=4, places=24)
+
+    def draw(chosen):
+        with Compilations() as made:
+            prompts = [PROMPTS[i] for i in chosen]
+            found = one_by_one(params(), jax.random.key(5), prompts, chosen)
+        assert_same(found, expected(), slice(chosen[0], chosen[-1] + 1))
+        return made.programs["_advance"]
+
+    assert draw([1, 2]) > 0  # of 17 tokens and 1
+    assert draw([3, 4]) == 0  # of 8 and 5

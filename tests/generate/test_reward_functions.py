@@ -176,3 +176,24 @@ def test_a_file_that_does_not_run_is_refused_with_its_error(path):
     path.write_text("1 / 0\n")
     with pytest.raises(BadInput, match="got ZeroDivisionError: division by zero"):
         Function(function=f"{path}:count").check()
+
+
+def test_a_function_is_not_given_token_ids_that_nobody_knows():
+    seen = []
+    give(functools.partial(spy, seen), ids=None)
+    assert seen == [{"prompts": ["p", "q"], "completions": ["a", "bb"]}]
+
+    def either(completions, completion_ids=None):
+        return [len(x) for x in (completion_ids or completions)]
+
+    assert give(either, ids=None) == [1, 2]
+    assert give(either, ids=((1, 2, 3), ())) == [3, 0]
+
+
+def test_an_argument_that_is_no_column_is_refused_beside_any_others_too():
+    def open_to_all(completions, answer, **others):
+        return [0.0] * len(completions)
+
+    rewards = Rewards(parts=(Function(function=open_to_all),), on_bad="mask")
+    with pytest.raises(BadInput, match="columns for the arguments of open_to_all: answer; got"):
+        rewards.score(["p"], ["a"], completion_ids=[[1]], columns={})

@@ -231,3 +231,10 @@ def test_settings_that_work_are_not_refused():
     for reward in (Format(), Match(pattern="a"), NumberAnswer(), Length(target=0.0, width=1.0),
                    Overlong(max_length=8, buffer=8)):  # fmt: skip
         reward.check()
+
+
+def test_a_rule_that_counts_tokens_says_so_where_there_are_none():
+    for rule in (Length(target=1.0, width=1.0, unit="tokens"), Overlong(max_length=8, buffer=4)):
+        with pytest.raises(BadInput, match="the token ids of the completions; got texts alone"):
+            Rewards(parts=(rule,)).score(["p"], ["a"], completion_ids=None, columns={})
+    assert Length(target=1.0, width=1.0)(["p"], ["a"], completion_ids=None) == [1.0]
