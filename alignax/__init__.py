@@ -43,6 +43,7 @@ _HOME = {
     "Mesh": "alignax.train.sharding",
     "Method": "alignax.core.method",
     "Model": "alignax.config",
+    "ModelReward": "alignax.generate.reward_models",
     "Needs": "alignax.core.method",
     "NumberAnswer": "alignax.generate.reward_rules",
     "ORPO": "alignax.methods",

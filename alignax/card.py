@@ -104,12 +104,9 @@ def _is_adapter(run: Run) -> bool:
 def _use(run: Run) -> str:
     if run.num_scores and _is_adapter(run):
         return "PEFT loads it onto the base, as a sequence classifier with its own `score` head.\n"
-    if run.num_scores:
-        return (
-            "A sequence classifier for transformers; the score is read at the last token of the "
-            "rendered conversation.\n"
-        )
     told = dict(run.experiment.data.chat_template_kwargs)
+    if run.num_scores:
+        return _use_of_scores(run.experiment.data.template, run.num_scores, told)
     options = "".join(f", {name}={value!r}" for name, value in told.items())
     if run.experiment.data.template == "none":
         return "Trained on plain strings, without a chat template: prompts go in as they stand.\n"
@@ -129,6 +126,31 @@ def _use(run: Run) -> str:
     if run.experiment.data.chat_template is not None:
         text += "\nThe chat template beside the tokenizer is the one of the training.\n"
     return text
+
+
+def _use_of_scores(template: str, outputs: int, told: Mapping[str, Any]) -> str:
+    """How a reward model is used, here and elsewhere.
+
+    Args:
+        template: of its training, as in `config.Data`, with what it was told.
+    """
+    ends = "text" if template == "none" else "rendered conversation"
+    text = (
+        "A sequence classifier for transformers; the score is read at the last token of the "
+        f"{ends}.\n"
+    )
+    if told and template == "chat":
+        said = ", ".join(f"`{name}={value!r}`" for name, value in told.items())
+        text += f"The chat template is told {said}; alignax reads that in config.json.\n"
+    given = ['directory="."', *(["head=0"] if outputs > 1 else [])]
+    given += ['template="none"'] if template == "none" else []
+    option = " --template none" if template == "none" else ""
+    return text + (
+        f"\nIn alignax `alignax score . --data FILE --to FILE{option}` scores responses, and as a "
+        f"reward of sampled ones, in a config, it is\n\n"
+        "```python\nfrom alignax import ModelReward, Rewards, Rollout\n\n"
+        f"rollout = Rollout(rewards=Rewards(parts=(ModelReward({', '.join(given)}),)))\n```\n"
+    )
 
 
 def _method(known: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from alignax.data.pipeline import Batches, Drawn, InMemory
 from alignax.data.tokenise import Example
 from alignax.generate.drawing import Answer, Answered, ask_server
 from alignax.generate.engine import Engine
-from alignax.generate.reward_models import Model as Classifier
+from alignax.generate.reward_models import ModelReward
 from alignax.generate.rounds import Rounds
 from alignax.generate.server import ServerFailed
 from alignax.run import Run
@@ -183,7 +183,7 @@ def anew(run: Run) -> bool:
 
 def _attributes(run: Run) -> Any:
     """What a reward model of attributes says of responses, where the method learns from those."""
-    models = [x for x in run.experiment.rollout.rewards.parts if isinstance(x, Classifier)]
+    models = [x for x in run.experiment.rollout.rewards.parts if isinstance(x, ModelReward)]
     if not models:
         return None
     model = models[0]

@@ -273,6 +273,7 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
         params,
         run.decoder.config,
         eos=tuple(sorted(run.renderer.end_ids)),
+        chat_template_kwargs=run.experiment.data.chat_template_kwargs,
         **run.described_scores,
         **beside,
     )

@@ -27,6 +27,7 @@ from alignax.generate.engine import Engine
 from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
 from alignax.models import peft, pretrained, settings
+from alignax.models.settings import template_options
 from alignax.models.transformer import Decoder
 from alignax.run import console
 
@@ -58,7 +59,8 @@ def answer(
         directory: the model, an adapter in PEFT's format that names its base, or only its
             tokenizer where a server answers.
         prompts: a string is one user turn.
-        template, chat_template, chat_template_kwargs: as in `config.Data`.
+        template, chat_template, chat_template_kwargs: as in `config.Data`; what the template is
+            told is what the model's config.json says where it is None.
         ask: how the model is asked, as `Method.ask`.
         server: answers in place of the model.
         sampling: fields of `Sampler`.
@@ -124,7 +126,7 @@ def sample(
             answers.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet, its folder must.
-        template, chat_template, chat_template_kwargs: as in `config.Data`.
+        template, chat_template, chat_template_kwargs: as in `answer`.
         ask: how the model is asked, as `Method.ask`; what is written has the prompts as they were.
         server: answers in place of the model.
         on_bad_row, max_dropped_share: as in `config.Data`.
@@ -256,7 +258,9 @@ def _renderer(
         tokenizer=load_tokenizer(directory),
         template=template,
         chat_template=chat_template,
-        chat_template_kwargs=chat_template_kwargs or {},
+        chat_template_kwargs=template_options(directory)
+        if chat_template_kwargs is None
+        else chat_template_kwargs,
         extra_end_ids=end_ids(directory),
     )
 

@@ -7,10 +7,14 @@ from alignax.core.setting_types import is_settings
 
 
 def to_json(settings: Any) -> Any:
-    """Settings as JSON; a dataclass carries its class's name under `type`, a function its own."""
+    """Settings as JSON; a dataclass carries its class's name under `type`, a function its own.
+
+    A class that is `saved_as` another name carries that.
+    """
     if is_settings(settings):
         fields = {f.name: to_json(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-        return {"type": type(settings).__name__, **fields}
+        kind = type(settings)
+        return {"type": getattr(kind, "saved_as", kind.__name__), **fields}
     if isinstance(settings, tuple | list):
         return [to_json(x) for x in settings]
     if isinstance(settings, dict):

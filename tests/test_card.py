@@ -13,14 +13,16 @@ from transformers import AutoTokenizer
 from alignax import card, facts, jobs
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
+from alignax.core.records import Attributed
 from alignax.data.tokenise import TokenLimits
 from alignax.evaluate.report import from_metrics
+from alignax.generate.reward_models import ModelReward
 from alignax.generate.sampler import Sampler
-from alignax.methods import DPO, RewardModel
+from alignax.methods import DPO, AttributeRewardModel, RewardModel
 from alignax.models import pretrained
 from alignax.run import Run
 from alignax.train.loop import Loop
-from tests.tiny_model import experiment
+from tests.tiny_model import experiment, write_rows
 
 TEMPLATE = "plain"
 
@@ -245,8 +247,24 @@ def test_a_reward_model_is_a_classifier(tmp_path):
     text = text_of(settings)
     assert ModelCard(text).data.pipeline_tag == "text-classification"
     assert "A reward model: model, trained further by RewardModel, 1 update." in text
-    assert "sequence classifier" in section(text, "Use")
+    use = section(text, "Use")
+    assert "sequence classifier" in use
+    assert "`alignax score . --data FILE --to FILE` scores responses" in use
+    exec(use.split("```python\n")[1].split("```")[0], found := {})
+    assert found["rollout"].rewards.parts == (ModelReward(directory="."),)
     assert "```\nalignax" not in text  # no command started it
+
+
+def test_a_reward_model_of_another_kind_is_used_otherwise(tmp_path):
+    settings = experiment(tmp_path, method=AttributeRewardModel())
+    write_rows(pathlib.Path(settings.data.train), 8, Attributed)  # of depth and of wit
+    data = dataclasses.replace(settings.data, template="none")
+    text = card.write(Run(dataclasses.replace(settings, data=data), quiet=True), 1)
+    assert 'ModelReward(directory=".", head=0, template="none")' in section(text, "Use")
+    assert "--to FILE --template none`" in section(text, "Use")
+    told = dataclasses.replace(settings.data, chat_template_kwargs={"tag": "strict"})
+    text = card.write(Run(dataclasses.replace(settings, data=told), quiet=True), 1)
+    assert "The chat template is told `tag='strict'`; alignax reads that" in section(text, "Use")
 
 
 def test_a_template_given_as_text_is_not_spelt_out(tmp_path):

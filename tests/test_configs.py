@@ -7,6 +7,7 @@ import pytest
 
 from alignax import config, jobs
 from alignax.compare import cells, settings
+from alignax.generate.reward_models import ModelReward
 from alignax.methods import ALL
 from alignax.train.sharding import Mesh
 from tests.tiny_model import model_directory, write_rows
@@ -18,7 +19,7 @@ CONFIGS = sorted(set((ROOT / "configs").glob("*.py")) - set(COMPARISONS))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_loads_and_runs_two_steps(path, tmp_path):
-    experiment = config.load(path)
+    experiment = judged_by_a_tiny_one(config.load(path), tmp_path)
     config.check(experiment)
     record = experiment.method.needs().record
     rows = str(write_rows(tmp_path / "rows.jsonl", 8, record))
@@ -54,6 +55,22 @@ def test_a_config_loads_and_runs_two_steps(path, tmp_path):
     assert (exported / "model.safetensors").exists()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 4  # before, two steps, after
+
+
+def judged_by_a_tiny_one(experiment, folder):
+    """With tiny reward models in place of those that a config takes from another run."""
+    parts = [
+        dataclasses.replace(
+            part, directory=str(model_directory(folder / f"judge-{i}", num_scores=1))
+        )
+        if isinstance(part, ModelReward)
+        else part
+        for i, part in enumerate(experiment.rollout.rewards.parts)
+    ]
+    rewards = dataclasses.replace(experiment.rollout.rewards, parts=tuple(parts))
+    return dataclasses.replace(
+        experiment, rollout=dataclasses.replace(experiment.rollout, rewards=rewards)
+    )
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import pytest
 
 from alignax.config import Data, Experiment, Model
+from alignax.generate.reward_models import ModelReward
 from alignax.methods import DPO
 from alignax.saved import first_difference, to_json
 
@@ -27,6 +28,10 @@ def test_one_that_is_on_is_a_difference_and_so_is_one_that_only_the_earlier_knew
     assert first_difference(old, on) == ("method.average", None, True)
     assert first_difference(without(settings, "beta"), settings) == ("method.beta", None, 0.1)
     assert first_difference(settings, old) == ("method.average", False, None)
+
+
+def test_the_reward_of_a_reward_model_is_what_it_was_under_its_earlier_name():
+    assert to_json(ModelReward(directory="d"))["type"] == "Model"
 
 
 def test_a_word_of_a_chat_templates_own_is_a_difference_even_where_it_is_off(settings):

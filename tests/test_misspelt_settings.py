@@ -9,8 +9,8 @@ import sys
 import pytest
 
 IMPORTS = (
-    "from alignax import Function, Optim, Rewards, Rollout\n"
-    "from alignax.generate.reward_models import Model\n\n\n"
+    "from alignax import Function, Match, ModelReward, Optim, Rewards, Rollout\n"
+    "from alignax import Model\n\n\n"
 )
 # By what the config returns, which stands on its line 6.
 CASES = {
@@ -26,9 +26,8 @@ CASES = {
         "expected a setting of Function: function; got functoin.\n    Did you mean function?",
         "",
     ),
-    # Two classes have this name; nothing of the other is like what was written.
-    "Model(directry='x')": (
-        "expected a setting of Model: directory, batch_size, template, ",
+    "ModelReward(directry='x')": (
+        "expected a setting of ModelReward: directory, batch_size, template, ",
         "; got directry.\n    Did you mean directory?",
     ),
     "Function()": (
@@ -105,6 +104,19 @@ def test_a_mistake_is_told_at_its_line_however_the_file_is_named(relative, tmp_p
     assert last == (
         f"{given[-1]}:1: expected a name that alignax has; got DPOO.\n    Did you mean DPO?"
     )
+
+
+def test_of_two_classes_of_a_name_the_one_that_lacks_the_setting_is_told(tmp_path):
+    """And not that which has it, as if its own setting were misspelt."""
+    (tmp_path / "a.py").write_text(
+        "import dataclasses\nfrom alignax import Match as Other\n\n\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
+        "class Match(Other.__base__):\n    word: str\n    __call__ = len\n\n\n"
+        "def experiment():\n    return Match(pattern='x')\n"
+    )
+    assert told(["a.py"], tmp_path) == [
+        "a.py:12: expected a setting of Match: word; got pattern.\n    Rename or remove it."
+    ]
 
 
 @pytest.mark.parametrize(

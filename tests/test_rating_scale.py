@@ -10,7 +10,7 @@ import pytest
 from alignax import feeds, jobs
 from alignax.core.errors import BadInput
 from alignax.core.records import Attributed
-from alignax.generate.reward_models import Model
+from alignax.generate.reward_models import ModelReward
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.scoring import load_scorer, output_ranges
@@ -122,7 +122,7 @@ def test_annotations_of_data_and_of_samples_keep_to_the_scale(tmp_path):
     # A head of a thousand times its weights gives hundreds, of either sign.
     directory = with_ranges(tmp_path / "m", {"wit": [0, 4], "depth": [1, 3]}, scale=1000.0)
     prompts, texts = ["Q1", "Q1", "Q2"], ["A", "B and B", "CCC"]
-    judge = Model(directory=str(directory))
+    judge = ModelReward(directory=str(directory))
     raw = judge.attributes(prompts, texts)
     assert (np.abs(raw) > 5).all()
     ends = np.where(raw > 0, [4, 3], [0, 1]).tolist()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from alignax.compare.settings import Comparison, Settings
 from alignax.config import Experiment
 from alignax.core import modules
-from alignax.generate.reward_models import Model as Classifier
+from alignax.generate.reward_models import ModelReward
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.members import changed
@@ -134,10 +134,10 @@ def proxy(output: Path) -> Path:
     return output / "cells" / "proxy" / "export"
 
 
-def learnt_reward(comparison: Comparison, output: Path) -> Classifier:
+def learnt_reward(comparison: Comparison, output: Path) -> ModelReward:
     """The proxy, as a reward."""
     data = comparison.base.data
-    return Classifier(
+    return ModelReward(
         directory=str(proxy(output)), template=data.template, chat_template=data.chat_template
     )
 

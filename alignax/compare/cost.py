@@ -15,7 +15,7 @@ import numpy as np
 
 from alignax.data import json_lines
 from alignax.feeds import anew
-from alignax.generate.reward_models import Model as Classifier
+from alignax.generate.reward_models import ModelReward
 from alignax.generate.scoring import classifier
 from alignax.models.config import DecoderConfig
 from alignax.models.transformer import Decoder
@@ -69,7 +69,7 @@ def costs(run: Run) -> dict[int, Cost]:
         each = experiment.rollout.sampling(run.method).num_samples
     else:
         prompt, each = float(np.mean(run.train_data.lengths.prompt)), 0
-    judges = [x for x in experiment.rollout.rewards.parts if isinstance(x, Classifier)]
+    judges = [x for x in experiment.rollout.rewards.parts if isinstance(x, ModelReward)]
     judge = sum(sizes(classifier(x.directory)).blocks for x in judges)
     critic = needs.head == "value"
     by_it = sampled and experiment.rollout.sampling(run.method).source == "reference"

@@ -282,7 +282,7 @@ class Pool:
         if must is not None and "failed" in found[must]:
             raise BadInput(
                 f"{MUST[must.purpose]}, from which all else begins",
-                found[must]["failed"],
+                found[must]["failed"].removesuffix("."),  # of a message that ends with one
                 "worker-*.log has more. Mend it and start again: what is finished stays.",
                 where=str(self._output),
             )

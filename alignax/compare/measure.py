@@ -1,5 +1,6 @@
 """What a finished run's held-out answers are worth, one number a prompt."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -7,11 +8,13 @@ from typing import Any, cast
 import numpy as np
 
 from alignax.compare.cost import costs
+from alignax.compare.settings import Comparison
 from alignax.config import Data
-from alignax.core.records import Preference, Text
+from alignax.core.errors import BadInput
+from alignax.core.records import Preference, Prompt, Text
 from alignax.data import json_lines
 from alignax.data.convert import Pairing
-from alignax.data.sources import load_records
+from alignax.data.sources import load_records, read_rows
 from alignax.generate.rewards import Reward, Rewards
 from alignax.run import Run
 
@@ -31,12 +34,15 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
         `cost`, and the first answer to each prompt: `texts`, `text_gold`, `text_proxy`.
     """
     output, spent = Path(run.experiment.output_dir), costs(run)
-    asked = run.prompts("answered").texts
+    asked = run.prompts("answered")
     found = []
     for path in sorted(output.glob("samples-*.jsonl"), key=_step):
         answers = json_lines.read(path)
         texts = [row["completions"] for row in answers]
-        each = {name: scored(reward, asked, texts) for name, reward in rewards.items()}
+        each = {
+            name: scored(reward, asked.texts, texts, asked.columns)
+            for name, reward in rewards.items()
+        }
         columns = {name: x.mean(axis=1) for name, x in each.items()}
         for name in ("kl", "length", "ended"):
             # Before the first update policy and reference are one, and nothing was computed.
@@ -60,34 +66,93 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
 def labels(data: Data, gold: Reward) -> dict[str, int]:
     """Of the data set's pairs that the gold reward tells apart: how many, and how many of them are
     labelled against it; of all pairs, and of those (`own_`) that methods of pairs learn from. The
-    first `ROWS` rows are looked at."""
+    first `ROWS` rows are looked at.
+
+    Raises:
+        BadInput: a response that the reward cannot judge, for want of a column perhaps.
+    """
     return _labels(data, gold, "all") | {
         f"own_{name}": x for name, x in _labels(data, gold, data.pairing).items()
     }
 
 
+def check(comparison: Comparison) -> None:
+    """Refuses known rewards that fail at the first row of what they are to judge: prompts without
+    a column that they read, before anything is trained.
+
+    Raises:
+        BadInput: naming the file and the reward.
+    """
+    data = comparison.base.data
+    pairs, columns = _pairs(data, data.pairing)
+    first = {data.train: (pairs[0].prompt, {n: x[:1] for n, x in columns.items()})}
+    for file in (comparison.tune, comparison.test):
+        found, _ = load_records(file, Prompt, split=data.eval_split, on_bad_row=data.on_bad_row,
+                                limit=ROWS)  # fmt: skip
+        prompt = cast(Prompt, found[0])
+        first[file] = prompt.prompt, {name: [x] for name, x in prompt.columns.items()}
+    for reward in (comparison.gold, *comparison.measures.values()):
+        for file, (prompt, row) in first.items():
+            if file == data.train and reward is not comparison.gold:
+                continue  # of the data set's pairs the gold reward alone judges the labels
+            try:
+                scored(reward, [prompt], [[_words(pairs[0].chosen)]], row)
+            except BadInput as why:
+                raise BadInput(why.expected, why.got, why.remedy, where=f"{file}: {why.where}") \
+                    from why  # fmt: skip
+
+
 def _labels(data: Data, gold: Reward, pairing: Pairing) -> dict[str, int]:
-    records, _ = load_records(
-        data.train, Preference, split=data.train_split, pairing=pairing, limit=ROWS
-    )
-    pairs = [cast(Preference, record) for record in records]
+    pairs, columns = _pairs(data, pairing)
     both = [[_words(x.chosen), _words(x.rejected)] for x in pairs]
-    known = scored(gold, [pair.prompt for pair in pairs], both)
+    known = scored(gold, [pair.prompt for pair in pairs], both, columns)
     margins = known[:, 0] - known[:, 1]
     return {"told_apart": int((margins != 0).sum()), "wrong": int((margins < 0).sum())}
 
 
-def scored(reward: Reward, prompts: Sequence[Text], texts: Sequence[Sequence[str]]) -> np.ndarray:
+def scored(
+    reward: Reward,
+    prompts: Sequence[Text],
+    texts: Sequence[Sequence[str]],
+    columns: Mapping[str, Sequence[Any]],
+) -> np.ndarray:
     """The reward of each of the k answers to n prompts, [n, k].
+
+    Args:
+        columns: the other columns of the prompts' rows, one entry a prompt.
 
     Raises:
         BadInput: an answer that the reward cannot judge.
     """
     k = len(texts[0])
     flat = [text for row in texts for text in row]
-    repeated = [prompt for prompt in prompts for _ in range(k)]
-    found = Rewards(parts=(reward,)).score(repeated, flat, completion_ids=None, columns={})
+    repeated = [i for i in range(len(prompts)) for _ in range(k)]
+    try:
+        found = Rewards(parts=(reward,)).score(
+            [prompts[i] for i in repeated],
+            flat,
+            completion_ids=None,
+            columns={name: [x[i] for i in repeated] for name, x in columns.items()},
+        )
+    except BadInput as why:
+        if "on_bad" not in why.remedy:
+            raise
+        remedy = "Mend the reward: a comparison leaves no answer out."
+        raise BadInput(why.expected, why.got, remedy, where=why.where) from why
     return np.asarray(found.total, np.float64).reshape(-1, k)
+
+
+def _pairs(data: Data, pairing: Pairing) -> tuple[list[Preference], dict[str, list[Any]]]:
+    """The first pairs of a data set, and the other columns of their rows, one entry a pair."""
+    records, _ = load_records(
+        data.train, Preference, split=data.train_split, on_bad_row=data.on_bad_row,
+        pairing=pairing, strength=data.strength, limit=ROWS,
+    )  # fmt: skip
+    read = itertools.islice(read_rows(data.train, split=data.train_split), ROWS)
+    rows = {origin: row for row, origin in read}
+    names = dict.fromkeys(name for row in rows.values() for name in row if name != "prompt")
+    columns = {name: [rows[x.origin].get(name) for x in records] for name in names}
+    return [cast(Preference, x) for x in records], columns
 
 
 def _words(text: Text) -> str:

@@ -18,7 +18,7 @@ from alignax.core import modules
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.setting_types import nearest
-from alignax.generate.rewards import Reward
+from alignax.generate.rewards import Reward, check_reward
 
 Family = Literal["offline", "iterated", "online", "baseline"]
 Settings = Mapping[str, Any]  # by dotted names, as on the command line
@@ -74,7 +74,10 @@ class Comparison:
         base: what all runs share: model, data, limits, loop, sampler of the answers. Its
             `loop.max_steps` updates are the data budget: with the same prompts an update, all
             entries meet as many. Its `loop.eval_steps` says how often answers are measured.
-        gold: the known reward, which nothing learns from. "path/to/file.py:name", or any reward.
+        gold: the known reward, which nothing learns from: a reward, such as
+            Function(function="path/to/file.py:name"). As in training it is given the other columns
+            of the prompts' rows, which `tune`, `test` and the data set must have then (the labels
+            of its pairs are judged too); but no token ids, so lengths are in words.
         proxy: how the reward model is trained that sampling entries learn from.
         tune: a file of prompts that settings are chosen by; test: one that is reported.
         entries: what is compared. claims: what is asked of the results.
@@ -85,7 +88,8 @@ class Comparison:
         most_updates: at which an entry stops, however little it has spent.
         answers: to each prompt of the baselines, drawn from the reference: best-of-n and the
             optimum are computed from them.
-        measures: further known numbers of a response by name, such as the parts of the gold reward.
+        measures: further known numbers of a response by name, such as the parts of the gold reward;
+            they are given what it is given.
         again: the entry that runs with as many seeds once more: two halves that must not differ.
         shuffled: the entry that learns from shuffled labels, and must not beat the reference.
         workers: cells at a time on CPUs, a process each with its share of the cores. An
@@ -125,6 +129,10 @@ class Comparison:
         for name in names:
             if names.count(name) > 1 or "/" in name:
                 raise BadInput("names without a slash, each once", name, "Rename one.", where=name)
+        known = {"gold": self.gold} | {f"measures.{name}": x for name, x in self.measures.items()}
+        for name, reward in known.items():
+            check_reward(reward, name)
+            reward.check()
         counts = {len(entry.trials) for entry in self.entries if entry.like is None}
         if len(counts) != 1 or counts == {0}:
             raise BadInput(

@@ -75,6 +75,8 @@ def run(comparison: "Comparison", cell: "Cell", output: Path, peaks: "Peaks") ->
 
     if cell.purpose == "baselines":
         return _baselines(comparison, cell, output)
+    if cell.purpose == "proxy":  # the first of all: what cannot be judged is told now
+        measure.check(comparison)
     experiment = cells.experiment(comparison, cell, output)
     folder = Path(experiment.output_dir)
     found: dict[str, Any] = {"fingerprint": fingerprints.of(comparison, cell)}
@@ -160,8 +162,8 @@ def _baselines(comparison: "Comparison", cell: "Cell", output: Path) -> dict[str
             for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
         ]
         proxy = cells.learnt_reward(comparison, output)
-        gold = measure.scored(comparison.gold, prompts.texts, texts)
-        learnt = measure.scored(proxy, prompts.texts, texts)
+        gold = measure.scored(comparison.gold, prompts.texts, texts, prompts.columns)
+        learnt = measure.scored(proxy, prompts.texts, texts, prompts.columns)
     return baselines.result(gold, learnt, [row[0] for row in texts]) | {
         "labels": measure.labels(comparison.base.data, comparison.gold),
         "fingerprint": fingerprints.of(comparison, cell),

@@ -112,7 +112,8 @@ def _import(error: ImportError) -> Mistake:
 def _fields_of(settings: str, name: str, kinds: Sequence[type]) -> list[str]:
     """The settings of the dataclass of this name, among all that values of `kinds` may hold.
 
-    Of several classes of one name it is that which has something like the misspelt setting.
+    Of several classes of one name it is one that does not have this setting, and that which has
+    something like it.
     """
     seen, found = set(), []
     ahead: list[Any] = [*kinds]
@@ -130,6 +131,7 @@ def _fields_of(settings: str, name: str, kinds: Sequence[type]) -> list[str]:
         with contextlib.suppress(NameError):  # a stranger's class may name what is not there
             for hint in typing.get_type_hints(one).values():
                 ahead += _classes_within(hint)
+    found = [known for known in found if name not in known]
     return max(found, key=lambda known: nearest(name, known) is not None, default=[])
 
 

@@ -25,6 +25,9 @@ _NUMBER = re.compile(
 )
 _MARK = re.compile(r"####[\s*_]*")
 _BOXED = r"\boxed{"
+# A sign and its number with a space between them, where nothing can stand before the sign.
+_APART = re.compile(r"^([\s$*_]*[-+])\s+(?=[\d.$€£])")
+_BEHIND = re.compile(r"[\s$*_.%]*")  # a number that is nothing less for it
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")
 
 
@@ -32,17 +35,21 @@ def final_number(text: str) -> Fraction | None:
     """The number that a text gives as its answer; None where it holds none.
 
     It is the number right after the last `####` that has one, or else the last number in the last
-    `\\boxed{}`, or else the last number of all.
+    `\\boxed{}`, or else the last number of all. A space may stand between a sign and its number
+    where the sign begins a `\\boxed{}`, and where text, or line after `####`, is nothing more.
 
     Known points: "3 + 4 = 7." gives 7; "$1,234.50" 2469/2; "50%" 50; "-3/4" and
-    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3; "6e-2" 3/50.
+    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3; "6e-2" 3/50; "- 5" -5; "3 - 5" and "- 5 eggs" 5.
     """
     text = _plain(text)
     for mark in reversed(list(_MARK.finditer(text))):
         match = _NUMBER.match(text, mark.end())
         if match and (value := _value(match)) is not None:
             return value
-    value = _last(_boxed(text))
+        if (value := _alone(text[mark.end() :].partition("\n")[0])) is not None:
+            return value
+    value = _last(_APART.sub(r"\1", _boxed(text)))
+    value = _alone(text) if value is None else value
     return _last(text) if value is None else value
 
 
@@ -83,6 +90,13 @@ def _boxed(text: str) -> str:
         if not depth:
             return after[:end]
     return after if box else ""
+
+
+def _alone(text: str) -> Fraction | None:
+    """The number that a text is, with a sign apart from it; None where it is anything else."""
+    joined, apart = _APART.subn(r"\1", text)
+    match = _NUMBER.search(joined) if apart else None
+    return _value(match) if match and _BEHIND.fullmatch(joined, match.end()) else None
 
 
 def _last(text: str) -> Fraction | None:

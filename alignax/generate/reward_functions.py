@@ -1,9 +1,11 @@
 """A reward that is any Python function, called as TRL calls its reward functions."""
 
+import asyncio
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ class Function(Reward):
     that no policy has drawn here) and the columns of the prompts' rows, each a list with one entry
     a completion. A function without `**kwargs` gets those that it names. Where a prompt is a
     conversation it comes as a list of `{"role": ..., "content": ...}`, and its completion as
-    `[{"role": "assistant", "content": text}]`; else both are strings. So a reward function written
-    for TRL's online trainers serves as it is.
+    `[{"role": "assistant", "content": text}]`; else both are strings. What is async is waited for.
+    So a reward function written for TRL's online trainers serves as it is, but for what a trainer
+    of TRL gives beside columns (`trainer_state`, `log_metric`), and for what becomes of bad
+    numbers: `Rewards` says that.
 
     Fields:
         function: the function, or where it is: "package.module:name" or "path/to/file.py:name".
@@ -86,7 +90,7 @@ class Function(Reward):
         }
         if completion_ids is not None:
             arguments["completion_ids"] = [list(ids) for ids in completion_ids]
-        named, takes_any = _parameters(function)
+        named, all_others = _parameters(function)
         missing = [name for name, needed in named.items() if needed and name not in arguments]
         if missing:
             ids = "completions" if completion_ids is None else "completions, completion_ids"
@@ -100,19 +104,28 @@ class Function(Reward):
                 remedy,
                 where=f"rewards: {self.name}",
             )
-        if not takes_any:
+        if not all_others:
             arguments = {name: x for name, x in arguments.items() if name in named}
-        return function(**arguments)
+        found = function(**arguments)
+        return _awaited(found) if inspect.isawaitable(found) else found
 
     def _callable(self) -> Callable[..., Any]:
         found = self.function
         if isinstance(found, str):
+            if _is_model(found):
+                raise BadInput(
+                    "a module and a name in it",
+                    repr(found),
+                    "A reward model is a reward of another kind, which a config gives: "
+                    f'ModelReward(directory="{found}"). configs/grpo_reward_model.py shows one.',
+                    where=self._where,
+                )
             found = modules.load(found, self._where)
-        if inspect.iscoroutinefunction(found) or not callable(found):
+        if not callable(found):
             raise BadInput(
                 "a function that returns a list of numbers",
-                "an async function" if callable(found) else f"{found!r}",
-                "Give a plain function.",
+                f"{found!r}",
+                "Give a function.",
                 where=self._where,
             )
         return found
@@ -122,12 +135,19 @@ class Function(Reward):
         return f"rewards: {self.function if isinstance(self.function, str) else self.name}"
 
 
+def _is_model(place: str) -> bool:
+    """Whether this names a model's directory, or one of the hub, and no function."""
+    return ":" not in place and not place.endswith(".py") and (
+        "/" in place or Path(place).expanduser().is_dir()
+    )  # fmt: skip
+
+
 def _as_rows(prompt: Text) -> str | list[dict[str, str]]:
     return prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
-    """The names that it has, and whether they must be given; whether it takes any others too."""
+    """The names that can be given, and whether each must be; and whether any others can be."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some that are written in C do not say
@@ -138,3 +158,17 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _awaited(given: Awaitable[Any]) -> Any:
+    """What an async function gives in the end."""
+
+    async def wait() -> Any:
+        return await given
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    with ThreadPoolExecutor(1) as other:  # a notebook's own loop goes on in this thread
+        return other.submit(lambda: asyncio.run(wait())).result()

@@ -17,15 +17,17 @@ from alignax.models import pretrained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Model(Reward):
-    """An output of a sequence classifier, at the end of each completion.
+class ModelReward(Reward):
+    """An output of a sequence classifier, at the end of each completion: of a reward model that
+    `RewardModel` or `AttributeRewardModel` has trained, or of any other.
 
     Texts are rendered and tokenised anew by the classifier's own template and tokenizer, so it
     need not share the policy's. Weights are read once, in float32, and lie whole on every device
     of the mesh in use; rows are split over its data-parallel axes.
 
     Fields:
-        directory: a model directory or a hub id, of a family that alignax computes.
+        directory: a model directory, such as "runs/rm/export", or a hub id, of a family that
+            alignax computes. Its template is told what its config.json says (`score`, too).
         batch_size: rows of tokens at a time. A row holds a prompt and as many of its completions,
             where they follow one another, as fit some 1,000 tokens.
         template: "chat" renders by the tokenizer's chat template, a plain string as a turn;
@@ -37,6 +39,7 @@ class Model(Reward):
     """
 
     everywhere: ClassVar[bool] = True
+    saved_as: ClassVar[str] = "Model"  # in checkpoints that there are
 
     directory: str
     batch_size: int = 16
@@ -44,6 +47,11 @@ class Model(Reward):
     chat_template: str | None = None
     max_length: int | None = None
     head: int | None = None
+
+    @property
+    def name(self) -> str:
+        """For metrics."""
+        return "model"
 
     def check(self) -> None:
         """Refuses a directory, or a setting, with which nothing can be scored. Reads no weights."""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32
 
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.core.method import Method
 from alignax.core.records import Text
 from alignax.data.bad_rows import BadRow, Tally
 
@@ -135,13 +136,7 @@ class Rewards:
             raise BadInput("at least one reward", "none", "Name what is rewarded.",
                            where="rewards.parts")  # fmt: skip
         for part in self.parts:
-            if not isinstance(part, Reward):
-                raise BadInput(
-                    "rewards",
-                    f"{part!r} ({type(part).__name__})",
-                    "Wrap a function of your own as Function(function=...).",
-                    where="rewards.parts",
-                )
+            check_reward(part, "rewards.parts")
         weights = self.weights
         if weights and len(weights) != len(self.parts):
             raise BadInput(
@@ -227,6 +222,29 @@ class Rewards:
         if isinstance(value, Exception):
             error.__cause__ = value
         return error
+
+
+def check_reward(value: Any, where: str) -> None:
+    """Refuses what is no reward.
+
+    Args:
+        where: the setting that has it.
+
+    Raises:
+        BadInput: with what is to be written in its place.
+    """
+    if isinstance(value, Reward):
+        return
+    directory, remedy = None, "Wrap a function of your own as Function(function=...)."
+    if isinstance(value, Method):  # which trains one
+        directory = "OUTPUT_DIR/export"
+    elif isinstance(value, str) and ":" in value:
+        remedy = f'Write Function(function="{value}").'
+    else:
+        directory = value if isinstance(value, str) else getattr(value, "model_name_or_path", None)
+    if directory is not None:
+        remedy = f'The reward of a reward model is ModelReward(directory="{directory}").'
+    raise BadInput("rewards", f"{value!r} ({type(value).__name__})", remedy, where=where)
 
 
 def shortened(text: Text) -> str:

@@ -28,6 +28,7 @@ from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.models import files, pretrained
 from alignax.models.config import DecoderConfig
 from alignax.models.families import RANGES
+from alignax.models.settings import template_options
 from alignax.models.transformer import Decoder
 
 ROW = 1024  # tokens, about, that responses to one prompt share a row up to
@@ -234,6 +235,8 @@ def load_scorer(
 ) -> Scorer:
     """A classifier with its tokenizer; found again, weights and all, while its files stay the same.
 
+    The template is told what config.json says that it was told in training.
+
     Args:
         template: "chat" renders by its tokenizer's own chat template; "none" takes strings as
             they stand.
@@ -272,6 +275,7 @@ def _load(
         tokenizer=tokenizer,
         template=template,
         chat_template=chat_template,
+        chat_template_kwargs=template_options(directory),
         extra_end_ids=end_ids(directory),
     )
     return Scorer(

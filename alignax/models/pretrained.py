@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from alignax.core.types import Params
 from alignax.models import files
 from alignax.models.completeness import check
 from alignax.models.config import DecoderConfig, draw_score
-from alignax.models.families import from_hugging_face, places, tensor_shapes, to_hugging_face
+from alignax.models.families import TOLD, from_hugging_face, places, tensor_shapes, to_hugging_face
 from alignax.models.kernels import at, put, whole
 from alignax.models.settings import tokenizer_id, write_settings
 from alignax.models.stored import SCORE, Stored
@@ -149,6 +149,7 @@ def save(
     labels: tuple[str, ...] = (),
     ranges: tuple[tuple[float, float], ...] = (),
     chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     card: str | None = None,
 ) -> None:
     """Writes a directory that transformers and vLLM load; an earlier export there is replaced.
@@ -164,6 +165,7 @@ def save(
         labels: names of the `score` head's outputs; LABEL_0 and so on where there are none.
         ranges: of these outputs, as `Needs.score_ranges`.
         chat_template: takes the place of the source's.
+        chat_template_kwargs: what it is told (`settings.template_options` reads it again).
         card: the text of README.md, without the mark that says whose it is.
 
     Raises:
@@ -180,6 +182,7 @@ def save(
     if source is not None and raw.get("pad_token_id") is None and config.num_scores:
         raw["pad_token_id"] = tokenizer_id(source, "pad_token")
     described = to_hugging_face(config, family, raw, labels, ranges) | {"torch_dtype": dtype}
+    described |= {TOLD: dict(chat_template_kwargs)} if chat_template_kwargs else {}
     parameters = places(config, family)
     if is_first():
         shapes = tensor_shapes(config, family)

@@ -7,6 +7,7 @@ from typing import Any
 
 from alignax.core.errors import BadInput
 from alignax.models import files
+from alignax.models.families import TOLD
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,25 @@ def sizes(directory: Path) -> tuple[int | None, int | None]:
                 where=str(path),
             )
     return said.get(positions), said.get("vocab_size")
+
+
+def template_options(directory: Path) -> dict[str, Any]:
+    """What the model's chat template was told in training, as `config.Data.chat_template_kwargs`;
+    empty where config.json does not say.
+
+    Raises:
+        BadInput: what it says is no object of words, whole numbers and truth values.
+    """
+    path = directory / "config.json"
+    said = files.read_json(path).get(TOLD) or {}
+    if isinstance(said, dict) and all(isinstance(x, bool | int | str) for x in said.values()):
+        return said
+    raise BadInput(
+        f"{TOLD} as an object with a string, a whole number, true or false for each name",
+        f"{said!r:.200}",
+        "Mend config.json, or take the key out.",
+        where=str(path),
+    )
 
 
 def replace_template(directory: Path, chat_template: str) -> None:

@@ -219,6 +219,25 @@ def test_processes_on_cpus_compile_fast_and_the_users_flags_come_last(
     assert told.read_text() == expected
 
 
+def test_a_gold_reward_that_lacks_a_column_is_told_at_once_and_its_message_ends_once(
+    tmp_path, capsys
+):
+    path = tmp_path / "small.py"
+    path.write_text(
+        SMALL
+        + "\n\nfrom alignax import NumberAnswer\n\nplain = comparison\n\n\ndef comparison():\n"
+        "    return dataclasses.replace(plain(), gold=NumberAnswer(column='sum'), measures={})\n"
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["compare", str(path), "--output", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert (
+        "train.jsonl.gz: rewards: number_answer.column: expected a column 'sum' beside the" in said
+    )
+    assert "or add it to the data.\n    worker-*.log has more." in said
+    assert not [*(tmp_path / "out" / "cells").rglob("checkpoint-*")]
+
+
 def test_without_a_reward_model_nothing_goes_on_and_the_reason_is_said(
     config, tmp_path, monkeypatch, capsys
 ):

@@ -31,6 +31,32 @@ def test_a_power_of_ten_belongs_to_the_number_that_it_follows_at_once(text, expe
     assert final_number(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"so \boxed{- 5}", -5),
+        (r"\boxed{3 - 5}", 5),  # taken away, as in text
+        (r"\boxed{- 5 + 3}", 3),
+        (r"\boxed{\$ - 5}", -5),
+        ("\\boxed{\u2212 \\frac{3}{4}}", Fraction(-3, 4)),
+        ("- 5", -5),
+        ("**- 1,234.50**.", Fraction(-2469, 2)),
+        ("$- 5$", -5),
+        ("- 2 1/2", Fraction(-5, 2)),
+        ("+ 5", 5),
+        ("3 - 5", 5),
+        ("- 5 eggs", 5),  # a list
+        ("- 5\n- 6", 6),
+        ("a - 5", 5),
+        ("#### - 5\nThat is all.", -5),
+        ("#### - 5 eggs", 5),
+        ("- ", None),
+    ],
+)
+def test_a_space_after_a_sign_is_none_where_nothing_stands_before_the_sign(text, expected):
+    assert final_number(text) == expected
+
+
 def test_a_reference_with_a_power_of_ten_is_not_its_last_digits():
     assert as_fraction("1e-3") == Fraction(1, 1000)
     given = NumberAnswer()(["p"] * 3, ["3", "0.001", "1e-3"], answer=["1e-3"] * 3)

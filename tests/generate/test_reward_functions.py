@@ -1,5 +1,6 @@
 """Any Python function as a reward, called as TRL's online trainers call theirs."""
 
+import asyncio
 import functools
 import os
 import sys
@@ -12,6 +13,8 @@ from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 
 FILE = """
+import asyncio
+
 OFFSET = {offset}
 
 class Table:
@@ -22,8 +25,9 @@ class Table:
 def count(prompts, completions, **kwargs):
     return [OFFSET + len(text) for text in completions]
 
-async def later(completions):
-    return []
+async def later(completions, **kwargs):
+    await asyncio.sleep(0)
+    return [OFFSET + len(text) for text in completions]
 """
 
 
@@ -107,12 +111,48 @@ def test_an_argument_that_is_no_column_is_refused_and_never_masked():
     )
 
 
+def test_an_argument_without_a_column_is_refused_beside_kwargs_too():
+    def judge(completions, answer, **kwargs):
+        raise AssertionError("called")
+
+    rewards = Rewards(parts=(Function(function=judge),), on_bad="mask")
+    with pytest.raises(BadInput) as error:
+        rewards.score(["p"], ["a"], completion_ids=[[1]], columns={})
+    assert str(error.value) == (
+        "rewards: judge: expected columns for the arguments of judge: answer; got prompts, "
+        "completions, completion_ids and the columns (none).\n"
+        "    Add the column to the data, or give the argument a default."
+    )
+
+
+def test_each_of_several_functions_has_a_none_of_its_own():
+    # As in TRL: a sum over those that apply to a completion.
+    parts = tuple(
+        Function(function=lambda completions, own=own: [own.get(x) for x in completions])
+        for own in ({"a": 1.0, "c": 3.0}, {"b": 20.0, "c": 30.0})
+    )
+    found = Rewards(parts=parts, weights=(1.0, 0.1)).score(
+        ["p"] * 3, ["a", "b", "c"], completion_ids=[[1]] * 3, columns={}
+    )
+    assert found.total.tolist() == [1.0, 2.0, 6.0]
+    assert found.good.all()
+
+
 def test_a_function_is_found_in_a_file_and_read_again_once_the_file_has_changed(path):
     assert give(f"{path}:count") == [11, 12]
     assert give(f"{path}:Table.look") == [10, 10]
     path.write_text(FILE.format(offset=20))
     os.utime(path, ns=(1, 1))
     assert give(f"{path}:count") == [21, 22]
+
+
+def test_what_is_async_is_waited_for_even_where_a_loop_is_going_on(path):
+    assert give(f"{path}:later") == [11, 12]
+
+    async def in_a_notebook():
+        return give(f"{path}:later", completions=("ccc", "dddd"))
+
+    assert asyncio.run(in_a_notebook()) == [13, 14]
 
 
 def test_a_file_imports_its_neighbours_as_a_script_does(path):
@@ -156,9 +196,10 @@ def test_a_function_that_raises_is_known_by_the_completion():
          '    Give "package.module:name" or "path/to/file.py:name".'),
         ("{path}:cuont", "expected a function cuont in {path}; got none.\n    Did you mean count?"),
         ("{path}:OFFSET", "expected a function that returns a list of numbers; got 10.\n"
-         "    Give a plain function."),
-        ("{path}:later", "expected a function that returns a list of numbers; got an async "
-         "function"),
+         "    Give a function."),
+        ("runs/rm", "expected a module and a name in it; got 'runs/rm'.\n    A reward model is a "
+         'reward of another kind, which a config gives: ModelReward(directory="runs/rm"). '
+         "configs/grpo_reward_model.py shows one."),
         ("nowhere.py:count", "expected a Python file; got no such file: nowhere.py"),
         ("no_such_module:f", "expected a module that can be imported; got ModuleNotFoundError: No "
          "module named 'no_such_module'"),

@@ -15,7 +15,7 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Message
 from alignax.data.bad_rows import BadRow
 from alignax.generate import scoring
-from alignax.generate.reward_models import Model
+from alignax.generate.reward_models import ModelReward
 from alignax.generate.rewards import Rewards
 from alignax.models import pretrained
 from alignax.models.transformer import Decoder
@@ -78,7 +78,7 @@ def give(model, prompts=PROMPTS, texts=TEXTS):
 
 def test_a_chat_is_read_as_its_template_writes_it_up_to_the_end_of_the_turn(one, monkeypatch):
     tokenizer = chatml_tokenizer()
-    found = give(Model(directory=one))
+    found = give(ModelReward(directory=one))
     for prompt, text, reward in zip(PROMPTS, TEXTS, found, strict=True):
         before = (
             f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n"
@@ -92,12 +92,12 @@ def test_a_conversation_is_rendered_turn_by_turn(one, monkeypatch):
     prompt = (Message("system", "S"), Message("user", "U"))
     text = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
     ids = chatml_tokenizer()(text + "A<|im_end|>").input_ids
-    (found,) = give(Model(directory=one), [prompt], ["A"])
+    (found,) = give(ModelReward(directory=one), [prompt], ["A"])
     assert found == pytest.approx(float(alone(one, ids, monkeypatch)[0]), abs=1e-5)
 
 
 def test_another_tokenizer_than_the_policys_gets_the_text_and_not_the_ids(two, monkeypatch):
-    model = Model(directory=two, head=1)
+    model = ModelReward(directory=two, head=1)
     policy_ids = [chatml_tokenizer()(text).input_ids for text in TEXTS]
     found = model(PROMPTS, TEXTS, completion_ids=policy_ids)
     tokenizer = llama3_tokenizer()
@@ -116,21 +116,25 @@ def test_without_a_template_strings_stand_as_they_are_and_an_empty_one_has_its_e
 ):
     # "a b" is ▁a ▁b, ids 3 + 256 + 1 + 26 = 286 and 287; BOS 1 before; "c" is 3 + 256 + 1 + 2 =
     # 262, with no space before it; EOS 2 after.
-    found = give(Model(directory=bare, template="none"), ["a b", "a b"], ["c", ""])
+    found = give(ModelReward(directory=bare, template="none"), ["a b", "a b"], ["c", ""])
     for ids, reward in zip([[1, 286, 287, 262, 2], [1, 286, 287, 2]], found, strict=True):
         assert reward == pytest.approx(float(alone(bare, ids, monkeypatch)[0]), abs=1e-5)
 
 
 def test_rewards_do_not_depend_on_what_else_is_asked_for(one):
-    together = give(Model(directory=one))
+    together = give(ModelReward(directory=one))
     for size in (1, 2):
-        np.testing.assert_allclose(give(Model(directory=one, batch_size=size)), together, atol=1e-5)
-    backwards = give(Model(directory=one), PROMPTS[::-1], TEXTS[::-1])[::-1]
+        np.testing.assert_allclose(
+            give(ModelReward(directory=one, batch_size=size)), together, atol=1e-5
+        )
+    backwards = give(ModelReward(directory=one), PROMPTS[::-1], TEXTS[::-1])[::-1]
     np.testing.assert_allclose(backwards, together, atol=1e-5)
-    apart = [give(Model(directory=one), [p], [t])[0] for p, t in zip(PROMPTS, TEXTS, strict=True)]
+    apart = [
+        give(ModelReward(directory=one), [p], [t])[0] for p, t in zip(PROMPTS, TEXTS, strict=True)
+    ]
     np.testing.assert_allclose(apart, together, atol=1e-5)
     assert np.ptp(together) > 0.01
-    assert give(Model(directory=one), [], []) == []
+    assert give(ModelReward(directory=one), [], []) == []
 
 
 def test_rewards_are_those_of_alignax_score(one, tmp_path):
@@ -140,7 +144,7 @@ def test_rewards_are_those_of_alignax_score(one, tmp_path):
     score(one, str(source), tmp_path / "out.jsonl", quiet=True)
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     written = [json.loads(line)["score"] for line in lines]
-    found = give(Model(directory=one), PROMPTS, [row["completion"] for row in rows])
+    found = give(ModelReward(directory=one), PROMPTS, [row["completion"] for row in rows])
     np.testing.assert_allclose(found, written, atol=2e-6)  # written with six decimals
 
 
@@ -170,11 +174,13 @@ def test_a_template_that_is_given_serves_a_model_that_has_none(one, tmp_path):
     given = ("--chat-template", str(jinja))
     main(["score", str(mute), "--data", str(source), "--to", str(tmp_path / "out.jsonl"), *given])
     assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "by_own.jsonl").read_text()
-    assert give(Model(directory=str(mute), chat_template=str(jinja))) == give(Model(directory=one))
+    assert give(ModelReward(directory=str(mute), chat_template=str(jinja))) == give(
+        ModelReward(directory=one)
+    )
 
 
 def test_all_outputs_are_given_by_name(two):
-    model = Model(directory=two, head=0)
+    model = ModelReward(directory=two, head=0)
     found = model.attributes(PROMPTS, TEXTS)
     assert (found.shape, found.dtype, model.names) == ((5, 2), np.float32, ("wit", "depth"))
     np.testing.assert_array_equal(found[:, 0], np.float32(give(model)))
@@ -184,12 +190,12 @@ def test_all_outputs_are_given_by_name(two):
 
 def test_a_mesh_changes_nothing_but_rounding(one):
     prompts, texts = PROMPTS * 5, [f"{text} {i}" for i, text in enumerate(TEXTS * 5)]
-    expected = give(Model(directory=one, batch_size=4), prompts, texts)
+    expected = give(ModelReward(directory=one, batch_size=4), prompts, texts)
     for mesh in (sharding.Mesh(), sharding.Mesh(data=2, fsdp=2, tensor=2)):
         made = sharding.make_mesh(mesh)
         scorer = scoring.load_scorer(one)
         with jax.set_mesh(made):
-            found = give(Model(directory=one, batch_size=4), prompts, texts)
+            found = give(ModelReward(directory=one, batch_size=4), prompts, texts)
             embed = scorer._params(made)["embed"]
         assert embed.sharding.is_fully_replicated
         assert len(embed.sharding.device_set) == 8
@@ -197,7 +203,7 @@ def test_a_mesh_changes_nothing_but_rounding(one):
 
 
 def test_other_texts_of_like_lengths_meet_programs_that_are_there(one):
-    model = Model(directory=one, batch_size=4)
+    model = ModelReward(directory=one, batch_size=4)
     draw = np.random.default_rng(0)
 
     def texts():
@@ -215,18 +221,18 @@ def test_other_texts_of_like_lengths_meet_programs_that_are_there(one):
 def test_weights_are_read_once_for_all_heads_and_again_once_they_have_changed(tmp_path):
     directory = reward_model(tmp_path / "model", chatml_tokenizer(), outputs=2)
     assert scoring.load_scorer(directory) is scoring.load_scorer(directory)
-    before = give(Model(directory=directory, head=0))
+    before = give(ModelReward(directory=directory, head=0))
     found = loaded(directory)
     params = found.params | {"score": found.params["score"] * 2.0}
     pretrained.save(directory, params, found.config, source=directory)
     np.testing.assert_allclose(
-        give(Model(directory=directory, head=0)), 2.0 * np.array(before), rtol=1e-5
+        give(ModelReward(directory=directory, head=0)), 2.0 * np.array(before), rtol=1e-5
     )
 
 
 def test_a_text_that_is_too_long_is_bad_alone_and_is_not_cut(one):
     # The template's own part and "Q1" and "A" are far below 100 tokens; 100 letters are not.
-    model = Model(directory=one, max_length=100)
+    model = ModelReward(directory=one, max_length=100)
     texts = ["A", "B" * 100, "C"]
     with pytest.raises(BadRow, match="expected prompt and completion within 100 tokens of the"):
         give(model, ["Q1"] * 3, texts)
@@ -241,10 +247,10 @@ def test_a_text_with_a_special_token_of_the_reward_models_is_bad(two):
     with pytest.raises(
         BadRow, match=r"text without the tokenizer's special tokens; got <\|eot_id\|>"
     ):
-        give(Model(directory=two, head=0), ["Q"], ["A<|eot_id|>B"])
+        give(ModelReward(directory=two, head=0), ["Q"], ["A<|eot_id|>B"])
 
 
-def refusal(model, use=Model.check) -> str:
+def refusal(model, use=ModelReward.check) -> str:
     with pytest.raises(BadInput) as error:
         use(model)
     return str(error.value)
@@ -252,40 +258,42 @@ def refusal(model, use=Model.check) -> str:
 
 def test_a_directory_that_holds_no_reward_model_is_refused(tmp_path):
     language_model = model_directory(tmp_path / "model")
-    assert refusal(Model(directory=str(language_model))) == (
+    assert refusal(ModelReward(directory=str(language_model))) == (
         f"{language_model}: expected a reward model (a sequence classifier with a score head); "
         "got a language model.\n    Train one with `alignax train --method reward_model`."
     )
     assert "expected a model directory or a hub id (owner/name); got no such directory" in refusal(
-        Model(directory=str(tmp_path / "nowhere"))
+        ModelReward(directory=str(tmp_path / "nowhere"))
     )
     (tmp_path / "other").mkdir()
     config = {"model_type": "bloom", "architectures": ["BloomForSequenceClassification"]}
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
-    refused = refusal(Model(directory=str(tmp_path / "other")))
+    refused = refusal(ModelReward(directory=str(tmp_path / "other")))
     assert "expected a model_type that alignax computes: llama, mistral, " in refused
     assert "got 'bloom'" in refused
 
 
 def test_several_outputs_need_a_head_that_names_one(two, one):
     for head, got in ((None, "None"), (2, "2"), (-1, "-1")):
-        assert refusal(Model(directory=two, head=head)) == (
+        assert refusal(ModelReward(directory=two, head=head)) == (
             f"rewards: model.head ({two}): expected head to name one of the model's 2 outputs: "
             f"0 wit, 1 depth; got {got}.\n"
             "    Set head to the number of the output that is the reward."
         )
-    assert "one of the model's 1 outputs: 0 LABEL_0; got 1" in refusal(Model(directory=one, head=1))
-    Model(directory=two, head=1).check()
-    Model(directory=one).check()
+    assert "one of the model's 1 outputs: 0 LABEL_0; got 1" in refusal(
+        ModelReward(directory=one, head=1)
+    )
+    ModelReward(directory=two, head=1).check()
+    ModelReward(directory=one).check()
 
 
 def test_a_chat_template_that_is_not_there_is_refused(bare):
-    assert refusal(Model(directory=bare)) == (
+    assert refusal(ModelReward(directory=bare)) == (
         f"{bare}: expected a reward model whose tokenizer has a chat template; got none.\n"
         "    Name the template that the model was trained with, as chat_template or in "
         'tokenizer_config.json; set template="none" if it was trained on plain strings.'
     )
-    plain_texts = Model(directory=bare, template="none")
+    plain_texts = ModelReward(directory=bare, template="none")
     plain_texts.check()
     prompt = (Message("user", "Why?"),)
     assert refusal(plain_texts, lambda model: give(model, [prompt], ["a"])) == (
@@ -296,11 +304,11 @@ def test_a_chat_template_that_is_not_there_is_refused(bare):
 
 
 def test_sizes_that_cannot_work_are_refused(one):
-    assert refusal(Model(directory=one, batch_size=0)) == (
+    assert refusal(ModelReward(directory=one, batch_size=0)) == (
         "rewards: model.batch_size: expected a positive number; got 0.\n    Change the setting."
     )
     for length in (0, 129):
-        assert refusal(Model(directory=one, max_length=length)) == (
+        assert refusal(ModelReward(directory=one, max_length=length)) == (
             "rewards: model.max_length: expected a positive number, at most the model's 128; got "
             f"{length}.\n    Change the setting."
         )
@@ -312,7 +320,9 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path):
         tmp_path / "m", Decoder(config=config).init(jax.random.key(0)), config, eos=(2,)
     )
     chatml_tokenizer().save_pretrained(tmp_path / "m")
-    text = refusal(Model(directory=str(tmp_path / "m")), lambda model: give(model, ["Q"], ["A"]))
+    text = refusal(
+        ModelReward(directory=str(tmp_path / "m")), lambda model: give(model, ["Q"], ["A"])
+    )
     assert (
         "expected a tokenizer whose ids are below the model's vocabulary of 40; got the id" in text
     )

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from alignax.config import Experiment
+from alignax.config import Experiment, Model
 from alignax.core.errors import BadInput
 from alignax.core.records import Message
 from alignax.data.bad_rows import BadRow
 from alignax.generate.reward_functions import Function
 from alignax.generate.reward_rules import Length, Match, NumberAnswer, Overlong
-from alignax.generate.rewards import Reward, Rewards
+from alignax.generate.rewards import Reward, Rewards, check_reward
+from alignax.methods import RewardModel
 from alignax.overrides import override
 from alignax.saved import to_json
 from tests.test_config import experiment
@@ -206,6 +207,27 @@ def test_a_sum_that_cannot_work_is_refused_before_and_when_it_is_used(settings, 
         with pytest.raises(BadInput) as error:
             use(Rewards(**settings, on_bad="mask"))
         assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        (Model(model_name_or_path="runs/rm/export"),
+         'The reward of a reward model is ModelReward(directory="runs/rm/export").'),
+        ("owner/rm", 'The reward of a reward model is ModelReward(directory="owner/rm").'),
+        (RewardModel(),
+         'The reward of a reward model is ModelReward(directory="OUTPUT_DIR/export").'),
+        ("rule.py:f", 'Write Function(function="rule.py:f").'),
+        (len, "Wrap a function of your own as Function(function=...)."),
+    ],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+def test_what_is_no_reward_is_told_what_to_write_in_its_place(given, remedy):
+    with pytest.raises(BadInput) as error:
+        check_reward(given, "rewards.parts")
+    assert str(error.value) == (
+        f"rewards.parts: expected rewards; got {given!r} ({type(given).__name__}).\n    {remedy}"
+    )
 
 
 def test_the_parts_are_checked_too():

@@ -18,7 +18,8 @@ from alignax.models.families.family import FULL, Family, Keys
 from alignax.models.stored import Stored, stored
 
 log = logging.getLogger(__name__)
-RANGES = "score_ranges"  # a key of our own, which transformers keeps and does not read
+# Keys of our own, which transformers keeps and does not read.
+RANGES, TOLD = "score_ranges", "chat_template_kwargs"
 MOST = 4096  # layers, and experts of a layer: each has names of its own, made before files are read
 _PLAIN = {
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
@@ -60,7 +61,7 @@ _NEAREST = {
 _HARMLESS = {
     *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "_name_or_path", "auto_map"),
-    *("id2label", "label2id", "num_labels", "problem_type", "output_router_logits", RANGES),
+    *("id2label", "label2id", "num_labels", "problem_type", "output_router_logits", RANGES, TOLD),
     *("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
     *("classifier_dropout", "router_aux_loss_coef", "router_jitter_noise", "cache_implementation"),
     *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type"),
@@ -131,7 +132,7 @@ def to_hugging_face(
     layout = _family(family, "family")
     replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "problem_type",
                 "id2label", "label2id", "num_labels", "num_local_experts", RANGES,
-                "rope_theta", "partial_rotary_factor")  # fmt: skip
+                TOLD, "rope_theta", "partial_rotary_factor")  # fmt: skip
     kept = {k: v for k, v in (source_config or {}).items() if k not in replaced}
     # Without these transformers supplies its own ids, which may mean anything in this vocabulary.
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
