@@ -212,7 +212,7 @@ def _evaluation(before: Mapping[str, Estimate], after: Mapping[str, Estimate], s
         sides = [str(side[name]) if name in side else "" for side in (before, after)]
         count = (after.get(name) or before[name]).n
         rows.append((name.removeprefix("eval_"), f"{count:,}", *sides))
-    text = "Means over held-out prompts with 95% intervals, before training and after.\n\n"
+    text = "Held-out means with 95% intervals over n prompts, before training and after.\n\n"
     if not after:
         text += f"Nothing was measured at update {step:,}, which is not the last one.\n\n"
     if any(n.endswith("rewards/margins") and e.low == e.high == 0 for n, e in before.items()):

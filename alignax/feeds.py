@@ -210,7 +210,8 @@ def show(run: Run) -> Callable[[int, Drawn], None] | None:
         for sample in drawn.samples[:3]:
             text = sample["completions"][0].strip()
             said = (Text(_short(x)) for x in (sample["prompt"], text))  # and not markup
-            rows.add_row(*said, f"{sample['rewards'][0]:.3f}")
+            reward = sample["rewards"][0]
+            rows.add_row(*said, "masked" if reward is None else f"{reward:.3f}")
         run.say(rows)
 
     return look

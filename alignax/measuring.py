@@ -39,7 +39,22 @@ def held_out(run: Run, params: Params) -> HeldOut | None:
         plan=plan,
         numbers=run.reference(data, run.policy(params), "held out"),
         put=run.put,
+        prompts=_prompts(run, data),
     )
+
+
+def _prompts(run: Run, data: Groups) -> list[bytes] | None:
+    """Of each held-out group its prompt; None where its tokens say which that is.
+
+    A request in a prompt, such as for the score of the response that follows, is no part of it:
+    asked as the policy is, those of one prompt are alike again.
+    """
+    if type(run.method).ask is Method.ask:
+        return None
+    asking = run.prepared("eval", asked=True)
+    asked = {x.origin: x.prompt for x in map(asking.__getitem__, range(len(asking)))}
+    groups = map(data.__getitem__, range(len(data)))
+    return [asked.get(x.origin, x.prompt).tobytes() for x in groups]
 
 
 def keep_bad(run: Run) -> Callable[[int, Any], Path]:
@@ -185,9 +200,9 @@ class Evaluator:
                     "prompt": self._run.decode(prompt),
                     "completions": [self._run.decode(t) for t in tokens],
                     "ended": answers.ended[i].tolist(),
-                    **{name: x[i].tolist() for name, x in answers.numbers.items()},
+                    **{name: _as_json(x[i]) for name, x in answers.numbers.items()},
                 }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
     def report(self, logged: Callable[[int], dict[str, float]]) -> None:
         """Prints before and after, from the log: an earlier process may have been before.
@@ -213,5 +228,10 @@ class Evaluator:
     def count(self, name: str) -> int:
         """The prompts behind a metric."""
         if name.startswith("eval_sampled/"):
-            return 0 if self._sampled is None else len(self._sampled.prompts)
-        return 0 if self._held_out is None else len(self._held_out.groups)
+            return 0 if self._sampled is None else self._sampled.num_prompts
+        return 0 if self._held_out is None else self._held_out.num_prompts
+
+
+def _as_json(values: np.ndarray) -> list[int | float | None]:
+    """Numbers as JSON has them: null for a reward that is masked, and what is not finite."""
+    return [x if np.isfinite(x) else None for x in values.tolist()]

@@ -9,7 +9,8 @@ Cost:    9 min 3 s on 2 cores that others shared (14 steps of 16 pairs, 22.8 s e
          Peak memory of the run was not measured; of its update alone, in a benchmark: 3.8 GB.
 Expect:  on 60 held-out pairs, before -> after (2026-11-27, seed 0, JAX 0.10.2, 95% intervals):
          rewards/accuracies -> 0.917 [0.819, 0.964], rewards/margins 0 -> 0.886 [0.733, 1.045],
-         sampled/length 74.0 -> 22.9 tokens, sampled/ended 0.16 -> 0.94, sampled/kl 7.34 nats.
+         sampled/length 74.0 -> 22.9 tokens, sampled/ended 0.16 -> 0.94,
+         sampled/log_ratio 7.34 nats.
 """
 
 from alignax import DPO, Data, Evaluation, Experiment, Loop, Model, Optim, Sampler, TokenLimits

@@ -1,5 +1,8 @@
 """What feeds ask and say before a run learns anything: of servers, processes, rewards, methods."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,8 @@ from alignax import feeds, jobs
 from alignax.config import check
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.generate.reward_functions import Function
+from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.server import Completions, Server, ServerFailed
 from alignax.methods import (
@@ -137,3 +142,23 @@ def test_min_p_is_a_setting_of_the_samples_and_refused_out_of_range(tmp_path):
 def test_steerlm_on_samples_needs_to_be_told_its_attributes(tmp_path):
     with pytest.raises(BadInput, match=r"method: expected attributes, and a target for each; got"):
         jobs.train(setup(tmp_path, SteerLM()), quiet=True)
+
+
+def some_masked(completions, **_):
+    return [None if len(text) % 2 else 0.0 for text in completions]
+
+
+def test_masked_rewards_are_null_in_what_is_kept_and_zeros_are_zeros(tmp_path):
+    made = setup(tmp_path, GRPO(num_samples=8, beta=0.0), loop={"max_steps": 1})
+    rewards = Rewards(parts=(Function(function=some_masked),), on_bad="mask")
+    rollout = dataclasses.replace(made.rollout, rewards=rewards, kept=8)
+    jobs.train(dataclasses.replace(made, rollout=rollout), quiet=True)
+    for name, rewarded in (("rollouts", "rewards"), ("samples-1", "reward")):
+        text = (tmp_path / "run" / f"{name}.jsonl").read_text()
+        assert "NaN" not in text
+        seen = set()
+        for row in map(json.loads, text.splitlines()):
+            for answer, reward in zip(row["completions"], row[rewarded], strict=True):
+                assert reward == some_masked([answer])[0]
+                seen.add(reward)
+        assert seen == {None, 0.0} or name == "samples-1"

@@ -53,8 +53,9 @@ def test_an_answer_with_indices_is_shown_whole(tmp_path, capsys):
     look = feeds.show(Run(setup(tmp_path, GRPO(), rollout={"show_every": 1})))
     assert look is not None
     sample = {"prompt": "[/INST]", "completions": ["a[i] = b[j]"], "rewards": [1.0]}
-    look(1, Drawn({}, [sample]))
+    look(1, Drawn({}, [sample, sample | {"rewards": [None]}]))
     printed = capsys.readouterr().out
+    assert "masked" in printed
     assert "[/INST]" in printed
     assert "a[i] = b[j]" in printed
 

@@ -99,6 +99,19 @@ def test_another_target_needs_no_other_data_and_no_other_run(decision):
     assert found["eval_loss"].mean == pytest.approx(held_out(output)[6]["eval_loss"], abs=1e-5)
 
 
+def test_held_out_means_are_over_prompts_whatever_is_requested_in_them(decision, tmp_path):
+    made, _ = decision
+    rows = [
+        {"prompt": f"Is {i % 4} a number?", "completion": "yes", "score": float(i)}
+        for i in range(8)
+    ]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = dataclasses.replace(made, data=dataclasses.replace(made.data, eval=str(path)))
+    found = jobs.evaluate(asked, quiet=True)
+    assert {x.n for x in found.values()} == {4}
+
+
 def test_steerlm_is_asked_for_the_best_that_it_has_seen(tmp_path):
     made = setup(tmp_path, SteerLM(), Attributed)
     jobs.train(made, quiet=True)
@@ -171,6 +184,18 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose([a[n] for n in names], [b[n] for n in names], atol=2e-3)
     assert expected[-1]["loss"] < expected[0]["loss"]
+
+
+def test_prompts_and_not_groups_are_counted_behind_held_out_means(tmp_path):
+    made = setup(tmp_path, KTO(), Labelled, loop=Loop(batch_size=8, max_steps=1))
+    rows = [
+        {"prompt": f"Is {i % 3} a number?", "completion": f"{i}", "label": i % 2 == 0}
+        for i in range(6)
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jobs.train(made, quiet=True)
+    kept = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert kept["evaluated"] == {"eval_": 3, "eval_sampled/": 3}
 
 
 def test_means_over_one_kind_of_label_are_of_updates_alone(on_one_device):

@@ -47,7 +47,8 @@ def rows(run: Run, rewards: Mapping[str, Reward]) -> list[dict[str, Any]]:
         for name in ("kl", "length", "ended"):
             # Before the first update policy and reference are one, and nothing was computed.
             numbers = [row.get(name, [0.0]) for row in answers]
-            columns[name] = np.array([np.mean(x) for x in numbers])
+            # A null, for what is not finite, is NaN here.
+            columns[name] = np.array([np.mean(np.array(x, np.float64)) for x in numbers])
         cost = spent.get(_step(path))
         found.append(
             {

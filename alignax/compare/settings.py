@@ -198,6 +198,13 @@ class Comparison:
                 "Leave it at 1.",
                 where="base.loop",
             )
+        if not self.base.evaluation.sampler.is_plain:
+            raise BadInput(
+                "answers drawn from the policy itself: their divergence is reported",
+                str(self.base.evaluation.sampler),
+                "Set temperature 1, top_p 1, top_k 0 and min_p 0, without greedy_first.",
+                where="base.evaluation.sampler",
+            )
         if self.tuning_seeds < 1:
             raise BadInput("at least 1 run of each trial", str(self.tuning_seeds),
                            "Nothing else chooses a setting.", where="tuning_seeds")  # fmt: skip

@@ -1,16 +1,17 @@
 """Evaluators: held-out metrics of the method itself, and samples measured against the reference.
 
-Each looks at a set of prompts and gives one number a prompt for every name, so that every mean
-has an interval.
+Each looks at a set of prompts and gives numbers of each prompt for every name, so that every mean
+has an interval over prompts.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from alignax.core import processes
 from alignax.core.method import Method, scalars, with_scalars
@@ -18,7 +19,7 @@ from alignax.core.records import Labelled
 from alignax.core.types import Batch, Layout, Means, Metrics, Outputs, Params
 from alignax.data.pipeline import Batches, Groups, Numbers
 from alignax.data.plan import Plan
-from alignax.evaluate.stats import Estimate, estimate
+from alignax.evaluate.stats import Estimate, estimate, numbered
 from alignax.generate.engine import Engine
 from alignax.generate.sampler import Sampler
 from alignax.models.outputs import score_responses
@@ -27,6 +28,7 @@ from alignax.train.step import ModelFn
 
 OF_A_KIND = ("/chosen", "/rejected", "/margins")  # metrics of KTO
 SHARES = ("accuracies", "ended", "unjudged")  # names whose values are 0 or 1, or shares of a list
+OWN, OTHERS = "sampled/kl", "sampled/log_ratio"  # of the policy's own samples, and of any others
 Progress = Callable[[Iterator[Any], int], Iterator[Any]]
 
 
@@ -44,6 +46,7 @@ class HeldOut:
         plan: one pass over all groups, without micro-batches.
         numbers: of the tokens of these groups, such as the reference's log-probabilities.
         put: takes a step's arrays to the devices.
+        prompts: of each group which prompt it is of; None takes those with the same tokens for one.
     """
 
     method: Method
@@ -52,6 +55,7 @@ class HeldOut:
     plan: Plan
     numbers: Numbers
     put: Callable[[Any], Any] = lambda arrays: arrays
+    prompts: Sequence[Hashable] | None = None
 
     def __post_init__(self) -> None:
         def look(
@@ -88,26 +92,48 @@ class HeldOut:
     ) -> dict[str, Estimate]:
         """Estimates under the names `eval_*`; the loss is a mean over what `mean_over` says.
 
+        Means are over groups, and their intervals over prompts with all their groups.
+
         Args:
             params: None for the reference itself, whose log-probabilities are there already.
             method: the same with other numbers of the type `Scalar`; None for `self.method`.
         """
         scalar = scalars(method or self.method)
         values: dict[str, list[np.ndarray]] = {}
-        tokens = 0
-        for batch, found in self._measured(scalar, params, progress):
+        tokens, groups = [], []
+        for i, (batch, found) in enumerate(self._measured(scalar, params, progress)):
             present = batch.valid[0].any(axis=-1)
-            tokens += int((batch.mask[0] & batch.valid[0][..., None]).sum())
+            scored = batch.mask[0] & batch.valid[0][..., None]
+            tokens.append(np.asarray(scored.sum(axis=(1, 2)))[present])
+            groups.append(self.plan.step(i).group[0][present])
             for name, x in found.items():
                 values.setdefault(name, []).append(np.asarray(x)[present])
         if self.method.needs().record is Labelled:
             # Means over one kind of label, whose number varies too: an interval would be another.
             values = {n: x for n, x in values.items() if not n.endswith(OF_A_KIND)}
         joined = {f"eval_{name}": np.concatenate(parts) for name, parts in values.items()}
-        if self.method.needs().mean_over == "tokens":
-            # Each prompt's summed loss over the mean number of tokens: their mean is the loss.
-            joined["eval_loss"] = joined["eval_loss"] * len(joined["eval_loss"]) / max(tokens, 1)
-        return {name: estimate(x, share=_is_share(name, x)) for name, x in joined.items()}
+        # Of such a method the losses are sums over each group's tokens.
+        over = {"eval_loss": tokens} if self.method.needs().mean_over == "tokens" else {}
+        weights = {name: np.concatenate(x).astype(np.float64) for name, x in over.items()}
+        prompts = numbered(self._prompts[np.concatenate(groups)].tolist())
+        return {
+            name: estimate(
+                x, prompts=prompts, weights=weights.get(name), share=name.endswith(SHARES)
+            )
+            for name, x in joined.items()
+        }
+
+    @property
+    def num_prompts(self) -> int:
+        """Different prompts, of which there may be fewer than groups."""
+        return len(set(self._prompts.tolist()))
+
+    @functools.cached_property
+    def _prompts(self) -> Int[np.ndarray, " g"]:
+        """Of each group the number of its prompt."""
+        if self.prompts is not None:
+            return numbered(self.prompts)
+        return numbered(self.groups[i].prompt.tobytes() for i in range(len(self.groups)))
 
     def _measured(
         self, scalar: dict[str, Any], params: Params | None, progress: Progress
@@ -148,8 +174,9 @@ class Answers:
     """Sampled responses to a set of prompts, one list of token ids for each prompt and sample.
 
     Fields:
-        numbers: of each response by name, [n, k]: `length`, and where they are known `kl` (its
-            log-ratio of policy to reference, in nats) and `reward`.
+        numbers: of each response by name, [n, k]: `length`, and where they are known `kl` or
+            `log_ratio` (its log-ratio of policy to reference, in nats) and `reward`, NaN where it
+            has none.
     """
 
     tokens: list[list[list[int]]]
@@ -205,14 +232,17 @@ class Sampled:
             The responses, and estimates of `sampled/kl` (nats a response: the mean log-ratio of
             policy to reference over the policy's own samples; None for `reference` leaves it
             out), `sampled/length` (tokens), `sampled/ended` (the share that ended by itself) and,
-            where there is one, `sampled/reward`.
+            where there is one, `sampled/reward`. Where the sampler tempers, truncates or takes
+            the likeliest, samples are not the policy's own, and that mean is no divergence: it is
+            `sampled/log_ratio`, comparable only between runs with the same sampler.
         """
         count = len(self.prompts)
         key = jax.random.key(self.seed if seed is None else seed)
         drawn = self._engine(params, key, self.prompts, range(count))  # type: ignore[attr-defined]
         columns = {"sampled/length": drawn.lengths, "sampled/ended": drawn.ended}
         if reference is not None:
-            columns["sampled/kl"] = self._divergence(reference, drawn, progress)
+            ratios = self._log_ratios(reference, drawn, progress)
+            columns[OWN if self.sampler.is_plain else OTHERS] = ratios
         texts = [
             [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
             for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
@@ -221,21 +251,38 @@ class Sampled:
             columns["sampled/reward"] = self.reward(texts, drawn.ended)
             if (unjudged := np.isnan(columns["sampled/reward"])).any():
                 columns["sampled/unjudged"] = unjudged
-        # One number a prompt: the mean over its samples, which are not independent of each other.
         return Answers(
             tokens=texts,
             ended=drawn.ended,
             numbers={n.removeprefix("sampled/"): x for n, x in columns.items() if "ended" not in n},
             estimates={
-                f"eval_{n}": estimate(
-                    _means(x), share=self.sampler.num_samples == 1 and _is_share(n, x)
-                )
-                for n, x in columns.items()
+                f"eval_{name}": self._estimate(name, x)
+                for name, x in columns.items()
                 if not np.isnan(x).all()
             },
         )
 
-    def _divergence(self, reference: Params, drawn: Any, progress: Progress) -> np.ndarray:
+    @functools.cached_property
+    def _numbers(self) -> Int[np.ndarray, " n"]:
+        """Which rows ask the same."""
+        return numbered(prompt.tobytes() for prompt in self.prompts)
+
+    @property
+    def num_prompts(self) -> int:
+        """Different prompts, of which there may be fewer than are answered."""
+        return len(set(self._numbers.tolist()))
+
+    def _estimate(self, name: str, x: np.ndarray) -> Estimate:
+        """The mean of one number a response, [n, k], NaN where it has none."""
+        if name.endswith(SHARES):
+            prompts = np.repeat(self._numbers, x.shape[1])
+            return estimate(x.ravel().astype(np.float64), prompts=prompts, share=True)
+        # A prompt counts once, however many of its responses have a number.
+        there = ~np.isnan(x).all(axis=1)
+        means = np.nanmean(x[there].astype(np.float64), axis=1)
+        return estimate(means, prompts=numbered(self._numbers[there].tolist()))
+
+    def _log_ratios(self, reference: Params, drawn: Any, progress: Progress) -> np.ndarray:
         """The log-ratio of policy to reference of each response, in nats."""
         count, width = len(self.prompts), max(len(prompt) for prompt in self.prompts)
         size = min(max(1, self.batch_size // self.sampler.num_samples), count)
@@ -256,14 +303,3 @@ class Sampled:
 
 
 _score = functools.partial(jax.jit, static_argnums=0)(score_responses)
-
-
-def _is_share(name: str, x: np.ndarray) -> bool:
-    """Whether Wilson's interval holds: of lists, accuracies are shares of pairs in order."""
-    return name.endswith(SHARES) and bool(np.isin(x, (0, 1)).all())
-
-
-def _means(x: np.ndarray) -> np.ndarray:
-    """The mean of each row over what is there, for the rows where anything is."""
-    x = x.astype(np.float64)
-    return np.nanmean(x[~np.isnan(x).all(axis=1)], axis=1)

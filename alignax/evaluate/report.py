@@ -11,7 +11,7 @@ from alignax.evaluate.stats import Estimate
 
 
 def estimates_table(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> Table:
-    """Held-out means over n prompts with 95% intervals, before and after training."""
+    """Held-out means with 95% intervals over n prompts, before and after training."""
     table = Table("held out", "n", "before", "after", box=box.SIMPLE)
     both = {**before, **after}
     for name, estimate in both.items():

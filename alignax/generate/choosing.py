@@ -40,6 +40,12 @@ class Sampler:
     min_p: float = 0.0
     greedy_first: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all responses are draws from the model's own distribution."""
+        truncated = self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+        return self.temperature == 1.0 and not truncated and not self.greedy_first
+
     def check(self, where: str = "sampler") -> None:
         """Refuses settings that draw nothing."""
         for name, low, high in (

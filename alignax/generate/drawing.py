@@ -48,7 +48,7 @@ class Drawing(NamedTuple):
         texts: of the responses, without special tokens.
         scores: rewards. valid: which of them count.
         metrics: of the whole drawing.
-        samples: some of it, for people.
+        samples: some of it, for people; of a reward that could not be had, None.
     """
 
     numbers: list[int]
@@ -80,7 +80,7 @@ def draw(
     ]
     ended = answered.ended
     texts, scored, scores = judge(prompts, numbers, ids, ended, settings, decode)
-    valid = scored.good.reshape(n, k)
+    valid = good = scored.good.reshape(n, k)
     if settings.truncated == "mask":
         valid = valid & ended
     parts = scored.parts.reshape(n, k, -1)
@@ -88,7 +88,10 @@ def draw(
         {
             "prompt": _last(prompts.texts[numbers[i]]),
             "completions": texts[i],
-            "rewards": [round(float(x), 6) for x in scores[i]],
+            "rewards": [
+                round(float(x), 6) if there else None
+                for x, there in zip(scores[i], good[i], strict=True)
+            ],
             "ended": ended[i].tolist(),
         }
         for i in range(min(settings.kept, n))

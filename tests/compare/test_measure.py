@@ -13,7 +13,7 @@ from alignax.compare.peaks import Peaks
 from alignax.core.errors import BadInput
 from alignax.run import Run
 from alignax.train.loop import Loop
-from tests.compare.test_settings import made_in
+from tests.compare.test_settings import made_in, refused
 from tests.data.test_json_lines import ENDS
 from tests.tiny_model import experiment as tiny
 
@@ -124,3 +124,13 @@ def test_a_known_reward_that_is_none_is_refused_when_the_comparison_is_read(
         f"{where}: expected rewards; got 'rule.py:f' (str).\n"
         '    Write Function(function="rule.py:f").'
     )
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"top_p": 0.95}], ids=str)
+def test_answers_of_which_no_divergence_is_known_are_refused(settings, tmp_path):
+    base = made_in(tmp_path).base
+    sampler = dataclasses.replace(base.evaluation.sampler, **settings)
+    evaluation = dataclasses.replace(base.evaluation, sampler=sampler)
+    base = dataclasses.replace(base, evaluation=evaluation)
+    said = refused(made_in(tmp_path), base=base)
+    assert "base.evaluation.sampler: expected answers drawn from the policy itself" in said
