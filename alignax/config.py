@@ -227,6 +227,14 @@ def check(experiment: Experiment) -> None:
     if experiment.adapter is not None:
         experiment.adapter.check()
     convert.check(experiment.data.pairing, experiment.data.strength)
+    for name, value in experiment.data.chat_template_kwargs.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            raise BadInput(
+                f"{value.title()}, without quotes",
+                repr(value),
+                "To a template any text is true.",
+                where=f"data.chat_template_kwargs: {name}",
+            )
     for name, value in (("output_dir", experiment.output_dir),
                         ("data.cache_dir", experiment.data.cache_dir)):  # fmt: skip
         if "://" in value:
