@@ -13,7 +13,7 @@ from alignax import options as options_lib
 
 
 def _experiment(path: str, overrides: Sequence[str], command: str = "train"):
-    """The experiment of a config; without one, of the method that the overrides name.
+    """The experiment of a config, checked; without one, of the method that the overrides name.
 
     Args:
         command: whose `--help` lists the settings, for the messages.
@@ -21,12 +21,17 @@ def _experiment(path: str, overrides: Sequence[str], command: str = "train"):
     from alignax import catalogue, config
     from alignax.overrides import override
 
+    options_lib.refuse_sweep(command, overrides)
     if path:
         options_lib.refuse_methods_own(command, path, overrides)
         catalogue.refuse_as_config(path)
         named = f"alignax {command} {shlex.quote(path)}"
-        return override(config.load(path), overrides, command=named)
-    return override(*catalogue.experiment(overrides), command=f"alignax {command} --method NAME")
+        made = override(config.load(path), overrides, command=named)
+    else:
+        named = f"alignax {command} --method NAME"
+        made = override(*catalogue.experiment(overrides), command=named)
+    config.check(made)
+    return made
 
 
 def explain(command: str, arguments: Sequence[str]) -> None:
@@ -101,13 +106,12 @@ def _rerun(path: str, arguments: list[str]) -> None:
 
 
 def _plan(path: str, arguments: list[str]) -> None:
-    from alignax import config, forecast, planning, topology
+    from alignax import forecast, planning, topology
     from alignax.run import console
 
     options, overrides = options_lib.parser("plan").parse_known_args(arguments)
     topology.prepare(options.topology)
     experiment = _experiment(path, overrides, "plan")
-    config.check(experiment)
     sizes = (options.prompt, options.response, options.responses)
     found = planning.nearest_that_fits(
         experiment,
@@ -120,10 +124,9 @@ def _plan(path: str, arguments: list[str]) -> None:
 
 
 def _prepare(path: str, arguments: list[str]) -> None:
-    from alignax import config, run
+    from alignax import run
 
     experiment = _experiment(path, arguments, "prepare")
-    config.check(experiment)
     work = run.Run(experiment)
     work.preflight()
     if not experiment.rollout:  # what is not drawn yet has no lengths to lay out
@@ -268,7 +271,8 @@ def _export(path: str, arguments: list[str]) -> None:
 
     options, overrides = options_lib.parser("export").parse_known_args(arguments)
     experiment = _experiment(path, overrides, "export")
-    target = Path(options.to) if options.to else Path(experiment.output_dir) / "export"
+    own = "export" if options.step is None else f"export-{options.step}"
+    target = Path(options.to) if options.to else Path(experiment.output_dir) / own
     jobs.export_newest(experiment, target, step=options.step)
 
 

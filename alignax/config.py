@@ -243,6 +243,14 @@ def check(experiment: Experiment) -> None:
             "Leave it out. Of conversations that are judged the last answer alone is learnt from.",
             where="data.scored_turns",
         )
+    for name, value in experiment.data.chat_template_kwargs.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            raise BadInput(
+                f"{value.title()}, without quotes",
+                repr(value),
+                "To a template any text is true.",
+                where=f"data.chat_template_kwargs: {name}",
+            )
     for name, value in (("output_dir", experiment.output_dir),
                         ("data.cache_dir", experiment.data.cache_dir)):  # fmt: skip
         if "://" in value:

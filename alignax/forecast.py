@@ -298,9 +298,21 @@ def boxes_of(
     A response is as long as the run samples them, or else half of `max_length`; a prompt is half
     of `max_length`, or what a response leaves of it. A group has as many responses as the method
     takes from its type of record, or keeps of what it has sampled; 4 where the data decide.
+
+    Raises:
+        BadInput: a size below 1.
     """
+    given = {"prompt": prompt, "response": response, "responses": responses}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise BadInput(
+                "a number of at least 1",
+                str(value),
+                "Leave it out for what the experiment suggests.",
+                where=f"--{name}",
+            )
     most, rollout = experiment.data.limits.max_length, experiment.rollout
-    response = response or (rollout.max_new_tokens if rollout else most // 2)
+    response = response or (rollout.max_new_tokens if rollout else max(1, most // 2))
     prompt = prompt or max(1, min(most // 2, most - response))
     return Boxes(prompt, response, responses or _usual_responses(experiment.method))
 

@@ -37,8 +37,8 @@ from alignax.train.loop import Feed
 from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
 from alignax.train.profile import Profile
-from alignax.train.step import init_state
 from alignax.train.unlogged import Unlogged
+from alignax.trained import newest, refuse_what_is_read
 
 
 def train(
@@ -281,27 +281,6 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
     return directory
 
 
-def newest(run: Run, step: int | None = None) -> tuple[int, Params]:
-    """What the newest whole checkpoint, or one, has of the policy, and the updates until then."""
-    abstract, axes, shardings = run.trained
-    optimizer = optim_lib.make_optimizer(run.experiment.optim, 1, axes)
-    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract)
-    places = sharding.state(run.mesh, shardings, optimizer, abstract)
-    wanted = jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
-    )
-    with Checkpoints(run.experiment.output_dir) as checkpoints:
-        found = checkpoints.restore(wanted, step)
-    if found is None:
-        raise BadInput(
-            "a run with a checkpoint",
-            "none",
-            "Train first, or give the run's own output_dir.",
-            where=run.experiment.output_dir,
-        )
-    return found.step, run.policy(found.state.params)
-
-
 def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estimate]:
     """Measures the newest checkpoint on the held-out data, against the reference."""
     check(experiment)
@@ -313,7 +292,7 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
         answer = sampled(run)  # which may refuse, and computes nothing
         measure = held_out(run, reference_params)
         if measure is None and answer is None:
-            raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+            raise _nothing_to_measure(run)
         found = {}
         if measure is not None:
             found |= measure(params, progress=run.bar(f"evaluate step {step}"))
@@ -327,9 +306,27 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
 def export_newest(
     experiment: Experiment, directory: Path, *, step: int | None = None, quiet: bool = False
 ) -> Path:
-    """Writes the newest checkpoint, or that of one step, as a Hugging Face directory."""
+    """Writes the newest checkpoint, or that of one step, as a Hugging Face directory.
+
+    Raises:
+        BadInput: no such checkpoint, one of other settings, or a directory that the run reads.
+    """
     check(experiment)
     run = Run(experiment, quiet or not processes.is_first())
+    refuse_what_is_read(run, directory)
     with jax.set_mesh(run.mesh):
-        found, params = newest(run, step)
+        found, params = newest(run, step, base=run.frozen is not None)
         return export(run, params, directory, step=found)
+
+
+def _nothing_to_measure(run: Run) -> BadInput:
+    """Why neither held-out groups nor answers are there."""
+    data, evaluation = run.experiment.data, run.experiment.evaluation
+    if (data.eval or evaluation.prompts) is None or run.method.needs().head == "reward":
+        return BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+    return BadInput(
+        "held-out prompts to answer, for there is nothing else to measure",
+        str(evaluation.num_prompts),
+        "Set evaluation.num_prompts, such as 64.",
+        where="evaluation.num_prompts",
+    )

@@ -103,7 +103,7 @@ class Networks:
             raise BadInput(
                 f"at most the model's {config.max_positions} positions",
                 str(longest),
-                "Lower it.",
+                f"Give --data.limits.max-length {config.max_positions}, or set it in the config.",
                 where="data.limits.max_length",
             )
         return Decoder(

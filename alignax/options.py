@@ -116,7 +116,8 @@ COMMANDS = {
     }, settings=True),
     "evaluate": Command("CONFIG", "configs/quickstart.py", {}, settings=True),
     "export": Command("CONFIG", "configs/quickstart.py --to exported", {
-        "--to": _text("to write (default export, in the run's output_dir)", "DIRECTORY"),
+        "--to": _text("to write (default, in the run's output_dir, export, or export-N with "
+                      "--step N)", "DIRECTORY"),
         "--step": _number("whose checkpoint is written (default the newest)"),
     }, settings=True),
     "score": Command("MODEL|FILE.py:FUNCTION", "rule.py:reward --data rows.jsonl --to out.jsonl", {
@@ -197,6 +198,23 @@ def refuse_methods_own(command: str, path: str, arguments: Sequence[str]) -> Non
             f"{word} with {path}",
             f"Write {BESIDE_CONFIG[name]} {value or 'VALUE'}; or alignax {command} --method NAME "
             f"{name} {value or 'VALUE'}.",
+            where="command line",
+        )
+
+
+def refuse_sweep(command: str, arguments: Sequence[str]) -> None:
+    """Refuses, beside any command but train, the options that make many runs of one.
+
+    Args:
+        arguments: without the command's own options.
+    """
+    given = [word for word in arguments if word.partition("=")[0] in ("--seeds", "--grid")]
+    if given and command != "train":
+        raise BadInput(
+            f"{command} of one run",
+            given[0],
+            "It goes with train alone. Name the folder of one member, such as --output-dir "
+            "OUTPUT_DIR/seed=1, and its settings; its model is in OUTPUT_DIR/seed=1/export.",
             where="command line",
         )
 

@@ -1,17 +1,72 @@
 """Changing the settings of an experiment from the command line, by their dotted names."""
 
 import dataclasses
+import logging
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tyro
 
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
-from alignax.core.setting_types import alike, classes_of, did_you_mean, is_settings
+from alignax.core.setting_types import alike, check_types, classes_of, did_you_mean, is_settings
 from alignax.core.types import Scalar
+from alignax.models import peft
 from alignax.models.lora import LoRA
+
+log = logging.getLogger("alignax")
+
+# What has another name in TRL, transformers or PEFT: the settings that it may be, of which the
+# first that there is counts; or what to write in its place.
+ELSEWHERE: Mapping[str, tuple[str, ...] | str] = {
+    "per_device_train_batch_size": "Write --loop.batch-size N: the whole batch, over all devices "
+    "and micro-batches.",
+    "per_device_eval_batch_size": ("evaluation.batch_size",),
+    "gradient_checkpointing": "Write --model.remat block; with none everything is kept.",
+    "bf16": "Write --model.dtype bfloat16.",
+    "fp16": "Write --model.dtype bfloat16.",
+    "dtype": ("model.dtype",),
+    "torch_dtype": ("model.dtype",),
+    "attn_implementation": ("model.attention",),
+    "load_in_4bit": "Write --adapter.base nf4.",
+    "load_in_8bit": "Write --adapter.base int8.",
+    "use_peft": "Write --adapter.rank 16: any setting of adapter makes one.",
+    "r": ("adapter.rank",),
+    "lora_r": ("adapter.rank",),
+    "lora_alpha": ("adapter.alpha",),
+    "lora_dropout": ("adapter.dropout",),
+    "target_modules": ("adapter.targets",),
+    "lora_target_modules": ("adapter.targets",),
+    "use_rslora": ("adapter.rslora",),
+    "use_dora": ("adapter.dora",),
+    "loss_type": "Losses are methods of their own, such as --method ipo: alignax methods lists "
+    "them.",
+    "rpo_alpha": ("method.nll_weight",),
+    "epsilon": ("method.clip",),
+    "scale_rewards": ("method.scale",),
+    "num_generations": ("method.num_samples", "rollout.num_samples"),
+    "num_iterations": ("method.epochs", "rollout.epochs"),
+    "steps_per_generation": ("method.refresh", "rollout.refresh"),
+    "max_completion_length": "Write --rollout.max-new-tokens N where responses are sampled, and "
+    "--data.limits.max-completion-length N where they are given.",
+    "mask_truncated_completions": "Write --rollout.truncated mask.",
+    "missing_eos_penalty": ("rollout.missing_end",),
+    "reward_funcs": "A config sets rollout=Rollout(rewards=Rewards(parts=(Function(function=...),"
+    "))).",
+    "use_vllm": "A config sets rollout.server: server=Server(url=..., model=...).",
+    "dataset_name": ("data.train",),
+    "dataset_train_split": ("data.train_split",),
+    "dataset_test_split": ("data.eval_split",),
+    "lr": ("optim.learning_rate",),
+    "adam_epsilon": ("optim.adam_eps",),
+    "eval_strategy": ("loop.eval_steps",),
+    "save_strategy": ("loop.save_steps",),
+    "save_total_limit": ("loop.keep",),
+    "report_to": "Write --wandb PROJECT; TensorBoard is on unless --no-tensorboard is given.",
+    "resume_from_checkpoint": "Give the same command again: a run goes on from its last "
+    "checkpoint.",
+}
 
 
 def override(
@@ -20,21 +75,23 @@ def override(
     """Changes settings by dotted names, such as `--method.beta 0.2 --loop.max-steps 50`.
 
     A group of settings that there may be none of, such as the adapter, is left out by
-    `--adapter None`.
+    `--adapter None`. `loop.num_train_epochs` takes the place of the config's `loop.max_steps`.
 
     Args:
         command: whose `--help` lists them, for the messages.
 
     Raises:
-        BadInput: a name that is not known, with the nearest ones; a value of the wrong type.
+        BadInput: a name that is not known, with the nearest ones; a value of the wrong type, also
+            in the experiment itself.
     """
     if not arguments:
         return experiment
+    check_types(experiment)  # tyro would put a default in the place of what it cannot read
     experiment, arguments = _left_out(experiment, arguments)
     experiment = _begun(experiment, arguments)
-    for argument in arguments:
-        if argument.startswith("--"):
-            _check_name(experiment, argument[2:].split("=")[0].replace("-", "_"), command)
+    for name in _names_given(arguments):
+        _check_name(experiment, name, command)
+    experiment, arguments = _for_epochs(experiment, arguments), _with_booleans(arguments)
     try:
         return tyro.cli(
             type(experiment),
@@ -88,11 +145,53 @@ def _with_none(inside: Any, path: Sequence[str]) -> Any:
     return dataclasses.replace(inside, **{part: value})
 
 
+def _names_given(arguments: Sequence[str]) -> list[str]:
+    """The dotted names, written as in a config."""
+    given = [word for word in arguments if word.startswith("--")]
+    return [word[2:].partition("=")[0].replace("-", "_") for word in given]
+
+
 def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
-    """With an adapter of the default settings, where there is none and some are changed."""
-    if experiment.adapter is None and any(x.startswith("--adapter.") for x in arguments):
-        return dataclasses.replace(experiment, adapter=LoRA())
-    return experiment
+    """With an adapter, where there is none and settings of one are given.
+
+    Of the default settings, or where a folder to begin with is given of those of the adapter there.
+    """
+    if experiment.adapter is not None:
+        return experiment
+    if not any(name.startswith("adapter.") for name in _names_given(arguments)):
+        return experiment
+    adapter = LoRA()
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        name, joined, value = word.partition("=")
+        value = value if joined else following
+        if _names_given([name]) == ["adapter.adapter_name_or_path"] and value != "None":
+            adapter = peft.read_settings(value)
+    return dataclasses.replace(experiment, adapter=adapter)
+
+
+def _for_epochs(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """Without the config's number of updates, where passes over the data are given alone."""
+    given, steps = _names_given(arguments), experiment.loop.max_steps
+    if steps is None or "loop.num_train_epochs" not in given or "loop.max_steps" in given:
+        return experiment
+    log.warning(
+        "loop.num_train_epochs takes the place of loop.max_steps, of which the config has %d", steps
+    )
+    loop = dataclasses.replace(experiment.loop, max_steps=None)
+    return dataclasses.replace(experiment, loop=loop)
+
+
+def _with_booleans(arguments: Sequence[str]) -> list[str]:
+    """With true and false as Python has them among a template's variables.
+
+    Otherwise they would be text, and any text is true to a template.
+    """
+    found, within = [], False
+    for word in arguments:
+        if word.startswith("--"):
+            within = _names_given([word]) == ["data.chat_template_kwargs"]
+        found.append(word.title() if within and word.lower() in ("true", "false") else word)
+    return found
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -144,7 +243,9 @@ def _check_name(experiment: Experiment, name: str, command: str) -> None:
         known_parts = {*known, *(f"no_{k}" for k in known)}
         if part not in known_parts:
             parent = type(inside).__name__
-            hint = did_you_mean(_meant(experiment, done, words[i:], known))
+            hint = _translated(experiment, words[-1]) or did_you_mean(
+                _meant(experiment, done, words[i:], known)
+            )
             raise BadInput(
                 f"a setting; {parent} has {', '.join(known)}" if known else "a setting's name",
                 ".".join([*done, part]),
@@ -183,13 +284,24 @@ def _meant(
     return elsewhere or [section + near for near in alike(rest[0], known)]
 
 
+def _translated(experiment: Experiment, name: str) -> str:
+    """What has this name in other libraries; empty where nothing is known to have."""
+    meant = ELSEWHERE.get(name, ())
+    if isinstance(meant, str):
+        return meant
+    there = set(names(experiment))
+    return did_you_mean([*(x for x in meant if x in there), *meant][:1])
+
+
 def _how_to_begin(experiment: Experiment, path: Sequence[str]) -> str:
-    """How a config gives a group of settings of which there is none; empty where it is no group."""
+    """How a config gives a group of settings of which there is none; empty for anything else."""
     if not path or not _is_group(experiment, path):
         return ""
     inside: Any = experiment
     for part in path[:-1]:
         inside = getattr(inside, part)
+    if getattr(inside, path[-1]) is not None:
+        return ""
     hint = typing.get_type_hints(type(inside))[path[-1]]
     kind = next(x for x in classes_of(hint) if dataclasses.is_dataclass(x))
     needed = [f"{x.name}=..." for x in dataclasses.fields(kind) if x.default is dataclasses.MISSING]

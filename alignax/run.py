@@ -132,16 +132,17 @@ class Run(Networks):
         data, settings = self.experiment.data, self.experiment.rollout
         if which == "answered":
             source, split = self.experiment.evaluation.prompts, data.eval_split
+            setting = "evaluation.sampler.max_new_tokens"
             new_tokens = self.experiment.evaluation.sampler.max_new_tokens
         else:
             source, split = getattr(data, which), getattr(data, f"{which}_split")
-            new_tokens = settings.max_new_tokens
+            setting, new_tokens = "rollout.max_new_tokens", settings.max_new_tokens
         room = min(data.limits.max_length, self.decoder.config.max_positions) - new_tokens
         if room < 1:
             raise BadInput(
-                f"data.limits.max_length above rollout.max_new_tokens ({new_tokens})",
+                f"data.limits.max_length above {setting} ({new_tokens})",
                 f"{data.limits.max_length}, of the model's {self.decoder.config.max_positions}",
-                "Raise it, or lower max_new_tokens: prompts need room too.",
+                f"Raise it, or lower {setting}: prompts need room too.",
                 where="data.limits.max_length",
             )
         if source is None:
@@ -189,6 +190,7 @@ class Run(Networks):
             for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
                 self.say(f"[bold]{name} prompts[/]: {escape(str(self.prompts(name)))}")
             self._remark()
+            self._compare_lengths()
             return
         for name, data in (("train", self.train_data), ("held out", self.eval_data)):
             if data is not None:
@@ -215,6 +217,18 @@ class Run(Networks):
             said += lints.of_prompts(there, asked)
         for line in said:
             self.say(line)
+
+    def _compare_lengths(self) -> None:
+        """Says where held-out answers may be longer or shorter than those that are learnt from."""
+        evaluation, learnt = self.experiment.evaluation, self.experiment.rollout.max_new_tokens
+        measured = evaluation.sampler.max_new_tokens
+        source = evaluation.prompts or self.experiment.data.eval
+        if source is not None and evaluation.num_prompts and measured != learnt:
+            self.say(
+                f"[yellow]lengths differ[/]: sampled responses are cut at {learnt} tokens "
+                f"(rollout.max_new_tokens), held-out answers at {measured} "
+                "(evaluation.sampler.max_new_tokens)"
+            )
 
     # --- The plan, the reference, and what is said
 

@@ -1,6 +1,7 @@
 """Settings as a checkpoint keeps them, and whether a run may go on under others."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from alignax.core.setting_types import is_settings
@@ -42,9 +43,15 @@ _FREE = (
 )
 
 
-def first_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting in which two experiments, as JSON, differ in what decides their numbers."""
-    free = set(_FREE)
+def first_difference(
+    old: dict[str, Any], new: dict[str, Any], others: Sequence[str] = ()
+) -> tuple[str, Any, Any] | None:
+    """The first setting in which two experiments, as JSON, differ in what decides their numbers.
+
+    Args:
+        others: settings that may differ too, by their dotted names.
+    """
+    free = {*_FREE, *others}
     if (new.get("adapter") or {}).get("dropout"):
         free.remove("loop.gradient_accumulation_steps")  # each micro-batch leaves other things out
 

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from rich.markup import escape
 
 from alignax import earlier, facts, jobs
 from alignax import sweepable as can
@@ -105,7 +105,7 @@ def train(
         abstract, axes, places = lead.trained
         optimizer = optim_lib.make_optimizer(experiment.optim, num_steps, axes)
         alone = sharding.state(lead.mesh, places, optimizer, abstract)
-        shardings = TrainState(alone.step, *jax.tree.map(_stacked, (alone.params, alone.opt_state)))
+        shardings = TrainState(alone.step, *jax.tree.map(sharding.stacked, alone[1:]))
         loop = experiment.loop
         checkpoints = stack.enter_context(
             Checkpoints(output, keep=loop.keep, target_steps=loop.target_steps)
@@ -169,20 +169,17 @@ def train(
         for i, (run, found) in enumerate(zip(runs, last, strict=True)):
             numbers = (found.get("loss", 0.0), found.get("grad_norm", 0.0))
             if found.get(SKIPPED) and not all(map(math.isfinite, numbers)):
-                lead.say(f"[yellow]diverged[/], not exported: {run.experiment.output_dir}")
+                lead.say(f"[yellow]diverged[/], not exported: {escape(run.experiment.output_dir)}")
                 continue
-            policy = run.policy(one(state.params, i))
-            jobs.export(run, policy, Path(run.experiment.output_dir) / "export", step=num_steps)
+            policy, target = run.policy(one(state.params, i)), Path(run.experiment.output_dir)
+            jobs.export(run, policy, target / "export", step=num_steps)
+            lead.say(f"[bold]exported[/]: {escape(str(target / 'export'))}")
     lead.say(f"[bold]compiled[/] {compiled}")
     lead.say(members_table(_over_seeds(sweep, metrics, num_steps)))
     return _write(output / "members.jsonl", sweep, runs, last)
 
 
 # --- Parameters, update, feed
-
-
-def _stacked(place: NamedSharding) -> NamedSharding:
-    return NamedSharding(place.mesh, PartitionSpec(None, *place.spec))
 
 
 def _begun(runs: Sequence[Run], seeds: int, shardings: Params) -> Params:

@@ -25,9 +25,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture
 def fresh(tmp_path):
-    """A config file that nothing has been done with."""
+    """A config file that nothing has been done with; beside it one with a wrong setting."""
     path = tmp_path / "tiny.py"
     path.write_text(CONFIG)
+    (tmp_path / "wrong.py").write_text(
+        CONFIG.replace("    return ", "    made = ")
+        + "    object.__setattr__(made.data, 'on_bad_row', 'dorp')\n    return made\n"
+    )
     return path
 
 
@@ -278,6 +282,23 @@ REFUSED = {
     "no such example": (
         ["show", "{config}", "--index", "24"],
         "--index: expected an index from 0 to 23; got 24. Examples are counted from 0.",
+    ),
+    "a sweep of anything but training": (
+        ["prepare", "{config}", "--grid", "method.beta=1,2"],
+        "command line: expected prepare of one run; got --grid. It goes with train alone.",
+    ),
+    "more tokens than the model has positions": (
+        ["prepare", "{config}", "--data.limits.max-length", "1024"],
+        "data.limits.max_length: expected at most the model's 512 positions; got 1024. Give "
+        "--data.limits.max-length 512, or set it in the config.",
+    ),
+    "settings of another type, where nothing is trained": (
+        ["show", "{folder}/wrong.py"],
+        "data.on_bad_row: expected one of refuse, drop; got 'dorp'. Did you mean 'drop'?",
+    ),
+    "the same beside overrides": (
+        ["sample", "{folder}/wrong.py", "--seed", "1"],
+        "data.on_bad_row: expected one of refuse, drop; got 'dorp'.",
     ),
     "no held-out data": (
         ["show", "{config}", "--split", "eval", "--data.eval", "None"],

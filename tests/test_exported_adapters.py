@@ -101,6 +101,29 @@ def test_training_goes_on_from_a_given_adapter_which_is_then_the_reference(expor
             jobs.train(dataclasses.replace(other, output_dir=str(tmp_path / "x")), quiet=True)
         assert error.value.where == f"adapter.{name}"
         assert given in error.value.expected
+    # All that differs is told at once, as it would be written.
+    other = dataclasses.replace(changed, adapter=LoRA(adapter_name_or_path=given, dora=True))
+    with pytest.raises(BadInput) as error:
+        jobs.train(dataclasses.replace(other, output_dir=str(tmp_path / "x")), quiet=True)
+    targets = ("attention/query", "mlp/down")
+    assert error.value.remedy == (
+        f"Set rank=4, alpha=8.0, dora=False, targets={targets} in the config's LoRA(...), or give "
+        "--adapter.rank 4 --adapter.alpha 8.0 --adapter.no-dora --adapter.targets attention/query "
+        "mlp/down; or begin without that adapter."
+    )
+
+
+def test_an_adapter_given_as_the_model_is_told_as_one(exported):
+    experiment, folder = exported
+    given = folder / "run" / "export"
+    base = experiment.model.model_name_or_path
+    with pytest.raises(BadInput) as error:
+        pretrained.read_config(given)
+    assert error.value.got == f"an adapter, of {base}"
+    assert error.value.remedy == (
+        f"Begin from its base and the adapter: --model.model-name-or-path {base} "
+        f"--adapter.adapter-name-or-path {given}."
+    )
 
 
 def test_a_given_adapter_of_another_base_is_refused(exported, tmp_path):

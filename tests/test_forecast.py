@@ -60,6 +60,17 @@ def test_lengths_that_are_not_given_fill_the_limit(tmp_path):
     assert boxes_of(tiny(tmp_path, method=SFT()), 30, 10, None) == Boxes(30, 10, 1)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("size", [0, -5])
+def test_sizes_below_one_are_refused_by_their_options(place, size, tmp_path):
+    sizes = [None, None, None]
+    sizes[place] = size
+    with pytest.raises(BadInput) as error:
+        boxes_of(tiny(tmp_path), *sizes)
+    assert error.value.where == ("--prompt", "--response", "--responses")[place]
+    assert error.value.got == str(size)
+
+
 def test_a_compiler_is_asked_for_what_suits_the_devices_that_are_planned_for(tmp_path, monkeypatch):
     asked = []
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"networks", "overrides"},
     {"catalogue", "members", "run", "saved"},
     {"feeds", "measuring", "facts", "programs", "sweepable"},
-    {"card", "earlier"},
+    {"card", "earlier", "trained"},
     {"jobs", "sample", "score", "show"},
     {"rerun", "sweep", "forecast"},
     {"compare", "options", "planning"},

@@ -28,6 +28,7 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
+ADAPTER = "adapter_config.json"  # what a directory has in place of config.json that holds one
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -46,7 +47,7 @@ _REPLACEABLE = (
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
-    "adapter_config.json",
+    ADAPTER,
     "adapter_model.safetensors",
 )
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
@@ -267,8 +268,12 @@ def _cast(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
+def replacing(directory: Path, *, card: bool = False) -> Iterator[Path]:
     """A new directory beside `directory` that takes its place when the block has ended well.
+
+    Args:
+        card: whether an earlier export has a README.md of ours: its other files are those of any
+            model.
 
     Raises:
         BadInput: something else than an export is there already, or it cannot be written.
@@ -279,7 +284,7 @@ def replacing(directory: Path) -> Iterator[Path]:
     try:
         if old.exists() and not directory.exists():
             old.rename(directory)  # an earlier call ended between its two renames
-        _refuse_foreign(directory)
+        _refuse_foreign(directory, card)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         yield new
@@ -297,7 +302,7 @@ def replacing(directory: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _refuse_foreign(directory: Path) -> None:
+def _refuse_foreign(directory: Path, card: bool) -> None:
     if not directory.exists():
         return
     found = sorted(directory.iterdir()) if directory.is_dir() else [directory]
@@ -308,6 +313,13 @@ def _refuse_foreign(directory: Path) -> None:
         raise BadInput(
             "a new or empty directory, or an earlier export",
             f"{len(foreign)} other files, {', '.join(foreign[:3])} among them",
+            "Choose another directory; an export replaces the whole of it.",
+            where=str(directory),
+        )
+    if card and found and not any(map(ours, found)):
+        raise BadInput(
+            "a new or empty directory, or an earlier export",
+            "a model without the README.md that an export has",
             "Choose another directory; an export replaces the whole of it.",
             where=str(directory),
         )

@@ -69,20 +69,25 @@ class Frozen:
             return
         given = peft.read_settings(settings.adapter_name_or_path)
         theirs = dataclasses.replace(self.adapter, settings=given)
-        for name, mine, other in (
+        both = (
             ("rank", settings.rank, given.rank),
             ("alpha", settings.alpha, given.alpha),
             ("rslora", settings.rslora, given.rslora),
             ("dora", settings.dora, given.dora),
             ("targets", _spoken(self.adapter), _spoken(theirs)),
-        ):
-            if mine != other:
-                raise BadInput(
-                    f"{other!r}, as {settings.adapter_name_or_path} has it",
-                    repr(mine),
-                    "Change the setting, or begin without that adapter.",
-                    where=f"adapter.{name}",
-                )
+        )
+        different = [(name, mine, other) for name, mine, other in both if mine != other]
+        if different:
+            name, mine, other = different[0]
+            all_of_them = ", ".join(f"{name}={other!r}" for name, _, other in different)
+            flags = " ".join(_flag(name, other) for name, _, other in different)
+            raise BadInput(
+                f"{other!r}, as {settings.adapter_name_or_path} has it",
+                repr(mine),
+                f"Set {all_of_them} in the config's LoRA(...), or give {flags}; or begin without "
+                "that adapter.",
+                where=f"adapter.{name}",
+            )
 
     @functools.cached_property
     def reference(self) -> Params:
@@ -93,6 +98,13 @@ class Frozen:
     def join(self, params: Params, key: PRNGKeyArray | None = None) -> Params:
         """All parameters of the policy; `key` as in `Adapter.attach`."""
         return self.adapter.attach(self.base, params, key)
+
+
+def _flag(name: str, value: bool | int | float | tuple[str, ...]) -> str:
+    """How the command line sets this."""
+    if isinstance(value, bool):
+        return f"--adapter.{name}" if value else f"--adapter.no-{name}"
+    return f"--adapter.{name} {' '.join(value) if isinstance(value, tuple) else value}"
 
 
 def _spoken(adapter: Adapter) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from alignax.models.settings import replace_template
 from alignax.models.stored import SCORE
 from alignax.models.transformer import Decoder
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = files.ADAPTER, "adapter_model.safetensors"
 # Each key with the values under which it changes nothing that is computed.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none", None),
@@ -86,7 +86,7 @@ def save(
     if "score" in params:
         tensors[PREFIX + SCORE] = fetch(params["score"])
     if is_first():
-        with files.replacing(Path(directory)) as new:
+        with files.replacing(Path(directory), card=card is not None) as new:
             for name in files.TOKENIZER_FILES:
                 if (source / name).is_file():
                     shutil.copyfile(source / name, new / name)

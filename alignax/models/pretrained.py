@@ -186,7 +186,7 @@ def save(
     parameters = places(config, family)
     if is_first():
         shapes = tensor_shapes(config, family)
-        with files.replacing(Path(directory)) as new:
+        with files.replacing(Path(directory), card=card is not None) as new:
             write_settings(new, described, source, eos=eos, chat_template=chat_template)
             if card is not None:
                 (new / "README.md").write_text(files.marked(card), encoding="utf-8")
@@ -243,8 +243,16 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
 def _read_config(directory: Path) -> dict[str, Any]:
     raw = files.read_json(directory / "config.json")
     if not raw:
+        got = "none, or an empty one"
         remedy = "Give the directory that holds a model's config.json and its weights."
-        raise BadInput("a config.json", "none, or an empty one", remedy, where=str(directory))
+        if (directory / files.ADAPTER).is_file():
+            base = files.read_json(directory / files.ADAPTER).get("base_model_name_or_path")
+            got = f"an adapter, of {base}"
+            remedy = (
+                f"Begin from its base and the adapter: --model.model-name-or-path {base} "
+                f"--adapter.adapter-name-or-path {directory}."
+            )
+        raise BadInput("a config.json", got, remedy, where=str(directory))
     return raw
 
 

@@ -133,6 +133,11 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def stacked(place: NamedSharding) -> NamedSharding:
+    """For an array with an axis more before all others, which lies whole on every device."""
+    return NamedSharding(place.mesh, PartitionSpec(None, *place.spec))
+
+
 def parameters(
     mesh: jax.sharding.Mesh, abstract: Params, axes: Params, *, gathered: bool = False
 ) -> Params:
