@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from alignax.config import Experiment
-from alignax.core import processes
+from alignax.core import own_code, processes
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars, text_settings, with_scalars
 from alignax.core.records import Group, Record
@@ -78,6 +79,19 @@ class Run(Networks):
             extra_end_ids=end_ids(self.model_dir),
         )
 
+    @functools.cached_property
+    def code(self) -> str:
+        """Of a method that is not this package's, its code in a word; a new one if not known."""
+        found = own_code.key(type(self.method))
+        if found is None:
+            self.say(
+                f"[yellow]not kept for later[/]: the prepared data of {type(self.method).__name__},"
+                " whose source Python does not know; define it in a file"
+            )
+            word = processes.told(np.frombuffer(secrets.token_bytes(8), np.uint8))
+            return bytes(word).hex()
+        return found
+
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def prepared(self, which: str, *, asked: bool = False) -> Prepared:
         """The tokenised data set: `train` or `eval`.
@@ -89,6 +103,8 @@ class Run(Networks):
         source = getattr(data, which)
         if source is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+
+        code = self.code
 
         def asking(record: Record) -> Group:
             return dataclasses.replace(method.group(record), prompt=method.ask(record.prompt))
@@ -102,6 +118,7 @@ class Run(Networks):
                     self.renderer,
                     data.limits,
                     grouping=f"asked by {method}" if asked else text_settings(method),
+                    code=code,
                     cache_dir=data.cache_dir,
                     split=getattr(data, f"{which}_split"),
                     on_bad_row=data.on_bad_row,
@@ -173,7 +190,8 @@ class Run(Networks):
             console.print(*what)
 
     def preflight(self) -> None:
-        """Checks tokens before anything is computed; prints what was found."""
+        """Checks the method, and tokens, before anything is computed; prints what was found."""
+        self.check_method()
         if self.renderer.dated:
             self.say(
                 "[yellow]dated[/]: the chat template writes today's date (strftime_now): prompts "
@@ -237,7 +255,7 @@ class Run(Networks):
         # The shape is in the key because rounding depends on it, though on nothing more.
         key = (
             self.reference_fingerprint,
-            data.fingerprint,
+            data.content,
             part.chosen.tobytes().hex(),
             self.experiment.model.dtype,
             repr(plan.shape),

@@ -116,6 +116,11 @@ class Group:
     origin: str = ""
 
 
+def placed(group: Group, record: Record) -> Group:
+    """The group, which stands where its record does, unless it says where."""
+    return group if group.origin else dataclasses.replace(group, origin=record.origin)
+
+
 class Lacking(BadInput):
     """A record without what a method reads of every one, such as a margin: a defect of its row.
 

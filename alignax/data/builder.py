@@ -19,7 +19,7 @@ from jaxtyping import Float32
 
 from alignax.core import drafts
 from alignax.core.errors import BadInput
-from alignax.core.records import Group, Lacking, LeftOut, Record
+from alignax.core.records import Group, Lacking, LeftOut, Record, placed
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer
@@ -41,11 +41,13 @@ class Prepared:
 
     Fields:
         directory: where it is kept.
-        fingerprint: hex SHA-256 of what it was made from.
+        fingerprint: hex SHA-256 of what it was made from, but for code of the user's own.
+        by_own_code: whether such code made it.
     """
 
     directory: Path
     fingerprint: str
+    by_own_code: bool = False
 
     def __len__(self) -> int:
         return len(self.lengths.prompt)
@@ -105,6 +107,14 @@ class Prepared:
         return TokenReport.from_json(self._notes["tokens"])
 
     @property
+    def content(self) -> str:
+        """Changes with what was made: with the tokens themselves, where the user's code decides.
+
+        Else with what they were made from, which says as much.
+        """
+        return self._notes["content"] if self.by_own_code else self.fingerprint
+
+    @property
     def limits(self) -> TokenLimits:
         """The lengths that were allowed."""
         return TokenLimits(**self._notes["limits"])
@@ -121,7 +131,7 @@ class Prepared:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is cached stays behind: another process opens the files itself.
-        return {"directory": self.directory, "fingerprint": self.fingerprint}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __str__(self) -> str:
         return f"{self.records}\n{self.tokens}\nprepared: {self.directory}"
@@ -175,6 +185,7 @@ def prepare(
     limits: TokenLimits,
     *,
     grouping: str,
+    code: str = "",
     cache_dir: str | Path,
     split: str = "train",
     on_bad_row: OnBadRow = "refuse",
@@ -191,6 +202,7 @@ def prepare(
         record_type: what `group` takes.
         grouping: the name of `group`, and all settings it depends on; two functions that differ
             must have two names, because results are found again by it.
+        code: of `group`, where it is the user's own: two that differ must have two.
         cache_dir: where prepared data sets are kept.
         split: which file of a directory, or which split of a data set.
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
@@ -215,7 +227,8 @@ def prepare(
         "pairing": [pairing, *strength],
     }
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
+    key = hashlib.sha256(f"{fingerprint} {code}".encode()).hexdigest() if code else fingerprint
+    prepared = Prepared(Path(cache_dir).expanduser().resolve() / key[:16], fingerprint, bool(code))
     drafts.clear(prepared.directory.parent)
     if prepared.directory.is_dir():
         prepared.tokens.check(max_dropped_share, prepared.records.dropped)
@@ -232,7 +245,7 @@ def prepare(
     groups = []
     for record in records:
         try:
-            groups.append(group(record))
+            groups.append(placed(group(record), record))
         except LeftOut as useless:
             report.left_out.add(useless.reason, record.origin)
         except Lacking as defect:
@@ -261,6 +274,7 @@ def prepare(
         "tokens": dataclasses.asdict(tokens),
         "limits": dataclasses.asdict(limits),
         "depends_on": depends_on,
+        "content": _content(examples),
     }
     _write(prepared.directory, examples, notes)
     return prepared
@@ -284,6 +298,16 @@ def renderer_hash(renderer: Renderer) -> str:
         "end_ids": sorted(renderer.end_ids),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _content(examples: Sequence[Example]) -> str:
+    """Hex SHA-256 of all tokens, and of which are scored."""
+    digest = hashlib.sha256()
+    for x in examples:
+        digest.update(np.array([len(x.prompt), len(x.response_lengths)], np.int64).tobytes())
+        for array in (x.prompt, x.response_lengths, x.responses, x.mask):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) -> None:
