@@ -14,8 +14,9 @@ from rich.table import Table
 
 from alignax import config
 from alignax.config import Experiment
+from alignax.core import modules
 from alignax.core.errors import BadInput
-from alignax.core.method import Method
+from alignax.core.method import Method, Needs
 from alignax.core.setting_types import alike, did_you_mean
 from alignax.data.forms import COLUMNS
 from alignax.data.sources import holds_split
@@ -84,21 +85,75 @@ def entry(name: str, where: str = "--method") -> Entry:
     """The method of this name; `-` and `_`, capitals and small letters are the same.
 
     Args:
+        name: or that of a user's own, as "path/to/file.py:CLASS" or "package.module:CLASS".
         where: it was asked for.
 
     Raises:
         BadInput: no such method, with the nearest one.
     """
+    if ":" in name:
+        return _from_outside(name, where)
     known = {_bare(e.name): e for e in entries()}
     if _bare(name) not in known:
         near = [known[x].name for x in alike(_bare(name), list(known))]
         raise BadInput(
             f"a method: {', '.join(e.name for e in known.values())}",
             name or "nothing",
-            did_you_mean(near) or "alignax methods explains them.",
+            f"Name the class in it: {name}:CLASS."
+            if name.endswith(".py")
+            else did_you_mean(near) or "alignax methods explains them.",
             where=where,
         )
     return known[_bare(name)]
+
+
+def _from_outside(place: str, where: str) -> Entry:
+    """A user's own method, with the config of the one that needs most of what it needs."""
+    found = modules.load(place, where, what="a class of a method")
+    if not isinstance(found, type) or not issubclass(found, Method):
+        raise BadInput(
+            "a class that is an alignax.Method",
+            f"{place}: {found!r}",
+            f"Name the class: {where} FILE.py:CLASS. docs/own_method.md shows one.",
+            where=where,
+        )
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        raise BadInput(
+            "a class with the functions needs, group and loss",
+            f"{place} without {', '.join(lacking)}",
+            "docs/own_method.md shows one.",
+            where=where,
+        )
+    try:
+        needs = found().needs()
+    except TypeError as error:
+        raise BadInput(
+            "a method whose settings all have defaults",
+            str(error),
+            "Give each one, or set them in a config: docs/own_method.md shows one.",
+            where=f"{where} {place}",
+        ) from error
+    alike_most = max(entries(), key=lambda e: _in_common(needs, e))
+    if _in_common(needs, alike_most)[0] < 3:
+        raise BadInput(
+            f"a method that learns from what another does: {needs.record.__name__}",
+            f"{found.__name__}, which "
+            + ("takes a data set" if needs.sampling is None else "samples")
+            + (f" and has a {needs.head} head" if needs.head else ""),
+            "Write it a config: docs/own_method.md shows one.",
+            where=f"{where} {place}",
+        )
+    return Entry(place, found, alike_most.config)
+
+
+def _in_common(needs: Needs, other: Entry) -> tuple[int, int, bool]:
+    """How like another's needs are: in what a config is about; in all; and the demo's."""
+    its = other.method().needs()
+    about = (its.record is needs.record, its.head == needs.head,
+             (its.sampling is None) == (needs.sampling is None))  # fmt: skip
+    names = [field.name for field in dataclasses.fields(needs)]
+    same = sum(getattr(its, name) == getattr(needs, name) for name in names)
+    return sum(about), same, other.config.stem.endswith("_quickstart")
 
 
 def is_method(name: str) -> bool:
@@ -137,7 +192,10 @@ def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
         parser.add_argument(option)
     options, others = parser.parse_known_args(arguments)
     found = entry(options.method or "")
-    made = config.load(found.config)
+    made, folder = config.load(found.config), found.name
+    if type(made.method) is not found.method:
+        folder = found.method.__name__.lower()
+        made = dataclasses.replace(made, method=found.method(), output_dir=f"runs/{folder}")
     if options.model:
         model = dataclasses.replace(made.model, model_name_or_path=options.model)
         made = dataclasses.replace(made, model=model)
@@ -146,7 +204,7 @@ def experiment(arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
         held_out = options.eval_data or (options.data if both else None)
         data = dataclasses.replace(made.data, train=options.data, eval=held_out)
         stem = _stem(options.data)
-        made = dataclasses.replace(made, data=data, output_dir=f"runs/{found.name}_{stem}")
+        made = dataclasses.replace(made, data=data, output_dir=f"runs/{folder}_{stem}")
     elif options.eval_data:
         made = dataclasses.replace(
             made, data=dataclasses.replace(made.data, eval=options.eval_data)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from alignax.core import mistakes, modules
+from alignax.core import contract, mistakes, modules, own_code
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.records import Demonstration
@@ -229,6 +229,8 @@ def configs_directory() -> Path:
 def check(experiment: Experiment) -> None:
     """Refuses settings that cannot work, before anything is allocated."""
     check_types(experiment)
+    contract.check_class(experiment.method)
+    own_code.digests(type(experiment.method))  # of its file as it is now, just imported
     experiment.loop.check()
     experiment.rollout.check(experiment.method)
     experiment.evaluation.sampler.check("evaluation.sampler")

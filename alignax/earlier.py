@@ -9,12 +9,14 @@ from typing import Any
 
 from alignax import facts
 from alignax.core.errors import BadInput
-from alignax.data.builder import renderer_hash
+from alignax.data.chat import renderer_hash
 from alignax.data.sources import content_hash
 from alignax.models import files
 from alignax.run import Run
-from alignax.saved import first_difference, to_json
+from alignax.saved import CODE, code_of, first_difference, to_json
 from alignax.train.checkpoint_names import saved_experiment
+
+CONTENTS, REWARDS = "contents of ", "rollout.rewards: "
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -36,9 +38,10 @@ def settings(run: Run) -> dict[str, Any]:
         contents["tokenizer and chat template"] = renderer_hash(run.renderer)
     rewards = run.experiment.rollout.rewards
     for name, part in zip(rewards.names, rewards.parts, strict=True):
-        contents[f"rollout.rewards: {name}"] = part.fingerprint()
-    digests = {f"contents of {name}": x[:16] for name, x in contents.items() if x}
-    return to_json(dataclasses.replace(run.experiment, method=run.method)) | digests
+        contents[f"{REWARDS}{name}"] = part.fingerprint()
+    digests = {f"{CONTENTS}{name}": x[:16] for name, x in contents.items() if x}
+    said = to_json(dataclasses.replace(run.experiment, method=run.method))
+    return said | code_of(run.method) | digests
 
 
 def refuse_another(run: Run, wanted: dict[str, Any], members: Sequence[Run] = ()) -> None:
@@ -51,7 +54,7 @@ def refuse_another(run: Run, wanted: dict[str, Any], members: Sequence[Run] = ()
     output = Path(run.experiment.output_dir)
     found = saved_experiment(output)
     if found is not None:
-        _refuse(output, found, wanted, "set it back to go on with the old one")
+        _refuse(run, output, found, wanted, "set it back to go on with the old one")
         return
     # One that ended before it learnt anything begins anew, with the settings that mend it too.
     if not any(_has_learnt(Path(one.experiment.output_dir)) for one in (run, *members)):
@@ -64,7 +67,7 @@ def refuse_another(run: Run, wanted: dict[str, Any], members: Sequence[Run] = ()
         if kept is not None:
             swept = {"sweep": wanted["sweep"]} if one is run and "sweep" in wanted else {}
             remedy = "move what is there away: it has no checkpoint to go on from"
-            _refuse(folder, kept, facts.settings(one) | swept, remedy)
+            _refuse(one, folder, kept, facts.settings(one) | swept, remedy)
         elif one is not run or not members:  # a sweep's own folder has no card
             unknown.append(str(folder))
     left = [name for name in ("metrics.jsonl", "export") if _is_there(output / name)]
@@ -93,14 +96,36 @@ def _is_there(path: Path) -> bool:
     return path.exists() and (path.is_dir() or path.stat().st_size > 0)
 
 
-def _refuse(folder: Path, found: dict[str, Any], wanted: dict[str, Any], or_else: str) -> None:
+def _refuse(
+    run: Run, folder: Path, found: dict[str, Any], wanted: dict[str, Any], or_else: str
+) -> None:
     """Raises where settings differ in what decides a run's numbers."""
     different = first_difference(found, wanted)
     if different is not None:
         name, old, new = different
+        if changed := _code_at(run, name):
+            raise BadInput(
+                f"the code of {changed[0]} that the run in {folder} was begun with",
+                "another: this file, or one that it imports, has been edited since",
+                f"Give the new run another output_dir, or {or_else}.",
+                where=changed[1],
+            )
         raise BadInput(
             f"the settings of the run that {folder} holds: {name} = {old!r}",
             f"{new!r}",
             f"Give the new run another output_dir, or {or_else}.",
             where=name,
         )
+
+
+def _code_at(run: Run, name: str) -> tuple[str, str] | None:
+    """Whose code a difference is in, and in which file; None where it is in a setting."""
+    kind = type(run.method)
+    if name.startswith(CODE):
+        return kind.__name__, name.removeprefix(CODE).removeprefix(".") or kind.__module__
+    rewards = run.experiment.rollout.rewards
+    for one, part in zip(rewards.names, rewards.parts, strict=True):
+        place = getattr(part, "function", None)
+        if name == f"{CONTENTS}{REWARDS}{one}" and isinstance(place, str):
+            return one, place.rpartition(":")[0]
+    return None

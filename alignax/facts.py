@@ -22,7 +22,7 @@ from alignax.evaluate.report import from_metrics
 from alignax.evaluate.stats import Estimate
 from alignax.models import files
 from alignax.run import Run
-from alignax.saved import to_json
+from alignax.saved import code_of, to_json
 from alignax.train.metrics import whole_lines
 
 FILE = "card.json"
@@ -120,8 +120,11 @@ def of(run: Run) -> dict[str, Any]:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """The experiment as JSON; what is about samples is left out where none are drawn."""
-    found = to_json(dataclasses.replace(run.experiment, method=run.method))
+    """The experiment as JSON; what is about samples is left out where none are drawn.
+
+    Of a method that is not this package's, digests of its code too.
+    """
+    found = to_json(dataclasses.replace(run.experiment, method=run.method)) | code_of(run.method)
     return found if run.experiment.rollout else found | {"rollout": {}}
 
 

@@ -16,6 +16,7 @@ from alignax import card, facts
 from alignax.config import Experiment, check
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.core.own_code import is_own
 from alignax.core.rollouts import DIFFERENCE, FROM_REFERENCE
 from alignax.core.types import Params, TrainState, held
 from alignax.data.plan import check_batch, shaped
@@ -227,6 +228,16 @@ def check_first_step(run: Run) -> Any:
             return
         # A mean margin is sharper for sums, and the distance of tokens sees what cancels in it.
         margins = f"mean margin {margin:.1e}, " if "rewards/margins" in values else ""
+        if abs(margin) > tolerance * growth and moved <= tolerance and not is_own(type(run.method)):
+            raise BadInput(
+                "the metric rewards/margins to be 0 before the first update",
+                f"{margin:.3g}, while policy and reference agree: their log-probabilities are "
+                f"{moved:.1e} nats a token apart",
+                "By this name the reward of the chosen response less that of the rejected is "
+                "known, both measured from the reference. Give what is no such margin another "
+                "name in the loss's metrics.",
+                where=f"step 1: {type(run.method).__name__}.loss",
+            )
         if abs(margin) > tolerance * growth or moved > tolerance:
             raise BadInput(
                 "policy and reference to agree before the first update",
@@ -285,6 +296,7 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
     """Measures the newest checkpoint on the held-out data, against the reference."""
     check(experiment)
     run = Run(experiment, quiet or not processes.is_first())
+    run.check_method()
     with jax.set_mesh(run.mesh):
         step, params = newest(run)
         params = params if run.frozen is None else run.frozen.join(params)

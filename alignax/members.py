@@ -7,13 +7,15 @@ have the same text, the same shapes and one compiled program.
 import dataclasses
 import itertools
 import math
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignax.config import Experiment
+from alignax.core import own_code
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars
-from alignax.core.setting_types import is_settings, nearest
+from alignax.core.setting_types import classes_of, is_settings, nearest
 
 ROOMS = ("method", "optim")  # of an experiment; those that have settings of the type `Scalar`
 
@@ -69,7 +71,7 @@ class Sweep:
                     f"Did you mean {near}? "
                     * (near is not None)
                     + "Other settings change text, shapes or the number of updates, and take runs "
-                    "of their own.",
+                    "of their own." + _how_to_sweep(experiment, name),
                     where="--grid",
                 )
             if not all(map(math.isfinite, values)) or len(set(values)) < max(1, len(values)):
@@ -79,6 +81,16 @@ class Sweep:
                     f"For example --grid {name}=0.05,0.1,0.2.",
                     where=f"--grid {name}",
                 )
+
+
+def _how_to_sweep(experiment: Experiment, name: str) -> str:
+    """For a number of a user's own method, which its loss alone may read: how it says so."""
+    kind, (room, _, field) = type(experiment.method), name.partition(".")
+    if room != "method" or own_code.is_own(kind):
+        return ""
+    if float not in classes_of(typing.get_type_hints(kind).get(field)):
+        return ""
+    return f" Where the loss alone reads it, annotate {kind.__name__}.{field} as alignax.Scalar."
 
 
 def parsed(words: Sequence[str]) -> dict[str, tuple[float, ...]]:

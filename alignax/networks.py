@@ -4,8 +4,10 @@ A run has a policy; a critic beside it where the method has a value head; an ada
 policy's place where one is trained. What is told apart here is told nowhere else.
 """
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from alignax.config import Experiment
-from alignax.core import processes
+from alignax.core import contract, own_code, processes
 from alignax.core.errors import BadInput
 from alignax.core.method import Method
+from alignax.core.records import Lacking, LeftOut, Ranking, Record
 from alignax.core.types import Batch, Layout, Outputs, Params
+from alignax.data.convert import CONVERTERS
 from alignax.data.plan import Plan
 from alignax.data.sources import load_records
 from alignax.models import peft, pretrained
@@ -27,6 +31,8 @@ from alignax.models.outputs import outputs
 from alignax.models.transformer import Decoder
 from alignax.train import sharding
 from alignax.train.step import ModelFn
+
+LOOKED_AT = 16  # rows of the data, before all of them are prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +87,59 @@ class Networks:
                 scored_turns=data.scored_turns,
             )
         return method.fit(records)
+
+    def check_method(self) -> None:
+        """Refuses a user's own method that does not keep to what `Method` says; traces alone.
+
+        Raises:
+            BadInput: naming the function of the method.
+        """
+        method, rollout = self.method, self.experiment.rollout
+        if own_code.is_own(type(method)):
+            return
+        contract.check_class(method)  # again, with what `fit` has set
+        if rollout and method.needs().sampling is not None:
+            count, length = rollout.sampling(method).num_samples, rollout.max_new_tokens
+            contract.check(method, responses=count, sampled=True, length=length)
+            return
+        # What a method makes of samples that are made up, it may not of others.
+        no_fault = (LeftOut, Exception if rollout else Lacking)
+        groups = []
+        for record in self._some_records():
+            with contextlib.suppress(*no_fault):
+                groups.append(method.group(record))
+        for group in groups:
+            contract.check_group(method, group)
+        if most := max((len(group.responses) for group in groups), default=0):
+            attributes = max(
+                len(group.attributes[0]) if group.attributes else 0 for group in groups
+            )
+            length = self.experiment.data.limits.max_length
+            contract.check(method, responses=most, attributes=attributes, length=length)
+
+    def _some_records(self) -> Sequence[Record]:
+        """The first of the training data, or of made-up samples; none where they are not known."""
+        data, rollout, wanted = self.experiment.data, self.experiment.rollout, self.method.needs()
+        if rollout:
+            count = rollout.sampling(self.method).num_samples
+            texts = tuple(f"answer {i}" for i in range(count))
+            samples = Ranking(
+                prompt="a prompt", responses=texts, scores=tuple(map(float, range(count)))
+            )
+            convert = CONVERTERS.get((Ranking, wanted.record))
+            one = [samples] if wanted.record is Ranking else []
+            return one if convert is None else convert(samples, data.pairing, ())
+        with contextlib.suppress(BadInput), processes.first_before_others():  # `prepare` says why
+            return load_records(
+                data.train,
+                wanted.record,
+                split=data.train_split,
+                on_bad_row=data.on_bad_row,
+                limit=LOOKED_AT,
+                pairing=data.pairing,
+                strength=data.strength,
+            )[0]
+        return []
 
     @functools.cached_property
     def model_dir(self) -> Path:

@@ -53,7 +53,9 @@ BAD_ROWS: Options = {
 }  # fmt: skip
 # What stands in place of CONFIG; `sample` has a --data of its own.
 METHODS_OWN: Options = {
-    "--method": _text("in place of CONFIG: the default config of this method", "NAME"),
+    "--method": _text(
+        "in place of CONFIG: the default config of this method, or FILE.py:CLASS, your own", "NAME"
+    ),
     "--data": _text("with --method: what is learnt from"),
     "--eval-data": _text("with --method: what is held out"),
     "--model": _text("with --method: the weights to begin from", "DIRECTORY"),

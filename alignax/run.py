@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
+from alignax import remarks
 from alignax.config import Experiment
-from alignax.core import processes
+from alignax.core import own_code, processes
 from alignax.core.errors import BadInput
 from alignax.core.method import scalars, text_settings, with_scalars
-from alignax.core.records import Group, Preference, Record
+from alignax.core.records import Group, Record
 from alignax.core.telling import through
 from alignax.core.types import Params
 from alignax.data import lints
@@ -79,6 +81,19 @@ class Run(Networks):
             extra_end_ids=end_ids(self.model_dir),
         )
 
+    @functools.cached_property
+    def code(self) -> str:
+        """Of a method that is not this package's, its code in a word; a new one if not known."""
+        found = own_code.key(type(self.method))
+        if found is None:
+            self.say(
+                f"[yellow]not kept for later[/]: the prepared data of {type(self.method).__name__},"
+                " whose source Python does not know; define it in a file"
+            )
+            word = processes.told(np.frombuffer(secrets.token_bytes(8), np.uint8))
+            return bytes(word).hex()
+        return found
+
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def prepared(self, which: str, *, asked: bool = False) -> Prepared:
         """The tokenised data set: `train` or `eval`.
@@ -90,6 +105,8 @@ class Run(Networks):
         source = getattr(data, which)
         if source is None:
             raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+
+        code = self.code
 
         def asking(record: Record) -> Group:
             return dataclasses.replace(method.group(record), prompt=method.ask(record.prompt))
@@ -103,6 +120,7 @@ class Run(Networks):
                     self.renderer,
                     data.limits,
                     grouping=f"asked by {method}" if asked else text_settings(method),
+                    code=code,
                     cache_dir=data.cache_dir,
                     split=getattr(data, f"{which}_split"),
                     on_bad_row=data.on_bad_row,
@@ -179,18 +197,14 @@ class Run(Networks):
             console.print(*what, soft_wrap=text and not console.is_terminal)
 
     def preflight(self) -> None:
-        """Checks tokens before anything is computed; prints what was found."""
+        """Checks the method, and tokens, before anything is computed; prints what was found."""
+        self.check_method()
         if self.renderer.dated:
-            self.say(
-                "[yellow]dated[/]: the chat template writes today's date (strftime_now): prompts "
-                "change with the date; give data.chat_template without it, or the date in "
-                "data.chat_template_kwargs where the template takes it from there"
-            )
+            self.say(remarks.DATED)
         if self.experiment.rollout:
             for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
                 self.say(f"[bold]{name} prompts[/]: {escape(str(self.prompts(name)))}")
             self._remark()
-            self._compare_lengths()
             return
         for name, data in (("train", self.train_data), ("held out", self.eval_data)):
             if data is not None:
@@ -200,35 +214,17 @@ class Run(Networks):
         self._remark()
 
     def _remark(self) -> None:
-        """Prints what the data say of what will be learnt."""
-        sampled, said = bool(self.experiment.rollout), list[str]()
-        if not sampled:
-            train = self.train_data
-            if self.method.needs().record is Preference:
-                said += lints.of_pairs(train.lengths, train.digests)
-            said += [f"[yellow]train[/]: {escape(x)}" for x in self.method.remarks(train.gaps)]
+        """Prints what data and settings say of what will be learnt."""
+        sampled = self.experiment.rollout is not None
+        said = [] if sampled else remarks.of_groups(self.method, self.train_data)
         if self.experiment.data.eval is not None:
             there, asked = (
-                [lints.digest(ids) for ids in self.prompts(name).ids]
-                if sampled
-                else self.prepared(name).digests[:, 0].tolist()
+                remarks.prompts(self.prompts(name) if sampled else self.prepared(name))
                 for name in ("train", "eval")
             )
             said += lints.of_prompts(there, asked)
-        for line in said:
+        for line in [*said, *remarks.of_lengths(self.experiment)]:
             self.say(line)
-
-    def _compare_lengths(self) -> None:
-        """Says where held-out answers may be longer or shorter than those that are learnt from."""
-        evaluation, learnt = self.experiment.evaluation, self.experiment.rollout.max_new_tokens
-        measured = evaluation.sampler.max_new_tokens
-        source = evaluation.prompts or self.experiment.data.eval
-        if source is not None and evaluation.num_prompts and measured != learnt:
-            self.say(
-                f"[yellow]lengths differ[/]: sampled responses are cut at {learnt} tokens "
-                f"(rollout.max_new_tokens), held-out answers at {measured} "
-                "(evaluation.sampler.max_new_tokens)"
-            )
 
     # --- The plan, the reference, and what is said
 
@@ -277,7 +273,7 @@ class Run(Networks):
         # The shape is in the key because rounding depends on it, though on nothing more.
         key = (
             self.reference_fingerprint,
-            data.fingerprint,
+            data.content,
             part.chosen.tobytes().hex(),
             self.experiment.model.dtype,
             repr(plan.shape),

@@ -4,7 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from alignax.core import own_code
 from alignax.core.setting_types import is_settings
+
+# Under what name the digests of a method stand whose code is the user's own.
+CODE = "code of the method"
 
 
 def to_json(settings: Any) -> Any:
@@ -24,6 +28,12 @@ def to_json(settings: Any) -> Any:
         name = getattr(settings, "__qualname__", type(settings).__qualname__)
         return f"{settings.__module__}:{name}"
     return settings
+
+
+def code_of(method: Any) -> dict[str, Any]:
+    """What of a method's code stands beside its settings: nothing of this package's own."""
+    found = own_code.digests(type(method))
+    return {CODE: dict(found)} if found else {}
 
 
 # What may differ between a run and its continuation: none of it changes a number of the run by
@@ -62,6 +72,8 @@ def first_difference(
             for key in {**old, **new}:
                 if "type" in old and key not in old and not new[key]:
                     continue  # an earlier version did not have it, and it is off
+                if key == CODE and key not in old:
+                    continue  # an earlier version did not say
                 inner = f"{name}.{key}" if name else key
                 found = walk(old.get(key), new.get(key), inner)
                 if found is not None:

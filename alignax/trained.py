@@ -12,7 +12,7 @@ import jax
 
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
-from alignax.data.builder import renderer_hash
+from alignax.data.chat import renderer_hash
 from alignax.members import Sweep, directory
 from alignax.run import Run
 from alignax.saved import first_difference, to_json

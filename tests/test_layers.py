@@ -14,7 +14,7 @@ LAYERS = [
     {"train"},
     {"evaluate"},
     {"config"},
-    {"networks", "overrides"},
+    {"networks", "overrides", "remarks"},
     {"catalogue", "members", "run", "saved"},
     {"feeds", "measuring", "facts", "programs", "sweepable"},
     {"card", "earlier", "trained"},

@@ -13,7 +13,7 @@ from alignax.compare import cells
 from alignax.compare.cells import Cell
 from alignax.compare.settings import Comparison
 from alignax.config import Experiment
-from alignax.core import modules
+from alignax.core import modules, own_code
 from alignax.core.errors import BadInput
 from alignax.data.sources import files_of
 from alignax.saved import to_json
@@ -43,9 +43,9 @@ def of(comparison: Comparison, cell: Cell) -> str:
             places.append(entry.own_rows)
         if entry.after is not None:
             parts.append(of(comparison, cells.begun_from(comparison, cell)))
-        places.append(f"{type(entry.method).__module__}:")
         for name in (place.rpartition(":")[0] for place in places):
             files += _code(name)
+        files += own_code.files(type(entry.method))
     text = json.dumps(parts, sort_keys=True)
     files = [path for path in files if path.is_file()]
     for folder in sorted({str(path.parent) for path in files}, key=len, reverse=True):

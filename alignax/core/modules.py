@@ -93,18 +93,47 @@ def run(path: Path, prefix: str) -> ModuleType:
 
 
 def with_neighbours(path: Path) -> list[Path]:
-    """A file and those beside it that it imports, and that these import: what decides it."""
+    """A file and those that it imports from beside it, and that these import: what decides it.
+
+    Of a file of a package, those of that package too.
+    """
     found, left = [], [path]
     while left:
         file = left.pop()
         if file in found or not file.is_file():
             continue
         found.append(file)
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            names = [x.name for x in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            left += [file.with_name(f"{name.partition('.')[0]}.py") for name in names]
+        left += _imported(file)
     return sorted(found)
+
+
+def _imported(file: Path) -> list[Path]:
+    """The files that the imports of a file may mean, whether or not they are there."""
+    file = file.absolute() if (file.parent / "__init__.py").is_file() else file
+    top = file.parent  # the folder beside whose files its package stands; its own, where in none
+    while (top / "__init__.py").is_file():
+        top = top.parent
+    installed = file.parent.name in ("site-packages", "dist-packages")  # beside all there is
+    found: list[Path] = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names, level = [x.name.split(".") for x in node.names], 0
+        elif isinstance(node, ast.ImportFrom):
+            module, level = [x for x in (node.module or "").split(".") if x], node.level
+            names = [[*module, x.name] for x in node.names]
+        else:
+            continue
+        for parts in names:
+            if level:  # of a package; elsewhere there is nothing above
+                folders = file.parents[level - 1 : level]
+            else:
+                within = file.relative_to(top).parts[0] == parts[0]
+                folders = [] if installed or parts[0] == "alignax" else [file.parent]
+                folders += [top] if within else []
+            for folder in folders:
+                for place in (folder.joinpath(*parts[: i + 1]) for i in range(len(parts))):
+                    found += [place.with_name(f"{place.name}.py"), place / "__init__.py"]
+    return found
 
 
 def _guarded(load: Callable[[], ModuleType], where: str) -> ModuleType:

@@ -123,6 +123,11 @@ class Group:
     compared: bool = False
 
 
+def placed(group: Group, record: Record) -> Group:
+    """The group, which stands where its record does, unless it says where."""
+    return group if group.origin else dataclasses.replace(group, origin=record.origin)
+
+
 class Lacking(BadInput):
     """A record without what a method reads of every one, such as a margin: a defect of its row.
 

@@ -19,10 +19,10 @@ from jaxtyping import Float32, UInt64
 
 from alignax.core import drafts
 from alignax.core.errors import BadInput
-from alignax.core.records import Group, Lacking, LeftOut, Record
+from alignax.core.records import Group, Lacking, LeftOut, Record, placed
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
-from alignax.data.chat import Renderer
+from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.convert import Pairing
 from alignax.data.fields import is_blank
 from alignax.data.forms import ScoredTurns
@@ -44,11 +44,13 @@ class Prepared:
 
     Fields:
         directory: where it is kept.
-        fingerprint: hex SHA-256 of what it was made from.
+        fingerprint: hex SHA-256 of what it was made from, but for code of the user's own.
+        by_own_code: whether such code made it.
     """
 
     directory: Path
     fingerprint: str
+    by_own_code: bool = False
 
     def __len__(self) -> int:
         return len(self.lengths.prompt)
@@ -113,6 +115,14 @@ class Prepared:
         return TokenReport.from_json(self._notes["tokens"])
 
     @property
+    def content(self) -> str:
+        """Changes with what was made: with the tokens themselves, where the user's code decides.
+
+        Else with what they were made from, which says as much.
+        """
+        return self._notes["content"] if self.by_own_code else self.fingerprint
+
+    @property
     def limits(self) -> TokenLimits:
         """The lengths that were allowed."""
         return TokenLimits(**self._notes["limits"])
@@ -129,7 +139,7 @@ class Prepared:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is cached stays behind: another process opens the files itself.
-        return {"directory": self.directory, "fingerprint": self.fingerprint}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __str__(self) -> str:
         return f"{self.records}\n{self.tokens}\nprepared: {self.directory}"
@@ -183,6 +193,7 @@ def prepare(
     limits: TokenLimits,
     *,
     grouping: str,
+    code: str = "",
     cache_dir: str | Path,
     split: str = "train",
     on_bad_row: OnBadRow = "refuse",
@@ -200,6 +211,7 @@ def prepare(
         record_type: what `group` takes.
         grouping: the name of `group`, and all settings it depends on; two functions that differ
             must have two names, because results are found again by it.
+        code: of `group`, where it is the user's own: two that differ must have two.
         cache_dir: where prepared data sets are kept.
         split: which file of a directory, or which split of a data set.
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
@@ -226,7 +238,8 @@ def prepare(
         "scored_turns": scored_turns,
     }
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    prepared = Prepared(Path(cache_dir).expanduser().resolve() / fingerprint[:16], fingerprint)
+    key = hashlib.sha256(f"{fingerprint} {code}".encode()).hexdigest() if code else fingerprint
+    prepared = Prepared(Path(cache_dir).expanduser().resolve() / key[:16], fingerprint, bool(code))
     drafts.clear(prepared.directory.parent)
     if prepared.directory.is_dir():
         prepared.tokens.check(max_dropped_share, prepared.records.dropped)
@@ -245,7 +258,7 @@ def prepare(
     groups = []
     for record in records:
         try:
-            groups.append(group(record))
+            groups.append(placed(group(record), record))
         except LeftOut as useless:
             report.left_out.add(useless.reason, record.origin)
         except Lacking as defect:
@@ -276,29 +289,20 @@ def prepare(
         "tokens": dataclasses.asdict(tokens),
         "limits": dataclasses.asdict(limits),
         "depends_on": depends_on,
+        "content": _content(examples),
     }
     _write(prepared.directory, examples, notes)
     return prepared
 
 
-def renderer_hash(renderer: Renderer) -> str:
-    """Changes with anything that could change a token id: vocabulary, merges, template, ends."""
-    tokenizer = renderer.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        rules: Any = sorted(tokenizer.get_vocab().items())
-    else:
-        # Padding and truncation are the traces of earlier calls, not properties of the tokenizer.
-        rules = {**json.loads(backend.to_str()), "padding": None, "truncation": None}
-    parts = {
-        "rules": rules,
-        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "template": renderer.template,
-        "chat_template": renderer.text,
-        "chat_template_kwargs": dict(renderer.chat_template_kwargs),
-        "end_ids": sorted(renderer.end_ids),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _content(examples: Sequence[Example]) -> str:
+    """Hex SHA-256 of all tokens, and of which are scored."""
+    digest = hashlib.sha256()
+    for x in examples:
+        digest.update(np.array([len(x.prompt), len(x.response_lengths)], np.int64).tobytes())
+        for array in (x.prompt, x.response_lengths, x.responses, x.mask):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) -> None:

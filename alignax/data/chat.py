@@ -7,6 +7,8 @@ tokenised apart, as they are when the response is sampled (`joining`).
 
 import dataclasses
 import functools
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -314,3 +316,23 @@ def _rewritten(part: str, whole: str, origin: str) -> BadRow:
         "another template as data.chat_template, or set on_bad_row='drop'.",
         where=origin,
     )
+
+
+def renderer_hash(renderer: Renderer) -> str:
+    """Changes with anything that could change a token id: vocabulary, merges, template, ends."""
+    tokenizer = renderer.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        rules: Any = sorted(tokenizer.get_vocab().items())
+    else:
+        # Padding and truncation are the traces of earlier calls, not properties of the tokenizer.
+        rules = {**json.loads(backend.to_str()), "padding": None, "truncation": None}
+    parts = {
+        "rules": rules,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "template": renderer.template,
+        "chat_template": renderer.text,
+        "chat_template_kwargs": dict(renderer.chat_template_kwargs),
+        "end_ids": sorted(renderer.end_ids),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

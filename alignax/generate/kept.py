@@ -25,6 +25,7 @@ from alignax.core.records import (
     Ranking,
     Record,
     Text,
+    placed,
 )
 from alignax.core.types import Batch
 from alignax.data.bad_rows import Tally
@@ -209,7 +210,7 @@ def recorded(
     groups = []
     for record in records:
         try:
-            groups.append(method.group(record))
+            groups.append(placed(method.group(record), record))
         except LeftOut as useless:
             dropped.add(useless.reason, record.origin)
     rendered = [renderer.prompt(group.prompt, group.origin) for group in groups]

@@ -8,8 +8,7 @@ import pytest
 from alignax.core.errors import BadInput
 from alignax.core.records import Group, Message
 from alignax.data.bad_rows import BadRow
-from alignax.data.builder import renderer_hash
-from alignax.data.chat import Renderer
+from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.templates import NAMED, suggestion
 from alignax.data.tokenise import TokenLimits, tokenise
 from tests.data.chat_families import FAMILIES, IM, PHI, SENTENCE, byte_level, gpt2, spaces

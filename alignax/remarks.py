@@ -1,0 +1,50 @@
+"""What a run's data and settings say of what will be learnt: for people, and never an error."""
+
+from rich.markup import escape
+
+from alignax.config import Experiment
+from alignax.core.method import Method
+from alignax.core.records import Preference
+from alignax.data import lints
+from alignax.data.builder import Prepared
+from alignax.data.prompts import Prompts
+
+DATED = (
+    "[yellow]dated[/]: the chat template writes today's date (strftime_now): prompts "
+    "change with the date; give data.chat_template without it, or the date in "
+    "data.chat_template_kwargs where the template takes it from there"
+)
+
+
+def of_groups(method: Method, train: Prepared) -> list[str]:
+    """Of a data set: how its pairs differ, and what the method has to say of its scores.
+
+    Returns:
+        Lines with rich's markup.
+    """
+    pairs = method.needs().record is Preference
+    said = lints.of_pairs(train.lengths, train.digests) if pairs else []
+    return said + [f"[yellow]train[/]: {escape(x)}" for x in method.remarks(train.gaps)]
+
+
+def prompts(data: Prompts | Prepared) -> list[int]:
+    """The digest of each prompt, of prompts alone or of groups."""
+    if isinstance(data, Prompts):
+        return [lints.digest(ids) for ids in data.ids]
+    return data.digests[:, 0].tolist()
+
+
+def of_lengths(experiment: Experiment) -> list[str]:
+    """Whether held-out answers may be longer or shorter than those that are learnt from."""
+    evaluation, rollout = experiment.evaluation, experiment.rollout
+    source = evaluation.prompts or experiment.data.eval
+    if rollout is None or source is None or not evaluation.num_prompts:
+        return []
+    learnt, measured = rollout.max_new_tokens, evaluation.sampler.max_new_tokens
+    if measured == learnt:
+        return []
+    return [
+        f"[yellow]lengths differ[/]: sampled responses are cut at {learnt} tokens "
+        f"(rollout.max_new_tokens), held-out answers at {measured} "
+        "(evaluation.sampler.max_new_tokens)"
+    ]
