@@ -341,9 +341,7 @@ class Run(Networks):
 
     def decode(self, ids: Any) -> str:
         """Token ids as text, special tokens left out."""
-        return str(
-            self.renderer.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
-        )
+        return self.decode_all([np.asarray(ids).tolist()])[0]
 
     def last_turn(self, ids: Any) -> str:
         """The last turn of a prompt, for showing: what stands before its last end-of-turn token."""

@@ -15,7 +15,7 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Group, Preference
 from alignax.data import builder
 from alignax.data.builder import Prepared, prepare, token_counts
-from alignax.data.chat import Renderer
+from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 
