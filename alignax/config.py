@@ -76,8 +76,8 @@ class Data:
             gemma, phi3, zephyr, tulu), the path of a Jinja file, or the template itself. The
             exported model carries it.
         chat_template_kwargs: what the template is told beside the conversation, such as
-            `{"enable_thinking": False}`. The export's config.json keeps it, where `alignax sample`
-            and `score` read it; another engine that serves the model must be told it too.
+            `{"enable_thinking": False}`. The config.json of a whole or merged export keeps it,
+            where `alignax sample` and `score` read it; another engine must be told it too.
         pairing: how lists are made into pairs, for a method that learns from pairs:
             `data.convert.pairs` explains each way.
         strength: sources of responses from the weakest to the strongest, for pairing="strength".

@@ -43,7 +43,7 @@ ELSEWHERE: Mapping[str, tuple[str, ...] | str] = {
     "loss_type": "Losses are methods of their own, such as --method ipo: alignax methods lists "
     "them.",
     "rpo_alpha": ("method.nll_weight",),
-    "epsilon": ("method.clip",),
+    "epsilon": ("method.clip", "method.clip_low"),
     "scale_rewards": ("method.scale",),
     "num_generations": ("method.num_samples", "rollout.num_samples"),
     "num_iterations": ("method.epochs", "rollout.epochs"),
@@ -165,7 +165,7 @@ def _begun(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
         name, joined, value = word.partition("=")
         value = value if joined else following
         if _names_given([name]) == ["adapter.adapter_name_or_path"] and value != "None":
-            adapter = peft.read_settings(value)
+            adapter = dataclasses.replace(peft.read_settings(value), dropout=0.0)  # as without one
     return dataclasses.replace(experiment, adapter=adapter)
 
 
@@ -290,7 +290,7 @@ def _translated(experiment: Experiment, name: str) -> str:
     if isinstance(meant, str):
         return meant
     there = set(names(experiment))
-    return did_you_mean([*(x for x in meant if x in there), *meant][:1])
+    return did_you_mean([x for x in meant if x in there or x.startswith("adapter.")][:1])
 
 
 def _how_to_begin(experiment: Experiment, path: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def of_groups(method: Method, train: Prepared) -> list[str]:
     Returns:
         Lines with rich's markup.
     """
-    pairs = method.needs().record is Preference
+    pairs = method.needs().record is Preference and train.lengths.scored.shape[1] == 2
     said = lints.of_pairs(train.lengths, train.digests) if pairs else []
     return said + [f"[yellow]train[/]: {escape(x)}" for x in method.remarks(train.gaps)]
 
@@ -38,7 +38,7 @@ def of_lengths(experiment: Experiment) -> list[str]:
     """Whether held-out answers may be longer or shorter than those that are learnt from."""
     evaluation, rollout = experiment.evaluation, experiment.rollout
     source = evaluation.prompts or experiment.data.eval
-    if rollout is None or source is None or not evaluation.num_prompts:
+    if not rollout or source is None or not evaluation.num_prompts:
         return []
     learnt, measured = rollout.max_new_tokens, evaluation.sampler.max_new_tokens
     if measured == learnt:

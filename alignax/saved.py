@@ -40,6 +40,7 @@ def code_of(method: Any) -> dict[str, Any]:
 # more than rounding, and all but the first four by not even that. What becomes of bad updates may
 # differ too (with it `loop.save_steps`, to multiples of which a run rolls back), and how often is
 # drawn for a round: a run that has stopped at one of those goes on by saying so.
+_OFF = {"scored_turns": "all"}  # of settings that hold something where they are off
 _FREE = (
     *("mesh", "loop.gradient_accumulation_steps", "rollout.shapes", "model.remat"),
     *("loop.on_bad_update", "loop.max_bad_updates", "loop.largest_grad_norm"),
@@ -70,7 +71,8 @@ def first_difference(
             return None
         if isinstance(old, dict) and isinstance(new, dict):
             for key in {**old, **new}:
-                if "type" in old and key not in old and not new[key]:
+                off = key in new and (not new[key] or new[key] == _OFF.get(key))
+                if "type" in old and key not in old and off:
                     continue  # an earlier version did not have it, and it is off
                 if key == CODE and key not in old:
                     continue  # an earlier version did not say

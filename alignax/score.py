@@ -138,7 +138,8 @@ def score_by(
 
     Args:
         function: `path/to/file.py:name` or `package.module:name`, as
-            `generate.reward_functions.Function` has it.
+            `generate.reward_functions.Function` has it. Strings stay strings, dialogues of HH
+            data too.
         source: a path, `tfds:NAME` or `hf:owner/name`.
         target: the file to write; it may not be there yet, its folder must.
         on_bad_row: as in `score`; a row is defective too where the function gives one of its

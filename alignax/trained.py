@@ -15,7 +15,7 @@ from alignax.core.types import Params, TrainState
 from alignax.data.chat import renderer_hash
 from alignax.members import Sweep, directory
 from alignax.run import Run
-from alignax.saved import first_difference, to_json
+from alignax.saved import CODE, code_of, first_difference, to_json
 from alignax.train import optim, sharding
 from alignax.train.checkpoint import Checkpoints
 from alignax.train.checkpoint_names import resolve, saved_experiment
@@ -166,7 +166,7 @@ def _members(saved: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _refuse_another(run: Run, saved: dict[str, Any], base: bool) -> None:
     """Refuses settings that make another model, or another measure, of what was trained."""
-    wanted = to_json(run.experiment) | {"method": to_json(run.method)}
+    wanted = to_json(run.experiment) | {"method": to_json(run.method)} | code_of(run.method)
     different = first_difference(_part(saved), _part(wanted), _FREE)
     if different is None:
         digests = {"tokenizer and chat template": lambda: renderer_hash(run.renderer)}
@@ -181,8 +181,10 @@ def _refuse_another(run: Run, saved: dict[str, Any], base: bool) -> None:
         raise BadInput(
             f"{old!r}, by which {run.experiment.output_dir} was trained",
             repr(new),
-            "Give the settings that `alignax train` was given: in the config file, or as the same "
-            "flags again.",
+            "Undo the edit of the file: what was trained is of other code."
+            if name.startswith(CODE)
+            else "Give the settings that `alignax train` was given: in the config file, or as the "
+            "same flags again.",
             where=name,
         )
 
@@ -190,4 +192,5 @@ def _refuse_another(run: Run, saved: dict[str, Any], base: bool) -> None:
 def _part(settings: dict[str, Any]) -> dict[str, Any]:
     """Of an experiment as JSON, what says which model it is and how it is prompted."""
     data = {name: x for name, x in settings["data"].items() if name in _TEXT}
-    return {room: settings[room] for room in _ROOMS if room in settings} | {"data": data}
+    rooms = (*_ROOMS, CODE)
+    return {room: settings[room] for room in rooms if room in settings} | {"data": data}

@@ -30,6 +30,13 @@ def test_one_that_is_on_is_a_difference_and_so_is_one_that_only_the_earlier_knew
     assert first_difference(settings, old) == ("method.average", False, None)
 
 
+def test_turns_that_are_all_scored_are_no_difference_to_a_run_that_could_not_say(settings):
+    old = settings | {"data": {k: x for k, x in settings["data"].items() if k != "scored_turns"}}
+    assert first_difference(old, settings) is None
+    last = settings | {"data": settings["data"] | {"scored_turns": "last"}}
+    assert first_difference(old, last) == ("data.scored_turns", None, "last")
+
+
 def test_the_reward_of_a_reward_model_is_what_it_was_under_its_earlier_name():
     assert to_json(ModelReward(directory="d"))["type"] == "Model"
 

@@ -16,7 +16,7 @@ from alignax import jobs
 from alignax.cli import main
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
-from alignax.generate.reward_models import Model as RewardOf
+from alignax.generate.reward_models import ModelReward as RewardOf
 from alignax.generate.reward_rules import Length
 from alignax.generate.rewards import Rewards
 from alignax.generate.sampler import Sampler

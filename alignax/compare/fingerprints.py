@@ -29,7 +29,10 @@ def of(comparison: Comparison, cell: Cell) -> str:
         parts.append(comparison.answers)
         cell = dataclasses.replace(cell, purpose="final", entry=comparison.compute_like, steps=1)
     made = cells.experiment(comparison, cell, Path())
-    parts.append(to_json(dataclasses.replace(made, output_dir="")))
+    said = to_json(dataclasses.replace(made, output_dir=""))
+    if said["data"]["scored_turns"] == "all":  # as it was where nobody could say
+        del said["data"]["scored_turns"]
+    parts.append(said)
     files = _of_data(made)
     files += _of_model(Path(made.model.model_name_or_path))
     if cell.purpose != "proxy":

@@ -89,7 +89,7 @@ def check(comparison: Comparison) -> None:
     first = {data.train: (pairs[0].prompt, {n: x[:1] for n, x in columns.items()})}
     for file in (comparison.tune, comparison.test):
         found, _ = load_records(file, Prompt, split=data.eval_split, on_bad_row=data.on_bad_row,
-                                limit=ROWS)  # fmt: skip
+                                limit=ROWS, chat=data.template == "chat")  # fmt: skip
         prompt = cast(Prompt, found[0])
         first[file] = prompt.prompt, {name: [x] for name, x in prompt.columns.items()}
     for reward in (comparison.gold, *comparison.measures.values()):
@@ -147,7 +147,7 @@ def _pairs(data: Data, pairing: Pairing) -> tuple[list[Preference], dict[str, li
     """The first pairs of a data set, and the other columns of their rows, one entry a pair."""
     records, _ = load_records(
         data.train, Preference, split=data.train_split, on_bad_row=data.on_bad_row,
-        pairing=pairing, strength=data.strength, limit=ROWS,
+        pairing=pairing, strength=data.strength, limit=ROWS, chat=data.template == "chat",
     )  # fmt: skip
     read = itertools.islice(read_rows(data.train, split=data.train_split), ROWS)
     rows = {origin: row for row, origin in read}

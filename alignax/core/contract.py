@@ -4,6 +4,7 @@ Classes are looked at as they are; functions are traced on shapes alone, so noth
 """
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,9 @@ def check_class(method: Method) -> None:
     """
     kind = type(method)
     made = getattr(kind, "__dataclass_params__", None)
-    without = "__annotations__" in vars(kind) and "__dataclass_fields__" not in vars(kind)
+    said = inspect.get_annotations(kind).values()  # its own; a ClassVar is no field
+    fields = [x for x in said if "ClassVar" not in str(x)]
+    without = bool(fields) and "__dataclass_fields__" not in vars(kind)
     if made is None or not made.frozen or without:
         got = "a dataclass that is not frozen" if made and not made.frozen else "a plain class"
         raise BadInput(

@@ -107,6 +107,14 @@ def with_neighbours(path: Path) -> list[Path]:
     return sorted(found)
 
 
+def parsed(content: bytes) -> ast.Module:
+    """A file's tree; an empty one of what is no Python of today, which nothing can import."""
+    try:
+        return ast.parse(content)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
 def _imported(file: Path) -> list[Path]:
     """The files that the imports of a file may mean, whether or not they are there."""
     file = file.absolute() if (file.parent / "__init__.py").is_file() else file
@@ -115,7 +123,7 @@ def _imported(file: Path) -> list[Path]:
         top = top.parent
     installed = file.parent.name in ("site-packages", "dist-packages")  # beside all there is
     found: list[Path] = []
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(parsed(file.read_bytes())):
         if isinstance(node, ast.Import):
             names, level = [x.name.split(".") for x in node.names], 0
         elif isinstance(node, ast.ImportFrom):

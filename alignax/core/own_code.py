@@ -32,25 +32,32 @@ def is_own(kind: type) -> bool:
     return _top(kind) == _PACKAGE.name
 
 
-@functools.cache
 def digests(kind: type) -> Mapping[str, str] | None:
     """A digest of each file that decides a class, by the file's name; of this package's own none.
 
     As they were when this was first asked: a file may change while its class is at work. What only
     makes a config's settings is left out. A class that was typed in has one digest, of the cells
-    that it and the functions that it calls stand in; None where Python does not know them.
+    that it and the functions that it calls stand in, as they are now; None where Python does not
+    know them.
     """
     if is_own(kind):
         return {}
+    if found := _of_files(kind):
+        return found
+    text = _typed_in(kind)
+    return None if text is None else {kind.__name__: _digest(text)}
+
+
+@functools.cache
+def _of_files(kind: type) -> Mapping[str, str]:
     paths = files(kind)
-    if not paths:
-        text = _typed_in(kind)
-        return None if text is None else {kind.__name__: _digest(text)}
     names = [path.name for path in paths]
-    return {
-        x.name if names.count(x.name) == 1 else f"{x.parent.name}/{x.name}": _digest(_code(x))
-        for x in paths
-    }
+    found: dict[str, str] = {}
+    for x in paths:
+        name = x.name if names.count(x.name) == 1 else f"{x.parent.name}/{x.name}"
+        digest = _digest(_code(x))  # of several files of one name together
+        found[name] = _digest(f"{found[name]} {digest}".encode()) if name in found else digest
+    return found
 
 
 def key(kind: type) -> str | None:
@@ -87,7 +94,7 @@ def _code(path: Path) -> bytes:
     """A file without the functions of a config, and without what it does as a script."""
     content = path.read_bytes()
     lines: list[bytes | None] = [*content.replace(b"\r\n", b"\n").split(b"\n")]
-    for node in ast.parse(content).body:
+    for node in modules.parsed(content).body:
         config = isinstance(node, ast.FunctionDef) and node.name in CONFIGS
         script = isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
         if config or script:
@@ -156,7 +163,9 @@ def _typed_in(kind: type) -> bytes | None:
                 ahead += [value] if value.__module__ == kind.__module__ else []
             elif isinstance(function, types.FunctionType):
                 ahead.append(function)
-            elif isinstance(value, bool | int | float | str | tuple):
+            elif isinstance(value, set | frozenset):
+                found.add(f"{name} = {sorted(map(repr, value))}".encode())
+            elif isinstance(value, bool | int | float | str | tuple | list | dict):
                 found.add(f"{name} = {value!r}".encode())
     return b"\n".join(sorted(found)) or None
 

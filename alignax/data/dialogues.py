@@ -9,6 +9,7 @@ from alignax.data.bad_rows import BadRow
 from alignax.data.fields import as_string, brief, same_kind
 
 HH_MARK = re.compile(r"\n\n(Human|Assistant):")
+HH_OPEN = re.compile(r"(\n\n(Human|Assistant):\s*)+\Z")
 HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 HH_BEGIN, HH_END = "\n\nHuman:", "\n\nAssistant:"
 
@@ -63,6 +64,9 @@ def _hh_answer(text: Text, origin: str) -> Text:
     """What answers a dialogue, with or without the dialogue before it."""
     if not isinstance(text, str) or not text.strip():
         return text
+    text = HH_OPEN.sub("", text)  # a turn that the answer begins for somebody, and leaves empty
+    if not text.strip():
+        return ""
     return _hh_turns(text if HH_MARK.match(text) else f"{HH_END}{text}", origin)
 
 

@@ -97,6 +97,7 @@ class Form:
         chat: whether strings are to be rendered as turns of a chat.
         dialogues: whether the first row holds strings of HH data that are read as turns.
         scored_turns: which answers of a demonstration of several turns are imitated.
+        learnt: whether responses are learnt from; else they are judged.
     """
 
     record: type[Record]
@@ -106,6 +107,7 @@ class Form:
     chat: bool = False
     dialogues: bool = False
     scored_turns: ScoredTurns = "all"
+    learnt: bool = True
 
     @property
     def implicit_prompt(self) -> bool:

@@ -103,11 +103,14 @@ def check_tools(row: Mapping[str, Any], origin: str) -> None:
     )
 
 
-def _response(row: Mapping[str, Any], name: str, origin: str) -> Text:
-    """A column that is learnt from."""
-    text = as_text(row[name], name, origin)
-    check_learnt(row[name], name, origin)
-    return text
+def _check_learnt(form: Form, field: Any, response: Text, name: str, origin: str) -> None:
+    """Refuses answers of a response that are marked as not to be learnt from; it ends its field."""
+    if not form.learnt or isinstance(field, str) or isinstance(response, str):
+        return
+    start = len(field) - len(response)
+    if form.scored_turns == "last":
+        start = max(start, *(i for i, turn in enumerate(field) if turn["role"] == "assistant"), 0)
+    check_learnt(field, name, origin, start)
 
 
 def _answered(
@@ -120,7 +123,7 @@ def _answered(
 
 def _pair(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, tuple[Text, ...]]:
     """The prompt of a pair, the chosen response and the rejected one."""
-    chosen, rejected = (_response(row, name, origin) for name in ("chosen", "rejected"))
+    chosen, rejected = (as_text(row[name], name, origin) for name in ("chosen", "rejected"))
     if form.implicit_prompt:
         return common_prompt(chosen, rejected, origin)
     return _answered(row, form, origin, (chosen, rejected))
@@ -137,8 +140,9 @@ def _preference(row: Mapping[str, Any], form: Form, origin: str) -> Preference:
             where=origin,
         )
     check_prompt(prompt, origin)
-    check_response(chosen, "chosen", origin)
-    check_response(rejected, "rejected", origin)
+    for name, response in (("chosen", chosen), ("rejected", rejected)):
+        check_response(response, name, origin)
+        _check_learnt(form, row[name], response, name, origin)
     margin = scores = None
     if "score_chosen" in form.columns:
         first, second = (as_number(row[name], name, origin) for name in JUDGED)
@@ -173,9 +177,9 @@ def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
             where=origin,
         )
     found = tuple(as_answer(text, f"{name}[{i}]", origin) for i, text in enumerate(texts))
-    for i, text in enumerate(texts):
-        check_learnt(text, f"{name}[{i}]", origin)
     prompt, found = _answered(row, form, origin, found)
+    for i, (field, text) in enumerate(zip(texts, found, strict=True)):
+        _check_learnt(form, field, text, f"{name}[{i}]", origin)
     check_prompt(prompt, origin)
     for i, text in enumerate(found):
         check_response(text, f"{name}[{i}]", origin)
@@ -197,13 +201,13 @@ def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text
             answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
             first = answers[-1] if answers else len(turns)
         prompt, response, name = turns[:first], turns[first:], "messages"
-        check_learnt(row["messages"], name, origin, first)
     elif form.implicit_prompt:
         name = "chosen"
         prompt, (response, _) = _pair(row, form, origin)
     else:
         name = form.columns[1]
-        prompt, (response,) = _answered(row, form, origin, (_response(row, name, origin),))
+        prompt, (response,) = _answered(row, form, origin, (as_text(row[name], name, origin),))
+    _check_learnt(form, row[name], response, name, origin)
     # A conversation without an answer is told so, before it is told how its prompt should end.
     check_response(response, name, origin)
     check_prompt(prompt, origin)
@@ -212,11 +216,17 @@ def _single(row: Mapping[str, Any], form: Form, origin: str) -> tuple[Text, Text
 
 def _demonstration(row: Mapping[str, Any], form: Form, origin: str) -> Demonstration:
     prompt, response = _single(row, form, origin)
-    if form.scored_turns == "last" and not isinstance(prompt, str):
-        turns = as_turns(response, "assistant")
-        last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
-        prompt, response = (*prompt, *turns[:last]), turns[last:]
-    return Demonstration(prompt=prompt, response=response, origin=origin)
+    found = Demonstration(prompt=prompt, response=response, origin=origin)
+    return last_alone(found) if form.scored_turns == "last" else found
+
+
+def last_alone(found: Demonstration) -> Demonstration:
+    """A demonstration of the last answer, all before it being its prompt."""
+    if isinstance(found.prompt, str):
+        return found
+    turns = as_turns(found.response, "assistant")
+    last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
+    return dataclasses.replace(found, prompt=(*found.prompt, *turns[:last]), response=turns[last:])
 
 
 def _scored(row: Mapping[str, Any], form: Form, origin: str) -> Scored:

@@ -4,6 +4,7 @@ To judge takes less than to learn: one response to a prompt is enough, and it ma
 a model says that ends at once.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from alignax.core.records import Demonstration, Group, Preference, Ranking, Scor
 from alignax.data.bad_rows import BadRow
 from alignax.data.dialogues import answered
 from alignax.data.fields import as_answer, as_list, as_text, check_prompt, check_response
-from alignax.data.forms import COLUMNS, HELPSTEER, OPTIONAL, detect
+from alignax.data.forms import COLUMNS, HELPSTEER, OPTIONAL, Form, detect
 from alignax.data.records import check_tools, parse
 
 LISTS = ("completions", "responses")
@@ -45,19 +46,23 @@ def to_judge(row: Mapping[str, Any], origin: str, *, chat: bool = False) -> Grou
     elif "rejected" in row:
         # Whatever an earlier judge has left there, be it no number.
         bare = {name: value for name, value in row.items() if name not in _OF_PAIRS}
-        pair = parse(bare, detect(bare, Preference, origin, chat=chat), origin)
+        pair = parse(bare, _judged(detect(bare, Preference, origin, chat=chat)), origin)
         assert isinstance(pair, Preference)
         prompt, responses = pair.prompt, (pair.chosen, pair.rejected)
     elif "messages" in row:  # what is judged is the last answer, as of those that have a score
         scored = dict(row) | {"score": 0.0}
         form = detect({"messages": row["messages"], "score": 0.0}, Scored, chat=chat)
-        found = parse(scored, form, origin)
+        found = parse(scored, _judged(form), origin)
         assert isinstance(found, Scored)
         prompt, responses = found.prompt, (found.response,)
     else:
         form = detect(row, Demonstration, origin)
         prompt, responses = _texts(row, {form.columns[1]: row[form.columns[1]]}, origin, chat)
     return Group(prompt=prompt, responses=responses, scores=(0.0,) * len(responses), origin=origin)
+
+
+def _judged(form: Form) -> Form:
+    return dataclasses.replace(form, learnt=False)
 
 
 def _list(

@@ -14,14 +14,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from alignax.core.errors import BadInput
-from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Record, Scored, Text
+from alignax.core.records import (
+    Demonstration,
+    Labelled,
+    LeftOut,
+    Preference,
+    Ranking,
+    Record,
+    Scored,
+    Text,
+)
 from alignax.data import pair_scores
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
 from alignax.data.forms import Form, ScoredTurns, detect, met, optional
 from alignax.data.local_files import DataFile, find, has_split, holds, suffix_of
-from alignax.data.records import noted, parse
+from alignax.data.records import last_alone, noted, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -200,7 +209,10 @@ def _made(
     """What a record is made into; itself where it is what the method learns from."""
     if form is None or form.wanted is None:
         return [record]
-    return CONVERTERS[form.record, form.wanted](record, pairing, strength)
+    made = CONVERTERS[form.record, form.wanted](record, pairing, strength)
+    if form.wanted is Demonstration and form.scored_turns == "last":
+        return [last_alone(cast(Demonstration, x)) for x in made]
+    return made
 
 
 def _is_paired(form: Form) -> bool:

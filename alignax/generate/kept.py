@@ -238,7 +238,7 @@ def _records(
             raise BadInput(
                 "a reward model of attributes among the rewards",
                 "none",
-                "Add Model(directory=...) of one to rollout.rewards.parts.",
+                "Add ModelReward(directory=...) of one to rollout.rewards.parts.",
                 where="rollout.rewards",
             )
         given = attributes([prompt] * len(responses), responses)

@@ -1,6 +1,7 @@
 """A user's own method that does not keep to the contract is refused before any work."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -144,9 +145,13 @@ def test_a_method_is_a_frozen_dataclass_of_keys():
     class Inherits(Own):
         pass
 
+    class Tagged(Own):
+        tag: ClassVar[str] = "x"
+
     for method, said in (
         (Own(), ""),
         (Inherits(), ""),
+        (Tagged(), ""),
         (Thawed(), "Thawed to be a frozen dataclass; got a dataclass that is not frozen"),
         (Plain(), "Plain to be a frozen dataclass; got a plain class, whose fields would be no"),
         (Lists(), "Lists.weights: expected settings of a method that can be keys"),

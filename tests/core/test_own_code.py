@@ -147,3 +147,43 @@ def test_of_a_class_without_a_source_nothing_is_known(monkeypatch):
     assert issubclass(kind, Method)
     assert own_code.digests(kind) is None
     assert own_code.key(kind) is None
+
+
+def test_a_helpers_cell_that_was_edited_since_counts(monkeypatch):
+    kind = typed(monkeypatch, "WORDS = ['a']\ndef order(x):\n    return x, WORDS\n", CELL)
+    notebook, first = own_code._functions(kind), own_code.key(kind)
+    globals_of = next(notebook).__globals__
+    text, name = "def order(x):\n    return x[::-1], WORDS\n", "cell-edited"
+    lines = text.splitlines(keepends=True)
+    monkeypatch.setitem(linecache.cache, name, (len(text), None, lines, name))
+    exec(compile(text, name, "exec"), globals_of)
+    second = own_code.key(kind)
+    globals_of["WORDS"] = ["b"]
+    assert len({first, second, own_code.key(kind)}) == 3
+
+
+def test_a_neighbour_that_is_no_python_of_today_stops_nothing(folder):
+    (folder / "mine_helpers.py").write_text("print 'old'\n")
+    path = folder / "mine.py"
+    path.write_text(CLASS.replace(
+        "from mine_helpers import order",
+        "try:\n    from mine_helpers import order\nexcept SyntaxError:\n    order = None",
+    ))  # fmt: skip
+    assert set(digests(folder)) == {"mine.py", "mine_helpers.py"}
+
+
+def test_files_of_one_name_in_folders_of_one_name_count_each(tmp_path):
+    for part in ("a", "b"):
+        (tmp_path / "both" / part / "inner").mkdir(parents=True)
+        (tmp_path / "both" / part / "__init__.py").write_text("")
+        (tmp_path / "both" / part / "inner" / "__init__.py").write_text("N = 1\n")
+    (tmp_path / "both" / "__init__.py").write_text("")
+    text = CLASS.replace("from mine_helpers import order", "from both.a import inner\n"
+                         "from both.b import inner as other\norder = tuple")  # fmt: skip
+    (tmp_path / "mine.py").write_text(text)
+    first = digests(tmp_path)
+    for part in ("a", "b"):
+        (tmp_path / "both" / part / "inner" / "__init__.py").write_text("N = 2\n")
+        second = digests(tmp_path)
+        assert second != first
+        first = second

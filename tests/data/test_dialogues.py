@@ -49,3 +49,9 @@ def test_conversations_and_empty_answers_to_a_dialogue_stay_what_they_are():
 def test_an_empty_turn_in_a_dialogue_is_told():
     with pytest.raises(BadRow, match="f:1: expected text in the turn Human; got an empty string"):
         answered("\n\nHuman:\n\nAssistant:", ("No.",), "f:1", chat=True)
+
+
+@pytest.mark.parametrize("end", ["\n\nHuman:", "\n\nHuman: ", "\n\nHuman:\n\nAssistant:\n"])
+def test_a_turn_that_an_answer_begins_and_leaves_empty_is_taken_off(end):
+    _, responses = answered(PROMPT, (" No." + end, end), "f:1", chat=True)
+    assert responses == (said("No."), said(""))

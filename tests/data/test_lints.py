@@ -12,7 +12,9 @@ from alignax.data.tokenise import Example
 from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
-from alignax.methods import GRPO, KTO
+from alignax.generate.sampler import Sampler
+from alignax.methods import DPO, GRPO, KTO
+from alignax.remarks import of_groups, of_lengths
 from alignax.run import Run
 from tests.tiny_model import experiment
 
@@ -114,3 +116,30 @@ def test_a_run_that_samples_says_which_held_out_prompts_it_trains_on(tmp_path, c
     told = printed(made, capsys)
     assert "columns: prompt; for rewards: answer" in told
     assert told.endswith("held out: 1 of 2 prompts (50.0%) are in the training data too")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChosenAlone(DPO):
+    """Learns from pairs, and looks at one response of each."""
+
+    def group(self, record):
+        whole = super().group(record)
+        return dataclasses.replace(whole, responses=whole.responses[:1], scores=(1.0,))
+
+
+def test_groups_of_another_number_than_two_are_no_pairs(tmp_path):
+    run = Run(experiment(tmp_path, method=ChosenAlone()), quiet=True)
+    assert of_groups(run.method, run.train_data) == []
+
+
+def test_only_a_run_that_samples_has_lengths_of_samples_to_compare(tmp_path):
+    offline = experiment(tmp_path)
+    evaluation = dataclasses.replace(
+        offline.evaluation, num_prompts=4, sampler=Sampler(max_new_tokens=5)
+    )
+    offline = dataclasses.replace(offline, evaluation=evaluation)
+    assert of_lengths(offline) == []
+    rewards = Rewards(parts=(Function(function=lambda completions: [0.0] * len(completions)),))
+    rollout = Rollout(rewards=rewards, max_new_tokens=6)
+    (line,) = of_lengths(dataclasses.replace(offline, method=GRPO(), rollout=rollout))
+    assert "cut at 6 tokens (rollout.max_new_tokens), held-out answers at 5" in line

@@ -1,11 +1,15 @@
 """Rows to records: what each form means, and what every bad row is told."""
 
+import json
+
 import pytest
 
 from alignax.core.records import Demonstration, Message, Preference, Prompt, Ranking, Scored
 from alignax.data.bad_rows import BadRow, Tally
 from alignax.data.forms import detect
 from alignax.data.records import noted, parse
+from alignax.data.responses import to_judge
+from alignax.data.sources import load_records
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 OTHER = {"role": "assistant", "content": "B"}
@@ -291,3 +295,32 @@ def test_a_tally_shows_the_first_places_and_survives_json():
     assert tally.first == "f:1: empty field"
     assert str(Tally()) == "none"
     assert not Tally()
+
+
+def test_a_mark_on_an_answer_that_is_not_learnt_refuses_nothing():
+    first = {**ANSWER, "weight": 0}
+    row = {"prompt": [USER], "completion": [first, USER, OTHER]}
+    last = parse(row, detect(row, Demonstration, scored_turns="last"), "f:1")
+    assert [turn.content for turn in last.prompt] == ["Q", "A", "Q"]
+    with pytest.raises(BadRow, match=r"completion\[0\] to be learnt from"):
+        read(row, Demonstration)
+    # Shared turns of a pair are its prompt, whether there is a column for it or not.
+    shared = [USER, first, USER]
+    pair = {"chosen": [*shared, OTHER], "rejected": [*shared, ANSWER]}
+    for more in ({}, {"prompt": shared}):
+        assert read(pair | more, Preference).chosen == (Message("assistant", "B"),)
+    assert len(read(pair, Prompt).prompt) == 3
+    with pytest.raises(BadRow, match=r"rejected\[3\] to be learnt from"):
+        read(pair | {"rejected": [*shared, {**ANSWER, "train": False}]}, Preference)
+    # To judge an answer is not to learn from it.
+    judged = to_judge({"messages": [USER, first]}, "f:1")
+    assert judged.responses == ((Message("assistant", "A"),),)
+
+
+def test_of_lists_the_best_ones_last_answer_alone_is_imitated_where_that_is_asked_for(tmp_path):
+    row = {"prompt": [USER], "completions": [[ANSWER, USER, OTHER], [ANSWER]], "scores": [1, 0]}
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps(row))
+    (found,), _ = load_records(str(path), Demonstration, scored_turns="last")
+    assert found.response == (Message("assistant", "B"),)
+    assert [turn.content for turn in found.prompt] == ["Q", "A", "Q"]

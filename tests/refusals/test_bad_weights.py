@@ -136,4 +136,4 @@ def test_a_checkpoint_of_another_model_is_refused_before_it_is_read(copied, caps
     printed = refused(copied, capsys, "--model.model-name-or-path", str(other))
     assert "model.model_name_or_path: expected the settings of the run that " in printed
     printed = refused(copied, capsys, "--model.model-name-or-path", str(other), command="evaluate")
-    assert "/checkpoint-6: expected params/" in printed
+    assert f", by which {copied}/run was trained; got '{other}'" in printed
