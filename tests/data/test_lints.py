@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from alignax.core.method import Method, Needs
+from alignax.core.records import Group, Preference
 from alignax.data.lints import digest, digests, of_pairs, of_prompts
 from alignax.data.pipeline import token_counts
 from alignax.data.tokenise import Example
@@ -13,7 +15,7 @@ from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
-from alignax.methods import DPO, GRPO, KTO
+from alignax.methods import GRPO, KTO
 from alignax.remarks import of_groups, of_lengths
 from alignax.run import Run
 from tests.tiny_model import experiment
@@ -119,12 +121,17 @@ def test_a_run_that_samples_says_which_held_out_prompts_it_trains_on(tmp_path, c
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChosenAlone(DPO):
+class ChosenAlone(Method):
     """Learns from pairs, and looks at one response of each."""
 
+    def needs(self):
+        return Needs(record=Preference)
+
     def group(self, record):
-        whole = super().group(record)
-        return dataclasses.replace(whole, responses=whole.responses[:1], scores=(1.0,))
+        return Group(prompt=record.prompt, responses=(record.chosen,), scores=(1.0,))
+
+    def loss(self, outputs, batch):
+        return -outputs.logprobs.sum(axis=(1, 2)), {}
 
 
 def test_groups_of_another_number_than_two_are_no_pairs(tmp_path):
