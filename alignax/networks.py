@@ -70,23 +70,29 @@ class Networks:
     @functools.cached_property
     def method(self) -> Method:
         """The experiment's method, with what it takes from the training data."""
-        method, data = self.experiment.method, self.experiment.data
+        method = self.experiment.method
         if not method.fits():
             return method
         if self.experiment.rollout and method.needs().sampling is None:
             return method  # what it takes from data it takes from the samples of each round
         with processes.first_before_others():  # a catalogue's data set may have to be prepared
-            records, _ = load_records(
-                data.train,
-                method.needs().record,
-                split=data.train_split,
-                on_bad_row=data.on_bad_row,
-                pairing=data.pairing,
-                strength=data.strength,
-                chat=data.template == "chat",
-                scored_turns=data.scored_turns,
-            )
-        return method.fit(records)
+            return method.fit(self._records(method))
+
+    def _records(self, method: Method, limit: int | None = None) -> list[Record]:
+        """The training data as the records that a method learns from."""
+        data = self.experiment.data
+        records, _ = load_records(
+            data.train,
+            method.needs().record,
+            split=data.train_split,
+            on_bad_row=data.on_bad_row,
+            limit=limit,
+            pairing=data.pairing,
+            strength=data.strength,
+            chat=data.template == "chat",
+            scored_turns=data.scored_turns,
+        )
+        return records
 
     def check_method(self) -> None:
         """Refuses a user's own method that does not keep to what `Method` says; traces alone.
@@ -130,15 +136,7 @@ class Networks:
             one = [samples] if wanted.record is Ranking else []
             return one if convert is None else convert(samples, data.pairing, ())
         with contextlib.suppress(BadInput), processes.first_before_others():  # `prepare` says why
-            return load_records(
-                data.train,
-                wanted.record,
-                split=data.train_split,
-                on_bad_row=data.on_bad_row,
-                limit=LOOKED_AT,
-                pairing=data.pairing,
-                strength=data.strength,
-            )[0]
+            return self._records(self.method, LOOKED_AT)
         return []
 
     @functools.cached_property

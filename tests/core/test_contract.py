@@ -1,6 +1,7 @@
 """A user's own method that does not keep to the contract is refused before any work."""
 
 import dataclasses
+import json
 from typing import ClassVar
 
 import jax
@@ -12,7 +13,9 @@ from alignax.core import contract
 from alignax.core.errors import BadInput
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.records import Group, Preference, Prompt
+from alignax.run import Run
 from tests.method_cases import RECORDS, made
+from tests.tiny_model import experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,3 +165,21 @@ def test_a_method_is_a_frozen_dataclass_of_keys():
         with pytest.raises(BadInput) as raised:
             contract.check_class(method)
         assert said in str(raised.value)
+
+
+def test_a_group_is_looked_at_with_what_training_reads(tmp_path):
+    made = experiment(tmp_path, method=Turns())
+    row = {"prompt": "\n\nHuman: Hi.\n\nAssistant:", "chosen": " A", "rejected": " B"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    Run(made, quiet=True).check_method()
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns(Own):
+    """Reads a dialogue, which is not a string."""
+
+    def group(self, record):
+        assert record.prompt[0].content == "Hi."
+        return Group(
+            prompt=record.prompt, responses=(record.chosen, record.rejected), scores=(1.0, 0.0)
+        )
