@@ -267,7 +267,7 @@ def _renderer(
 
 def _row(prompts: Prompts, i: int) -> dict[str, Any]:
     prompt = prompts.texts[i]
-    plain = prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
+    plain = prompt if isinstance(prompt, str) else [turn.as_dict() for turn in prompt]
     return {"prompt": plain, **without_responses(prompts.rows[i])}
 
 

@@ -21,7 +21,7 @@ from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row
 from alignax.data.json_lines import check_json, written
 from alignax.data.preflight import check_vocabulary
-from alignax.data.responses import LISTS, TEXTS, last_answer, to_judge
+from alignax.data.responses import LISTS, TEXTS, check_words, last_answer, to_judge
 from alignax.data.sources import read_rows
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 from alignax.generate.reward_functions import Function
@@ -153,7 +153,7 @@ def score_by(
     rewards = Rewards(parts=(Function(function=function),), on_bad=on_bad)
     target = Path(target)
     rewards.check()
-    read, dropped = _read(source, split, on_bad_row)
+    read, dropped = _read(source, split, on_bad_row, words=True)
     rows, groups = [row for row, _ in read], [group for _, group in read]
     repeated = [i for i, group in enumerate(groups) for _ in group.responses]
     asked = [last_answer(group.prompt, one) for group in groups for one in group.responses]
@@ -188,14 +188,17 @@ _NO_COLUMNS = ("prompt", *TEXTS)  # what a function is given under other names
 
 
 def _read(
-    source: str, split: str, on_bad_row: OnBadRow, *, chat: bool = False
+    source: str, split: str, on_bad_row: OnBadRow, *, chat: bool = False, words: bool = False
 ) -> tuple[list[tuple[Row, Group]], Tally]:
     """The rows with their responses, and the count of those that cannot be judged."""
     read, dropped = [], Tally()
     for row, origin in read_rows(source, split=split):
         check_json(row, origin)
         try:
-            read.append((row, to_judge(row, origin, chat=chat)))
+            group = to_judge(row, origin, chat=chat)
+            if words:
+                check_words(group.responses, origin)
+            read.append((row, group))
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise

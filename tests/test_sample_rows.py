@@ -8,6 +8,7 @@ from alignax.cli import main
 from alignax.core.errors import BadInput
 from alignax.data.responses import without_responses
 from alignax.sample import answer, sample
+from tests.data.tool_families import TOOL_FAMILIES
 from tests.tiny_model import model_directory
 
 FAST = ("--max-new-tokens", "4")
@@ -43,6 +44,7 @@ def refused(capsys, *arguments):
         ({"response": "a", "helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 1,
           "verbosity": 1}, {}),
         ({"messages": [], "score": 1.0}, {}),
+        ({"completions": ["a"], "ended": [True], "tools": [{}]}, {"tools": [{}]}),
         # Without responses these describe the prompt: a rule may ask for them.
         ({"label": "positive", "score": 3, "complexity": 2},
          {"label": "positive", "score": 3, "complexity": 2}),
@@ -68,6 +70,19 @@ def test_other_columns_are_kept_null_or_not_and_none_is_added(model, tmp_path):
     assert first["note"] is None
     assert first["completions"] != ["old"]
     assert second.keys() == {"prompt", "answer", "completions", "ended"}
+
+
+def test_tools_and_calls_of_a_prompt_are_kept_as_they_were(tmp_path):
+    model = model_directory(tmp_path / "model", max_positions=2048)
+    TOOL_FAMILIES["qwen 3"].tokenizer().save_pretrained(model)
+    call = {"function": {"name": "f", "arguments": {"z": 1, "a": None}}}
+    prompt = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "tool_calls": [call]},
+              {"role": "tool", "content": "yes", "name": "f"}]  # fmt: skip
+    row = {"prompt": prompt, "tools": [{"name": "f"}]}
+    sample(model, write(tmp_path / "in.jsonl", row), tmp_path / "out.jsonl", quiet=True,
+           max_new_tokens=4)  # fmt: skip
+    (found,) = lines(tmp_path / "out.jsonl")
+    assert json.dumps({name: found[name] for name in row}) == json.dumps(row)
 
 
 def test_columns_that_are_kept_are_not_said_to_be_ignored(model, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What `alignax sample` writes and `alignax score` scores is learnt from by those very scores."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ def folder(tmp_path_factory):
         rows = lines(sampled)
         if samples > 1:
             rows[EMPTY]["completions"][1], rows[BLANK]["completions"][2] = "", " \n"
+            rows[EMPTY]["ended"][1] = True
             rows[TIE]["completions"] = ["the same"] * 4
         score(judge, write(sampled, *rows), folder / f"{name}.jsonl", quiet=True)
     return folder
@@ -70,12 +72,21 @@ def run(folder, method, train):
 
 
 def learnt(run):
-    """By line of the file: the texts of each group's responses and their scores."""
+    """By line of the file: the texts of each group's responses and their scores.
+
+    Those that ended have an end of turn, and no others.
+    """
     run.preflight()
     data, decode, found = run.train_data, run.renderer.tokenizer.decode, {}
+    rows = lines(Path(run.experiment.data.train))
+    whole = {text: one for row in rows for text, one in zip(
+        row.get("completions", ()), row.get("ended", ()), strict=True)}  # fmt: skip
     for example in (data[i] for i in range(len(data))):
-        assert all(ids[-1] == END for ids, _ in example.split())
-        texts = tuple(decode(ids[:-1]) for ids, _ in example.split())
+        ids = [one.tolist() for one, _ in example.split()]
+        texts = tuple(decode(one[:-1] if one[-1] == END else one) for one in ids)
+        assert all(
+            (one[-1] == END) == whole.get(x, True) for x, one in zip(texts, ids, strict=True)
+        )
         line = int(example.origin.split(":")[1]) - 1
         found.setdefault(line, []).append((texts, example.scores.tolist()))
     return found
@@ -180,6 +191,25 @@ def test_an_empty_response_has_the_tokens_that_a_round_learns_from(tmp_path, tem
     for kept, expected in zip(prepared[0][:5], drawn[:5], strict=True):
         np.testing.assert_array_equal(kept, expected)
     assert prepared.tokens.empty == 1
+
+
+@pytest.mark.parametrize("template", ["chat", "none"])
+def test_an_answer_that_broke_off_has_the_tokens_that_a_round_learns_from(tmp_path, template):
+    renderer = Renderer(tokenizer=chatml_tokenizer(), template=template)
+    row = {"prompt": "Q", "completions": ["A", "BB"], "ended": [True, False], "scores": [0.0, 1.0]}
+    source = write(tmp_path / "a.jsonl", row)
+    prompts = load_prompts(source, renderer, ask=RRHF().ask, max_length=200)
+    tokens = np.array([[[*byte_ids("A"), END], byte_ids("BB")]], np.int32)
+    ended = np.array([[True, False]])
+    answered = Answered(tokens, np.array([[2, 2]], np.int32), ended, None)
+    drawing = Drawing([0], answered, [["A", "BB"]], np.array([[0, 1]], np.float32),
+                      np.ones((1, 2), bool), {}, [])  # fmt: skip
+    (drawn,) = recorded(RRHF(), drawing, prompts, renderer).examples
+    prepared = prepare(source, RRHF().group, RRHF().needs().record, renderer, TokenLimits(),
+                       grouping="RRHF", cache_dir=tmp_path / "cache")  # fmt: skip
+    for kept, expected in zip(prepared[0][:5], drawn[:5], strict=True):
+        np.testing.assert_array_equal(kept, expected)
+    assert prepared.tokens.cut_off == 1
 
 
 def test_what_a_function_gives_no_number_is_refused_or_left_out(tmp_path, capsys):

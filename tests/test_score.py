@@ -53,7 +53,7 @@ def lines(path):
 
 
 def as_rows(*turns):
-    return [turn._asdict() for turn in turns]
+    return [turn.as_dict() for turn in turns]
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,9 @@ def test_a_dialogue_is_judged_as_it_is_learnt_from(row):
     assert group.responses[0] == (FOUR,)
     assert to_judge(row, "f:1").prompt == row["prompt"]
     for answers in ({"completions": ["4"]}, {"chosen": "4", "rejected": "6"}):
-        with pytest.raises(BadRow, match="without definitions of tools"):
-            to_judge({"prompt": "p", "tools": [1], **answers}, "f:1", chat=True)
+        told = {"prompt": "p", "tools": [{"name": "f"}], **answers}
+        assert to_judge(told, "f:1", chat=True).prompt[0].tools == '[{"name": "f"}]'
+        assert to_judge(told, "f:1").prompt == "p"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,23 @@ def test_of_several_turns_the_last_answer_is_judged_after_all_that_comes_before(
     assert last_answer((USER,), (FOUR, OTHER, SIX, USER)) == ((USER, FOUR, OTHER), "6")
     assert last_answer((USER,), (FOUR, OTHER)) == ((USER,), "4")
     assert last_answer("p", "x") == ("p", "x")
+
+
+@pytest.mark.parametrize(
+    "more", ['{"reasoning_content": "So."}', '{"tool_calls": [{"name": "f"}]}']
+)
+def test_a_function_is_not_given_a_part_of_an_answer(more, rule, tmp_path):
+    answer = FOUR._replace(more=more)
+    rows = [{"prompt": as_rows(USER), "completion": as_rows(x)} for x in (answer, FOUR)]
+    source = write(tmp_path / "in.jsonl", *rows)
+    with pytest.raises(BadRow, match=r"in.jsonl:1: expected answers that are all text"):
+        score_by(rule, source, tmp_path / "out.jsonl", quiet=True)
+    score_by(rule, source, tmp_path / "out.jsonl", on_bad_row="drop", quiet=True)
+    (kept,) = lines(tmp_path / "out.jsonl")
+    assert kept["completion"] == as_rows(FOUR)
+    # What comes before an answer is no part of it.
+    earlier = {"prompt": as_rows(USER, answer, OTHER), "completion": as_rows(SIX)}
+    score_by(rule, write(tmp_path / "in.jsonl", earlier), tmp_path / "earlier.jsonl", quiet=True)
 
 
 def test_a_function_judges_the_text_that_is_trained_on(rule, tmp_path):

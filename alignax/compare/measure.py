@@ -14,6 +14,7 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Preference, Prompt, Text
 from alignax.data import json_lines
 from alignax.data.convert import Pairing
+from alignax.data.responses import check_words
 from alignax.data.sources import load_records, read_rows
 from alignax.generate.rewards import Reward, Rewards
 from alignax.run import Run
@@ -149,6 +150,8 @@ def _pairs(data: Data, pairing: Pairing) -> tuple[list[Preference], dict[str, li
         data.train, Preference, split=data.train_split, on_bad_row=data.on_bad_row,
         pairing=pairing, strength=data.strength, limit=ROWS, chat=data.template == "chat",
     )  # fmt: skip
+    for pair in cast(list[Preference], records):
+        check_words((pair.chosen, pair.rejected), pair.origin)
     read = itertools.islice(read_rows(data.train, split=data.train_split), ROWS)
     rows = {origin: row for row, origin in read}
     names = dict.fromkeys(name for row in rows.values() for name in row if name != "prompt")

@@ -7,7 +7,7 @@ user turns, and some refuse system turns. No special tokens are added.
 import re
 from collections.abc import Mapping
 
-from alignax.core.records import Message, Text
+from alignax.core.records import Text
 
 SCORE_MARK = "<rm_score>:"
 ATTRIBUTES_MARK = "<attributes>:"
@@ -23,7 +23,7 @@ def with_request(prompt: Text, request: str) -> Text:
     if isinstance(prompt, str):
         return f"{prompt} {request} "
     last = max(i for i, turn in enumerate(prompt) if turn.role != "system")
-    turn = Message(prompt[last].role, f"{prompt[last].content} {request}")
+    turn = prompt[last]._replace(content=f"{prompt[last].content} {request}")
     return (*prompt[:last], turn, *prompt[last + 1 :])
 
 

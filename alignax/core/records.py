@@ -5,6 +5,7 @@ response holds what comes after the prompt: usually one assistant message, somet
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,10 +15,32 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 class Message(NamedTuple):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Fields:
+        content: what is said; "" where a turn only thinks or calls tools.
+        more: the keys that a chat template is given beside these, such as `reasoning_content` and
+            `tool_calls`, as a JSON object; "" for none.
+        tools: of the first turn of a conversation, the tools that the template is told of, as a
+            JSON list; "" for none.
+    """
 
     role: str
     content: str
+    more: str = ""
+    tools: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The turn as rows and templates have it; without `tools`, which are no part of it.
+
+        Example:
+            >>> Message("assistant", "Yes.", '{"reasoning_content": "It is so."}').as_dict()
+            {'role': 'assistant', 'content': 'Yes.', 'reasoning_content': 'It is so.'}
+        """
+        more = json.loads(self.more) if self.more else {}
+        # A turn without words may have come without content, or with its own blank one.
+        said = {"content": self.content} if self.content or not more else {}
+        return {"role": self.role, **said, **more}
 
 
 Text = str | tuple[Message, ...]
@@ -25,10 +48,14 @@ Text = str | tuple[Message, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What every record has: a prompt, and where it stood (`file:line`) for messages to people."""
+    """What every record has: a prompt, and where it stood (`file:line`) for messages to people.
+
+    `cut` has those of its responses that broke off before they ended, so no end is learnt.
+    """
 
     prompt: Text
     origin: str = ""
+    cut: frozenset[Text] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +140,7 @@ class Group:
     `Method.group` makes it from a record. The order of responses is the order of axis `k`.
     `attributes` has further numbers for each response, as many for all; NaN where one is missing.
     `compared`: whether responses are set against one another, so that equal ones teach nothing.
+    `cut`: responses that broke off, as of a record; filled in from it.
     """
 
     prompt: Text
@@ -121,11 +149,17 @@ class Group:
     attributes: tuple[tuple[float, ...], ...] = ()
     origin: str = ""
     compared: bool = False
+    cut: frozenset[Text] = frozenset()
 
 
 def placed(group: Group, record: Record) -> Group:
-    """The group, which stands where its record does, unless it says where."""
-    return group if group.origin else dataclasses.replace(group, origin=record.origin)
+    """The group, which stands where its record does, unless it says where, and is cut where it is.
+
+    Responses are known by what they say, because a method may put them in any order.
+    """
+    return dataclasses.replace(
+        group, origin=group.origin or record.origin, cut=group.cut | record.cut
+    )
 
 
 class Lacking(BadInput):

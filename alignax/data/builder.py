@@ -30,9 +30,10 @@ from alignax.data.lints import digests
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
-from alignax.data.tokenise import Example, TokenLimits, TokenReport, tokenise
+from alignax.data.token_report import TokenReport
+from alignax.data.tokenise import Example, TokenLimits, tokenise
 
-FORMAT = 7  # raise it whenever the same input would be written otherwise
+FORMAT = 8  # raise it whenever the same input would be written otherwise
 SPLIT = "groups"
 MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
 OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
@@ -65,7 +66,10 @@ class Prepared:
         row = self._rows[index]
         numbers = row["attributes"]
         attributes = numbers.reshape(len(row["scores"]), -1) if numbers.size else None
-        found = Example(**{**row, "origin": row["origin"].decode(), "attributes": attributes})
+        ended = row["ended"] if row["ended"].size else None
+        found = Example(
+            **{**row, "origin": row["origin"].decode(), "attributes": attributes, "ended": ended}
+        )
         if self._stays:
             for array in found:
                 if isinstance(array, np.ndarray):
@@ -169,6 +173,7 @@ class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "scores": features.Tensor(shape=(None,), dtype=np.float32),
                     "origin": features.Text(),
                     "attributes": features.Tensor(shape=(None,), dtype=np.float32),
+                    "ended": features.Tensor(shape=(None,), dtype=np.bool_),
                 }
             ),
             disable_shuffling=True,
@@ -182,7 +187,8 @@ class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for number, example in enumerate(self._examples):
             none = np.zeros(0, np.float32)
             numbers = none if example.attributes is None else example.attributes.ravel()
-            yield number, {**example._asdict(), "attributes": numbers}
+            ended = np.zeros(0, bool) if example.ended is None else example.ended
+            yield number, {**example._asdict(), "attributes": numbers, "ended": ended}
 
 
 def prepare(

@@ -10,14 +10,14 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Message, Text
-from alignax.data import joining, rendering, templates
+from alignax.data import joining, rendering, templates, unwritten
 from alignax.data.bad_rows import BadRow
 from alignax.data.tokenizers import encode, opening
 
@@ -81,17 +81,34 @@ class Renderer:
         """
         if self.template == "none":
             return self._plain_prompt(prompt, origin)
-        return self._rendering.render(self._turns(prompt, "user", origin), origin, ask=True)
+        turns = self._turns(prompt, "user", origin)
+        text = self._rendering.render(turns, origin, ask=True)
+        unwritten.check(self._rendering, turns, 0, text, origin, ask=True)
+        return text
+
+    def forgotten(self, prompt: Text) -> int:
+        """How many turns of a prompt have thoughts that the chat template leaves out."""
+        if self.template == "none" or isinstance(prompt, str):
+            return 0
+        return unwritten.forgotten(self._rendering, prompt, "")
 
     def before_header(self, turns: tuple[Message, ...]) -> str:
         """A conversation without the header of an answer; the template may write more after it."""
         return self._rendering.render(turns, "", ask=False)
 
-    def render(self, prompt: Text, responses: Sequence[Text], origin: str = "") -> Rendered:
+    def render(
+        self,
+        prompt: Text,
+        responses: Sequence[Text],
+        origin: str = "",
+        *,
+        cut: Collection[Text] = (),
+    ) -> Rendered:
         """The text of a prompt and of the responses that go on from it.
 
         A response ends with the end-of-turn token of its last assistant turn; what follows that
-        has nothing to be scored and is left out.
+        has nothing to be scored and is left out. One of `cut` broke off: it ends with what its
+        last assistant turn said.
 
         Example (ChatML): assistant "A", user "B", assistant "C"
             scored  A<|im_end|>
@@ -109,8 +126,12 @@ class Renderer:
             pieces = ((Segment(response, True),) for response in texts)
         else:
             before = self._turns(prompt, "user", origin)
-            answers = (self._turns(response, "assistant", origin) for response in responses)
-            pieces = (self._segments(text, before, answer, origin) for answer in answers)
+            pieces = (
+                self._segments(
+                    text, before, self._turns(x, "assistant", origin), origin, cut=x in cut
+                )
+                for x in responses
+            )
         return Rendered(text, tuple(pieces))
 
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -242,23 +263,17 @@ class Renderer:
 
     def _turns(self, text: Text, role: str, origin: str) -> tuple[Message, ...]:
         turns = (Message(role, text),) if isinstance(text, str) else text
-        end = self._rendering.closing.token
-        for turn in turns:
-            found = self._special.search(turn.content)
-            token = found.group() if found else end if end and end in turn.content else None
-            if token:
-                # The tokenizer would take it for the token itself and end or open a turn there.
-                raise BadRow(
-                    "special token in the text",
-                    "text without the tokenizer's special tokens",
-                    f"{token} in a turn of the {turn.role}",
-                    "Remove it, or set on_bad_row='drop'.",
-                    where=origin,
-                )
+        self._rendering.check_texts(turns, origin)
         return turns
 
     def _segments(
-        self, opened: str, before: tuple[Message, ...], answer: tuple[Message, ...], origin: str
+        self,
+        opened: str,
+        before: tuple[Message, ...],
+        answer: tuple[Message, ...],
+        origin: str,
+        *,
+        cut: bool,
     ) -> tuple[Segment, ...]:
         """The pieces of one response to a prompt that was rendered as `opened`."""
         turns = before + answer
@@ -274,10 +289,16 @@ class Renderer:
             until = whole if i == said[-1] else self._until_end(turns[: i + 1], origin)
             for part in (header, until):
                 if not whole.startswith(part):
-                    raise _rewritten(part, whole, origin)
+                    raise unwritten.rewritten(part, whole, origin)
             segments.append(Segment(whole[position : len(header)], False))
-            segments.append(Segment(whole[len(header) : len(until)], True))
+            end = self._rendering.closing.end if cut and i == said[-1] else ""
+            said_here = whole[len(header) : len(until)].removesuffix(end)
+            segments.append(Segment(said_here, True))
             position = len(until)
+        text = whole + self._rendering.closing.after
+        unwritten.check(
+            self._rendering, turns[: said[-1] + 1], len(before), text, origin, ask=False
+        )
         return tuple(segment for segment in segments if segment.text)
 
     def _until_end(self, turns: tuple[Message, ...], origin: str) -> str:
@@ -300,20 +321,6 @@ def _doubled(what: str, origin: str) -> BadRow:
         "BOS and end-of-turn tokens once each",
         f"twice {what}",
         "Remove one of them, or set on_bad_row='drop'.",
-        where=origin,
-    )
-
-
-def _rewritten(part: str, whole: str, origin: str) -> BadRow:
-    same = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), 0)
-    return BadRow(
-        "rewritten by the chat template",
-        f"a conversation to begin as its prompt does, with {part[same : same + 30]!r} "
-        f"at character {same}",
-        repr(whole[same : same + 30]),
-        "The template rewrites earlier turns, so a prompt in training is not the prompt in use. "
-        "Put all turns but the last into the prompt (for SFT data.scored_turns='last' does), give "
-        "another template as data.chat_template, or set on_bad_row='drop'.",
         where=origin,
     )
 

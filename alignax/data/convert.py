@@ -21,7 +21,6 @@ from alignax.core.records import (
     Ranking,
     Record,
     Scored,
-    Text,
 )
 from alignax.data import pair_scores
 from alignax.data.fields import same_kind
@@ -115,6 +114,7 @@ def _compare(
                     rejected=ranking.responses[worse],
                     margin=float(abs(gap)),
                     origin=ranking.origin,
+                    cut=ranking.cut,
                 )
             )
     return made
@@ -134,7 +134,10 @@ def best(ranking: Ranking) -> Demonstration:
     """
     first = ranking.scores.index(max(ranking.scores))
     return Demonstration(
-        prompt=ranking.prompt, response=ranking.responses[first], origin=ranking.origin
+        prompt=ranking.prompt,
+        response=ranking.responses[first],
+        origin=ranking.origin,
+        cut=ranking.cut,
     )
 
 
@@ -147,7 +150,13 @@ def singles(ranking: Ranking) -> list[Scored]:
         [('a', 0.0), ('b', 1.0)]
     """
     return [
-        Scored(prompt=ranking.prompt, response=response, score=score, origin=ranking.origin)
+        Scored(
+            prompt=ranking.prompt,
+            response=response,
+            score=score,
+            origin=ranking.origin,
+            cut=ranking.cut,
+        )
         for response, score in zip(ranking.responses, ranking.scores, strict=True)
     ]
 
@@ -161,7 +170,13 @@ def labels(pair: Preference) -> list[Labelled]:
         [('a', True), ('b', False)]
     """
     return [
-        Labelled(prompt=pair.prompt, response=text, desirable=desirable, origin=pair.origin)
+        Labelled(
+            prompt=pair.prompt,
+            response=text,
+            desirable=desirable,
+            origin=pair.origin,
+            cut=pair.cut,
+        )
         for text, desirable in ((pair.chosen, True), (pair.rejected, False))
     ]
 
@@ -229,17 +244,21 @@ def with_unrelated(records: Sequence[Labelled], where: str) -> list[Labelled]:
         # The last of a circle may have the first one's prompt.
         following = (runs[(i + step) % len(runs)] for step in (1, 2))
         others = next(other for other in following if other[0].prompt != run[0].prompt)
-        made += [_with(x, others[j % len(others)].response) for j, x in enumerate(run)]
+        made += [_with(x, others[j % len(others)]) for j, x in enumerate(run)]
     return made
 
 
-def _with(record: Labelled, unrelated: Text) -> Labelled:
+def _with(record: Labelled, unrelated: Labelled) -> Labelled:
     # A string answers a conversation as one turn of it does, and the other way round.
-    prompt, (response, other) = same_kind(record.prompt, (record.response, unrelated))
+    before = record.response, unrelated.response
+    prompt, (response, other) = same_kind(record.prompt, before)
+    whole = (before[0] not in record.cut, before[1] not in unrelated.cut)
+    uncut = {text for text, one in zip((response, other), whole, strict=True) if one}
     return Labelled(
         prompt=prompt,
         response=response,
         desirable=record.desirable,
         unrelated=other,
         origin=record.origin,
+        cut=frozenset((response, other)) - uncut,
     )

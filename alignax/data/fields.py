@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignax.core.records import ROLES, Message, Text
+from alignax.data import beside
 from alignax.data.bad_rows import BadRow
 
 # Role names of other conventions, so that the nearest of ours can be offered.
@@ -25,10 +26,8 @@ FOREIGN_ROLES = {
     "function": "tool",
 }
 ASKING = ("user", "tool")  # roles whose turn the assistant answers
-CALLS = ("tool_calls", "function_call")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 LEARNT = {"weight": 1, "train": True}  # keys of a message that is learnt from, and their values
-KNOWN_KEYS = {"role", "content", *CALLS, *THOUGHTS, *LEARNT}
+KNOWN_KEYS = {"role", "content", *beside.CALLS, *beside.THOUGHTS, *LEARNT}
 A_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 
 
@@ -58,11 +57,12 @@ def as_answer(value: Any, name: str, origin: str) -> Text:
 
 def is_blank(text: Text) -> bool:
     """Whether nobody says anything in it but white space."""
-    return not any(turn.content.strip() for turn in as_turns(text, "assistant"))
+    return not any(turn.content.strip() or turn.more for turn in as_turns(text, "assistant"))
 
 
 def _message(turn: Any, name: str, origin: str) -> Message:
-    if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
+    more = beside.of_message(turn, name, origin) if isinstance(turn, Mapping) else {}
+    if not isinstance(turn, Mapping) or "role" not in turn or not ("content" in turn or more):
         got = f"the keys {', '.join(map(str, turn))}" if isinstance(turn, Mapping) else brief(turn)
         raise BadRow(
             "not a message",
@@ -82,17 +82,13 @@ def _message(turn: Any, name: str, origin: str) -> Message:
             f"Did you mean {offer}?" if offer else "Rename the role.",
             where=origin,
         )
-    for keys, reason, what in ((CALLS, "tool calls", "calls"), (THOUGHTS, "reasoning", "thoughts")):
-        if key := next((key for key in keys if turn.get(key)), None):
-            remove = "" if keys is CALLS else f", or remove {key}"
-            raise BadRow(
-                reason,
-                f"{name} to be all text",
-                key,
-                f"Write the {what} into content, as the model should print them{remove}.",
-                where=origin,
-            )
-    return Message(role, as_string(_joined(turn["content"]), f"{name}.content", origin))
+    content = _joined(turn.get("content"))
+    wordless = content is None or (isinstance(content, str) and not content.strip())
+    if more and role == "assistant" and wordless:  # it only thinks, or calls tools
+        said = {} if content is None else {"content": content}
+        return Message(role, "", beside.as_json(said | more, name, origin))
+    text = as_string(content, f"{name}.content", origin)
+    return Message(role, text, beside.as_json(more, name, origin) if more else "")
 
 
 def _joined(content: Any) -> Any:

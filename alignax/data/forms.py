@@ -20,7 +20,9 @@ from alignax.core.records import (
     Record,
     Scored,
 )
+from alignax.data import beside
 from alignax.data.convert import CONVERTERS
+from alignax.data.cut_off import ENDED
 from alignax.data.dialogues import HH_BEGIN, is_dialogue
 from alignax.data.fields import KNOWN_KEYS
 
@@ -177,10 +179,11 @@ def detect(
 
 def optional(row: Mapping[str, Any], form: Form) -> tuple[str, ...]:
     """The columns of a row that are read because it has them; null is as none."""
-    for more in OPTIONAL.get(form.record, ()):
-        if all(row.get(name) is not None for name in more):
-            return more
-    return ()
+    sets = OPTIONAL.get(form.record, ())
+    more = next((x for x in sets if all(row.get(name) is not None for name in x)), ())
+    tools = (beside.TOOLS,) if form.chat and row.get(beside.TOOLS) else ()
+    asks = form.record is Prompt or row.get(ENDED) is None
+    return (*more, *tools, *(() if asks else (ENDED,)))
 
 
 def met(row: Mapping[str, Any], form: Form) -> Iterator[str]:
@@ -202,7 +205,8 @@ def met(row: Mapping[str, Any], form: Form) -> Iterator[str]:
 
 
 def _unread(turn: Mapping[str, Any], name: str) -> Iterator[str]:
-    return (f"{name}.{key}" for key in turn if key not in KNOWN_KEYS and turn[key] is not None)
+    known = {*KNOWN_KEYS, *beside.taken(turn)}
+    return (f"{name}.{key}" for key in turn if key not in known and turn[key] is not None)
 
 
 def _is_conversation(value: Any) -> bool:

@@ -37,6 +37,7 @@ def ranking(pair: Preference) -> Ranking:
         responses=(pair.chosen, pair.rejected),
         scores=pair.scores or (1.0 if pair.margin is None else pair.margin, 0.0),
         origin=pair.origin,
+        cut=pair.cut,
     )
 
 
@@ -56,7 +57,7 @@ def scored(pair: Preference) -> list[Scored]:
     """
     scores = pair.scores or ranking(pair).scores
     return [
-        Scored(prompt=pair.prompt, response=response, score=score, origin=pair.origin)
+        Scored(prompt=pair.prompt, response=response, score=score, origin=pair.origin, cut=pair.cut)
         for response, score in zip((pair.chosen, pair.rejected), scores, strict=True)
     ]
 

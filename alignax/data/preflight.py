@@ -130,7 +130,8 @@ def show(example: Example, renderer: Renderer) -> Stack:
         marked_tokens(example.prompt, np.zeros(len(example.prompt), bool), renderer),
     ]
     for i, (ids, mask) in enumerate(example.split()):
-        head = f"response {i + 1}, {len(ids)} tokens, {mask.sum()} scored, "
+        cut = "" if example.ended is None or example.ended[i] else "broke off, "
+        head = f"response {i + 1}, {len(ids)} tokens, {mask.sum()} scored, {cut}"
         blocks.append(Text(f"{head}score {example.scores[i]:g}", style="underline"))
         blocks.append(marked_tokens(ids, mask, renderer, UNSCORED))
     return Stack(*blocks)
@@ -194,7 +195,9 @@ def _ends(
     example: Example, renderer: Renderer, limits: TokenLimits, vocab_size: int
 ) -> _Fault | None:
     ends = np.array(sorted(renderer.end_ids))
-    for ids, mask in example.split():
+    for i, (ids, mask) in enumerate(example.split()):
+        if example.ended is not None and not example.ended[i]:  # it broke off
+            continue
         is_end = np.isin(ids, ends)
         # A cut may fall anywhere, on the end of a user's turn too.
         if not (is_end[-1] and mask[-1]) and _was_cut(example, ids, limits):

@@ -13,6 +13,8 @@ from alignax.data.chat import Renderer
 from alignax.data.sources import Report, load_records
 from alignax.data.tokenise import Example
 
+FORGOTTEN = "with thoughts in earlier turns, which the chat template leaves out"
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
@@ -118,6 +120,8 @@ def load_prompts(
     for record in cast(list[Prompt], records):
         try:
             rendered.append(renderer.prompt(ask(record.prompt), record.origin))
+            if renderer.forgotten(record.prompt):
+                report.noted.add(FORGOTTEN, record.origin)
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise

@@ -21,6 +21,7 @@ from alignax.core.records import (
     Scored,
     Text,
 )
+from alignax.data import beside, cut_off
 from alignax.data.bad_rows import BadRow
 from alignax.data.dialogues import answered, common_prompt, is_dialogue
 from alignax.data.fields import (
@@ -60,47 +61,29 @@ def parse(row: Mapping[str, Any], form: Form, origin: str) -> Record:
                 else "Add it, remove the row, or set on_bad_row='drop'.",
                 where=origin,
             )
-    if form.chat:
-        check_tools(row, origin)
     if more := optional(row, form):
         form = dataclasses.replace(form, columns=form.columns + more)
-    return _PARSERS[form.record](row, form, origin)
+    record = _PARSERS[form.record](row, form, origin)
+    if form.chat and (tools := beside.tools_of(row, origin)):
+        told = beside.given_tools(record.prompt, cut_off.responses(record), tools)
+        record = cut_off.replaced(record, *told)
+    return cut_off.marked(record, row, origin) if form.learnt else record
 
 
 def noted(row: Mapping[str, Any], form: Form, record: Record) -> Iterator[str]:
     """What a reader of the report should know of a row that was used, in words."""
     if form.chat and not form.dialogues and is_dialogue(row.get("prompt")):
         yield "with a dialogue of Human and Assistant as prompt, read as turns"
-    texts = tuple(
-        text
-        for name in ("response", "chosen", "rejected", "responses")
-        for text in _texts(getattr(record, name, ()))
-    )
+    texts = cut_off.responses(record)
     if texts and all(_repeats(text, record.prompt) for text in texts):
         yield "whose responses repeat the prompt, which is then learnt: take it off them"
-
-
-def _texts(response: Text | tuple[Text, ...]) -> tuple[Any, ...]:
-    return (response,) if isinstance(response, str) else response
+    turns = (turn for text in (record.prompt, *texts) if not isinstance(text, str) for turn in text)
+    if any(beside.holds_null(text) for turn in turns for text in (turn.more, turn.tools)):
+        yield "with null in tools or calls, which templates write: Parquet adds it, JSON lines not"
 
 
 def _repeats(response: Any, prompt: Text) -> bool:
     return isinstance(response, str) and isinstance(prompt, str) and response.startswith(prompt)
-
-
-def check_tools(row: Mapping[str, Any], origin: str) -> None:
-    """Refuses definitions of tools, which some write as JSON in a string."""
-    tools = row.get("tools")
-    if not tools or (isinstance(tools, str) and tools.strip() in ("", "[]", "{}", "null")):
-        return
-    raise BadRow(
-        "tools",
-        "rows without definitions of tools, which no chat template would be given",
-        f"tools {brief(tools)}",
-        "Write them into the system turn, as the model should see them, and remove the column; if "
-        "it is for a reward alone, rename it.",
-        where=origin,
-    )
 
 
 def _check_learnt(form: Form, field: Any, response: Text, name: str, origin: str) -> None:
@@ -157,8 +140,8 @@ def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
     name = form.columns[1]
     texts = as_list(row[name], name, origin)
     scores = as_list(row["scores"], "scores", origin)
-    sources = tuple(as_list(row[n], n, origin) for n in ("sources", "models") if n in form.columns)
-    for other, column in (("scores", scores), *((form.columns[-1], x) for x in sources)):
+    named = {n: as_list(row[n], n, origin) for n in ("sources", "models") if n in form.columns}
+    for other, column in {"scores": scores, **named}.items():
         if len(column) != len(texts):
             raise BadRow(
                 "lists of unequal length",
@@ -187,7 +170,7 @@ def _ranking(row: Mapping[str, Any], form: Form, origin: str) -> Ranking:
         prompt=prompt,
         responses=found,
         scores=tuple(as_number(x, f"scores[{i}]", origin) for i, x in enumerate(scores)),
-        sources=tuple(map(str, sources[0])) if sources else (),
+        sources=tuple(str(name) for column in named.values() for name in column),
         origin=origin,
     )
 
@@ -226,7 +209,13 @@ def last_alone(found: Demonstration) -> Demonstration:
         return found
     turns = as_turns(found.response, "assistant")
     last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
-    return dataclasses.replace(found, prompt=(*found.prompt, *turns[:last]), response=turns[last:])
+    response, cut = turns[last:], found.response in found.cut
+    return dataclasses.replace(
+        found,
+        prompt=(*found.prompt, *turns[:last]),
+        response=response,
+        cut=frozenset((response,) if cut else ()),
+    )
 
 
 def _scored(row: Mapping[str, Any], form: Form, origin: str) -> Scored:

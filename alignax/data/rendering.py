@@ -7,21 +7,24 @@ use; all of that is told in the same three parts as a bad row.
 import dataclasses
 import functools
 import itertools
+import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from alignax.core.errors import BadInput
 from alignax.core.records import Message
+from alignax.data import beside
 from alignax.data.bad_rows import BadRow
-from alignax.data.confined import TEMPLATES
+from alignax.data.confined import TEMPLATES, Told
 from alignax.data.joining import REACH
 from alignax.data.tokenizers import encode
 
 PROBE = "Answer-7f3a"  # content that no template writes by itself
 QUESTION = (Message("user", "Question"),)
+ARGUMENTS = {"zq7f": "zq3a"}  # of a call
 
 
 class Closing(NamedTuple):
@@ -55,33 +58,143 @@ class Template:
         """The text of a conversation.
 
         Args:
+            turns: with the tools that the first of them tells of.
             origin: `file:line`, for errors.
             ask: whether the header of an answer goes after it.
 
         Raises:
             BadRow: the template refuses the conversation, or fails.
         """
-        told = TEMPLATES.render(
+        tools = turns[0].tools if turns else ""
+        messages = [self.message(turn, origin) for turn in turns]
+        told = self._told(messages, ask, **({"tools": json.loads(tools)} if tools else {}))
+        if told.text is None:
+            place = f" (line {told.line} of the template)" if told.line else ""
+            wordless = any("content" not in turn for turn in messages)
+            hint = ' (to some templates content must be text: "", not null)' if wordless else ""
+            raise BadRow(
+                "refused by the chat template",
+                "a conversation that the chat template accepts",
+                f"turns by {', '.join(turn.role for turn in turns)}: {told.error}{place}",
+                f"Mend the row{hint}, or set on_bad_row='drop'.",
+                where=origin,
+            )
+        return told.text
+
+    def _told(self, messages: list[dict[str, Any]], ask: bool, **more: Any) -> Told:
+        return TEMPLATES.render(
             self.text,
             {
                 "tools": None,
                 "documents": None,
                 **self.tokenizer.special_tokens_map,
                 **self.options,
-                "messages": [turn._asdict() for turn in turns],
+                **more,
+                "messages": messages,
                 "add_generation_prompt": ask,
             },
         )
-        if told.text is None:
-            place = f" (line {told.line} of the template)" if told.line else ""
+
+    def message(self, turn: Message, origin: str) -> dict[str, Any]:
+        """A turn as the template is given it.
+
+        Arguments of calls have the form that it can write. Thoughts have the names that templates
+        read beside their own, as transformers gives them (5.24, `_alias_reasoning_fields`).
+
+        Raises:
+            BadRow: it takes objects, and arguments are a string that holds none.
+        """
+        found = turn.as_dict()
+        thoughts = next((found[key] for key in beside.THOUGHTS if key in found), None)
+        if thoughts is not None:
+            found = {"thinking": thoughts, **found, "reasoning_content": thoughts}
+        if not found.get("tool_calls"):
+            return found
+        calls = [self._call(call, origin) for call in found["tool_calls"]]
+        return found | {"tool_calls": calls}
+
+    def _call(self, call: dict[str, Any], origin: str) -> dict[str, Any]:
+        if isinstance(call.get("function"), dict):
+            return call | {"function": self._call(call["function"], origin)}
+        arguments = call.get("arguments")
+        if isinstance(arguments, dict) and self.arguments == "string":
+            return call | {"arguments": json.dumps(arguments, ensure_ascii=False)}
+        if not isinstance(arguments, str) or self.arguments != "object":
+            return call
+        try:
+            parsed = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
             raise BadRow(
-                "refused by the chat template",
-                "a conversation that the chat template accepts",
-                f"turns by {', '.join(turn.role for turn in turns)}: {told.error}{place}",
-                "Mend the row, or set on_bad_row='drop'.",
+                "tool calls",
+                "arguments that are an object, or one written as JSON in a string",
+                f"{arguments[:60]!r} of {call.get('name')}",
+                "Mend the call, remove the row, or set on_bad_row='drop'.",
                 where=origin,
             )
-        return told.text
+        return call | {"arguments": parsed}
+
+    def check_texts(self, turns: tuple[Message, ...], origin: str) -> None:
+        """Refuses turns, or tools, that have a special token written out in a text.
+
+        The tokenizer would take it for the token itself and end or open a turn there.
+
+        Raises:
+            BadRow: with the token.
+        """
+        end = self.closing.token
+        for turn in turns:
+            texts = [turn.content]
+            if turn.more or turn.tools:
+                given = self.message(turn, origin), json.loads(turn.tools or "[]")
+                texts += [text for value in given for text in beside.strings(value)]
+            found = next(filter(None, map(self._special.search, texts)), None)
+            ends = end is not None and any(end in text for text in texts)
+            token = found.group() if found else end if ends else None
+            if token:
+                raise BadRow(
+                    "special token in the text",
+                    "text without the tokenizer's special tokens",
+                    f"{token} in a turn of the {turn.role}",
+                    "Remove it, or set on_bad_row='drop'.",
+                    where=origin,
+                )
+
+    @functools.cached_property
+    def _special(self) -> re.Pattern[str]:
+        return special_tokens(self.tokenizer)
+
+    @functools.cached_property
+    def arguments(self) -> Literal["object", "string", "either"]:
+        """What arguments of a call may be: a template may write a string in quotes, or fail."""
+        text = json.dumps(ARGUMENTS)
+        as_object, as_string = self._called(ARGUMENTS), self._called(text)
+        if as_object == as_string:
+            return "either"
+        # A template that joins strings fails, or shows the object as Python does.
+        good = "zq7f" in as_object and "zq3a" in as_object and str(ARGUMENTS) not in as_object
+        return "object" if good or text not in as_string else "string"
+
+    def _called(self, arguments: Any) -> str:
+        """The text of a call; "" if it is not written, with any content."""
+        function = {"name": "zq1f", "arguments": arguments}
+        call = {"id": "zq7f00000", "type": "function", "function": function}
+        asked = [turn.as_dict() for turn in QUESTION]
+        for said in ({"content": ""}, {}, {"content": PROBE}):
+            turn = {"role": "assistant", **said, "tool_calls": [call]}
+            text = self._told([*asked, turn], ask=False).text
+            if text and "zq1f" in text:
+                return text
+        return ""
+
+    def writes(self, key: str) -> bool:
+        """Whether the thoughts of a last answer are written, under this key of its message."""
+        turn = Message("assistant", "A", json.dumps({key: PROBE}))
+        try:
+            return PROBE in self.render((*QUESTION, turn), "", ask=False)
+        except BadRow:
+            return False
 
     @functools.cached_property
     def header(self) -> str:

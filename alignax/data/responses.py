@@ -5,15 +5,18 @@ a model says that ends at once.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignax.core.records import Demonstration, Group, Preference, Ranking, Scored, Text
+from alignax.data import beside
 from alignax.data.bad_rows import BadRow
+from alignax.data.cut_off import ENDED
 from alignax.data.dialogues import answered
 from alignax.data.fields import as_answer, as_list, as_text, check_prompt, check_response
 from alignax.data.forms import COLUMNS, HELPSTEER, OPTIONAL, Form, detect
-from alignax.data.records import check_tools, parse
+from alignax.data.records import parse
 
 LISTS = ("completions", "responses")
 TEXTS = (*LISTS, "completion", "response", "chosen", "rejected", "messages")
@@ -25,7 +28,7 @@ _OF_ALL = {
     for sets in (*COLUMNS.values(), *OPTIONAL.values())
     for columns in sets
     for name in columns
-} - {"prompt", *HELPSTEER}  # fmt: skip
+} - {"prompt", *HELPSTEER} | {ENDED}  # fmt: skip
 
 
 def to_judge(row: Mapping[str, Any], origin: str, *, chat: bool = False) -> Group:
@@ -84,14 +87,31 @@ def _texts(
     row: Mapping[str, Any], named: Mapping[str, Any], origin: str, chat: bool
 ) -> tuple[Text, tuple[Text, ...]]:
     """The prompt and the responses, each with the name that an error gives it."""
-    if chat:
-        check_tools(row, origin)
     found = tuple(as_answer(text, name, origin) for name, text in named.items())
     prompt, found = answered(as_text(row["prompt"], "prompt", origin), found, origin, chat=chat)
     check_prompt(prompt, origin)
     for name, text in zip(named, found, strict=True):
         check_response(text, name, origin)
-    return prompt, found
+    return beside.given_tools(prompt, found, beside.tools_of(row, origin) if chat else "")
+
+
+def check_words(responses: Sequence[Text], origin: str) -> None:
+    """Refuses answers that are more than the words which a function is given.
+
+    Raises:
+        BadRow: the last answer of a response has thoughts or calls tools.
+    """
+    for text in responses:
+        turns = () if isinstance(text, str) else text
+        more = next((x.more for x in reversed(turns) if x.role == "assistant"), "")
+        if more:
+            raise BadRow(
+                "more than words",
+                "answers that are all text, which a function is given",
+                f"one with {', '.join(key for key in json.loads(more) if key != 'content')}",
+                "Write the whole answer into content, or set on_bad_row='drop'.",
+                where=origin,
+            )
 
 
 def last_answer(prompt: Text, response: Text) -> tuple[Text, str]:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -15,6 +15,7 @@ from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.chat import Rendered, Renderer, Segment
 from alignax.data.fields import is_blank
 from alignax.data.joining import REACH
+from alignax.data.token_report import TokenReport
 
 CHUNK = 1024  # groups to one call of the tokenizer, which spreads them over its threads
 NOTHING_SCORED = "response without a scored token"
@@ -32,6 +33,7 @@ class Example(NamedTuple):
         scores: one number a response.
         origin: `file:line`.
         attributes: further numbers a response, where there are any; NaN where one is missing.
+        ended: False on responses that broke off and have no end of turn; None if all are whole.
     """
 
     prompt: Int32[np.ndarray, " p"]
@@ -41,6 +43,7 @@ class Example(NamedTuple):
     scores: Float32[np.ndarray, " k"]
     origin: str
     attributes: Float32[np.ndarray, "k c"] | None = None
+    ended: Bool[np.ndarray, " k"] | None = None
 
     def split(self) -> list[tuple[Int32[np.ndarray, " r"], Bool[np.ndarray, " r"]]]:
         """Token ids and mask of each response."""
@@ -65,71 +68,6 @@ class TokenLimits:
     max_prompt_length: int | None = setting(None, at_least=1)
     max_completion_length: int | None = setting(None, at_least=1)
     overlong: Literal["drop", "cut", "refuse"] = "drop"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenReport:
-    """What tokenising kept and lost. Printable.
-
-    Fields:
-        groups: that came. kept: of them.
-        cut, dropped: groups, by reason.
-        prompt_tokens, response_tokens, scored_tokens: of the kept groups.
-        longest: kept group, prompt and longest response together, in tokens.
-        empty: responses of the kept groups without text: white space at most, and their end.
-    """
-
-    groups: int
-    kept: int
-    cut: Tally
-    dropped: Tally
-    prompt_tokens: int
-    response_tokens: int
-    scored_tokens: int
-    longest: int
-    empty: int
-
-    @property
-    def share_lost(self) -> float:
-        """Groups that were dropped or cut, as a share of all."""
-        return (self.dropped.total + self.cut.total) / max(self.groups, 1)
-
-    def check(self, max_dropped_share: float = 0.1, bad_rows: Tally | None = None) -> None:
-        """Raises BadInput if more than this share of the data was dropped or cut.
-
-        Args:
-            bad_rows: those dropped before there were groups. Each counts as a group.
-        """
-        bad = bad_rows or Tally()
-        lost, of = bad.total + self.dropped.total + self.cut.total, bad.total + self.groups
-        if lost and lost / of > max_dropped_share:
-            first = "; ".join(filter(None, (bad.first, self.dropped.first, self.cut.first)))
-            rows = f"bad rows {bad.total:,}, " if bad else ""
-            raise BadInput(
-                f"at most {max_dropped_share:.1%} of the data to be dropped or cut",
-                f"{lost / of:.1%}: {rows}dropped {self.dropped.total:,}, cut {self.cut.total:,} "
-                f"of {of:,}. First: {first}",
-                f"{'Mend the rows, raise' if bad else 'Raise'} max_length, shorten the data, or "
-                "raise max_dropped_share.",
-            )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "TokenReport":
-        """The report that `dataclasses.asdict` took apart."""
-        tallies = {name: Tally.from_json(value[name]) for name in ("cut", "dropped")}
-        return cls(**{**value, **tallies})
-
-    def __str__(self) -> str:
-        empty = f"; responses without text: {self.empty:,}" if self.empty else ""
-        return "\n".join(
-            (
-                f"groups: {self.groups:,}; kept: {self.kept:,}; longest: {self.longest:,} tokens",
-                f"  tokens: {self.prompt_tokens:,} in prompts, {self.response_tokens:,} in "
-                f"responses, {self.scored_tokens:,} of them scored{empty}",
-                f"  cut: {self.cut}",
-                f"  dropped: {self.dropped}",
-            )
-        )
 
 
 class _Ids(NamedTuple):
@@ -180,7 +118,7 @@ def tokenise(
         mask              [T T T F F T T T]     6 7 is the user's
     """
     examples: list[Example] = []
-    cut, dropped, count, blank = Tally(), Tally(), 0, 0
+    cut, dropped, count, blank, broken, forgotten = Tally(), Tally(), 0, 0, 0, 0
     source = iter(groups)
     while chunk := list(itertools.islice(source, CHUNK)):
         count += len(chunk)
@@ -207,6 +145,8 @@ def tokenise(
                 is_blank(text) or renderer.end_ids.issuperset(tokens)
                 for text, (tokens, _) in zip(group.responses, fitted.responses, strict=True)
             )
+            broken += sum(text in group.cut for text in group.responses)
+            forgotten += renderer.forgotten(group.prompt)
     report = TokenReport(
         groups=count,
         kept=len(examples),
@@ -217,6 +157,8 @@ def tokenise(
         scored_tokens=sum(int(example.mask.sum()) for example in examples),
         longest=max((_reach(example) for example in examples), default=0),
         empty=blank,
+        cut_off=broken,
+        forgotten=forgotten,
     )
     return examples, report
 
@@ -228,7 +170,8 @@ def _encode(
     drafts: list[tuple[Group, Rendered]] = []
     for group in groups:
         try:
-            drafts.append((group, renderer.render(group.prompt, group.responses, group.origin)))
+            rendered = renderer.render(group.prompt, group.responses, group.origin, cut=group.cut)
+            drafts.append((group, rendered))
         except BadRow as defect:
             if on_bad_row == "refuse":
                 raise
@@ -245,21 +188,31 @@ def _encode(
                 before = segment.text if len(segment.text) >= REACH else after[-1] + segment.text
     piece_ids = iter(renderer.continuation_ids(pieces, after))
     for (group, rendered), prompt in zip(drafts, prompts, strict=True):
-        joined = [_join(response, piece_ids, renderer, empty) for response in rendered.responses]
+        joined = [
+            _join(response, piece_ids, renderer, empty, text in group.cut)
+            for text, response in zip(group.responses, rendered.responses, strict=True)
+        ]
         yield group, _Ids(prompt, joined)
 
 
 def _join(
-    response: Sequence[Segment], piece_ids: Iterator[list[int]], renderer: Renderer, empty: bool
+    response: Sequence[Segment],
+    piece_ids: Iterator[list[int]],
+    renderer: Renderer,
+    empty: bool,
+    cut: bool,
 ) -> tuple[list[int], list[bool]]:
-    """One response's ids and mask, ended by an end-of-turn token whether it had one or not."""
+    """One response's ids and mask, ended by an end-of-turn token whether it had one or not.
+
+    One that broke off has none.
+    """
     ids: list[int] = []
     mask: list[bool] = []
     for segment in response:
         piece = next(piece_ids)
         ids += piece
         mask += [segment.scored] * len(piece)
-    if ids[-1] not in renderer.end_ids if ids else empty:
+    if not cut and (ids[-1] not in renderer.end_ids if ids else empty):
         ids.append(renderer.end_id)
         mask.append(True)
     return ids, mask
@@ -320,6 +273,7 @@ def _keep_end(prompt: list[int], room: int, renderer: Renderer) -> list[int]:
 
 
 def _example(ids: _Ids, group: Group) -> Example:
+    ended = np.array([text not in group.cut for text in group.responses], bool)
     return Example(
         prompt=np.array(ids.prompt, np.int32),
         responses=np.array([i for tokens, _ in ids.responses for i in tokens], np.int32),
@@ -328,6 +282,7 @@ def _example(ids: _Ids, group: Group) -> Example:
         scores=np.array(group.scores, np.float32),
         origin=group.origin,
         attributes=np.array(group.attributes, np.float32) if group.attributes else None,
+        ended=None if ended.all() else ended,
     )
 
 

@@ -142,8 +142,8 @@ def _is_model(place: str) -> bool:
     )  # fmt: skip
 
 
-def _as_rows(prompt: Text) -> str | list[dict[str, str]]:
-    return prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
+def _as_rows(prompt: Text) -> str | list[dict[str, Any]]:
+    return prompt if isinstance(prompt, str) else [turn.as_dict() for turn in prompt]
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, bool], bool]:

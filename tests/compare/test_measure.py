@@ -87,6 +87,14 @@ def test_labels_are_judged_with_the_columns_of_their_rows(tmp_path):
     }  # fmt: skip
 
 
+def test_a_gold_reward_does_not_judge_a_part_of_an_answer(tmp_path):
+    answer = {"role": "assistant", "content": "a", "reasoning_content": "So."}
+    row = {"prompt": [{"role": "user", "content": "p"}], "chosen": [answer], "rejected": "b"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadInput, match=r"pairs.jsonl:1: .* all text.* with reasoning_content"):
+        measure.labels(Data(train=str(tmp_path / "pairs.jsonl")), Function(function=length))
+
+
 def test_a_gold_reward_without_its_column_is_refused_before_anything_is_trained(tmp_path):
     made = dataclasses.replace(made_in(tmp_path), gold=GOLD)
     files = [pathlib.Path(x) for x in (made.base.data.train, made.test)]

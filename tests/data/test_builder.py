@@ -16,6 +16,7 @@ from alignax.core.records import Demonstration, Group, Preference
 from alignax.data import builder
 from alignax.data.builder import Prepared, prepare, token_counts
 from alignax.data.chat import Renderer, renderer_hash
+from alignax.data.preflight import preflight
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 
@@ -92,6 +93,19 @@ def test_what_was_read_stays_in_memory_where_the_whole_data_set_may(make, monkey
     assert all(same(a, b) for a, b in zip(again, expected(), strict=True))
     assert [a is b for a, b in zip(first, again, strict=True)] == [room == "enough"] * 40
     assert same(pickle.loads(pickle.dumps(prepared))[3], first[3])
+
+
+def test_which_answers_broke_off_is_read_back_and_passes_the_checks(make):
+    rows = [ROWS[0] | {"ended": [True, False]}, *ROWS[1:]]
+    make.source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepared = make()
+    assert prepared[0].ended.tolist() == [True, False]
+    assert prepared[1].ended is None
+    assert prepared.tokens.cut_off == 1
+    assert "ended" in prepared.records.columns
+    renderer = Renderer(tokenizer=chatml_tokenizer())
+    preflight(prepared, renderer, vocab_size=300)
+    assert prepared[0].responses.tolist()[-1] not in renderer.end_ids
 
 
 def test_a_second_call_tokenises_nothing_and_prints_the_same(make, monkeypatch):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from alignax.core import attributes, conditioning, scores
+from alignax.core import attributes, conditioning, records, scores
 from alignax.core.errors import BadInput
 from alignax.core.records import Labelled, LeftOut, Preference, Ranking, Scored
 from alignax.data import convert
@@ -16,7 +16,7 @@ LIST = Ranking(prompt="p", responses=tuple("abcdef"), scores=(3.0, 1.0, 4.0, 1.0
 
 
 @pytest.mark.parametrize(
-    "module", [convert, conditioning, scores, attributes], ids=lambda m: m.__name__
+    "module", [convert, conditioning, scores, attributes, records], ids=lambda m: m.__name__
 )
 def test_worked_examples_in_docstrings_are_right(module):
     assert doctest.testmod(module).failed == 0

@@ -49,26 +49,6 @@ def test_parts_that_are_not_all_text_are_refused(content):
         as_text([{"role": "user", "content": content}], "messages", "f:1")
 
 
-@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
-def test_thoughts_beside_the_content_are_refused_by_name(key):
-    turns = [USER, {"role": "assistant", "content": "4", key: "Two and two."}]
-    with pytest.raises(BadRow) as caught:
-        as_text(turns, "messages", "f:1")
-    assert str(caught.value) == (
-        f"f:1: expected messages[1] to be all text; got {key}.\n"
-        f"    Write the thoughts into content, as the model should print them, or remove {key}."
-    )
-    assert caught.value.reason == "reasoning"
-    for nothing in (None, ""):
-        assert as_text([{**USER, key: nothing}], "messages", "f:1") == (Message("user", "Q"),)
-
-
-@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
-def test_calls_beside_the_content_are_refused_by_name(key):
-    with pytest.raises(BadRow, match=f"to be all text; got {key}.\n    Write the calls into"):
-        as_text([{"role": "assistant", "content": "4", key: [{"name": "f"}]}], "chosen", "f:1")
-
-
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_conversation_written_as_json_into_a_string_is_refused(indent):
     text = json.dumps([USER, {"role": "assistant", "content": "A"}], indent=indent)

@@ -110,6 +110,18 @@ def test_a_cut_response_may_lack_its_end_and_no_other():
         check(example, llama(), TokenLimits(max_length=size + 4, overlong="cut"))
 
 
+def test_a_response_that_broke_off_lacks_its_end_and_another_may_not():
+    group = Group(prompt="Q", responses=("A", "B"), scores=(1.0, 0.0), origin="f:7",
+                  cut=frozenset("B"))  # fmt: skip
+    (example,), _ = tokenise([group], llama(), LIMITS)
+    assert example.responses.tolist() == [A, 1, B]
+    check(example, llama())
+    for ended in (None, np.array([False, True])):
+        with pytest.raises(BadInput, match="none at the end"):
+            check(example._replace(ended=ended), llama())
+    assert "response 2, 1 tokens, 1 scored, broke off, score 0" in text_of(show(example, llama()))
+
+
 def test_a_cut_may_fall_on_the_end_of_a_users_turn():
     answer = (Message("assistant", "A"), Message("user", "B"), Message("assistant", "A"))
     whole = good(llama(), (answer, "B"))

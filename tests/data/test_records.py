@@ -144,21 +144,6 @@ def test_messages_that_nobody_asks_in_are_no_prompt():
             read({"messages": messages}, Prompt)
 
 
-TOOLS = [{"type": "function", "function": {"name": "weather"}}]
-
-
-@pytest.mark.parametrize("tools", [TOOLS, '[{"type": "function"}]'])
-def test_tools_that_no_template_would_be_given_are_refused(tools):
-    row = {"messages": [USER, ANSWER], "tools": tools}
-    for record_type in (Demonstration, Prompt):
-        form = detect(row, record_type, chat=True)
-        with pytest.raises(BadRow, match="f:1: expected rows without definitions of tools") as bad:
-            parse(row, form, "f:1")
-        assert bad.value.reason == "tools"
-    # Where strings are taken as they stand there is no template to give them to.
-    assert read(row, Demonstration).response == (Message("assistant", "A"),)
-
-
 @pytest.mark.parametrize("tools", [None, [], "", "[]", " null "])
 def test_no_tools_are_no_fault(tools):
     row = {"messages": [USER, ANSWER], "tools": tools}
@@ -247,7 +232,7 @@ def test_rows_whose_responses_all_repeat_the_prompt_are_noted():
         (
             {"chosen": [{"role": "assistant", "content": "A", "tool_calls": [1]}]},
             "tool calls",
-            "all text; got tool_calls",
+            r"a list of objects in chosen\[0\].tool_calls; got \[1\]",
         ),
         (
             {"chosen": [{"role": "user", "content": "A"}]},

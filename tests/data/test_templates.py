@@ -104,7 +104,7 @@ def test_a_named_template_gives_the_same_without_trimmed_blocks(name):
     text = Renderer(tokenizer=fitting(name), chat_template=name).text
     assert text is not None
     environment = jinja2.Environment(trim_blocks=False, lstrip_blocks=False)
-    turns = [turn._asdict() for turn in PROMPT]
+    turns = [turn.as_dict() for turn in PROMPT]
     rendered = environment.from_string(text).render(
         messages=turns, add_generation_prompt=True, bos_token=EOS, eos_token=EOS
     )

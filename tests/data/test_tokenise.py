@@ -89,6 +89,58 @@ def test_without_template_eos_is_appended_once():
     assert example.responses.tolist() == [*byte_ids("A"), 4, *byte_ids("A"), 4]
 
 
+def broken_off(*texts, **changes):
+    return dataclasses.replace(group(**changes), cut=frozenset(texts))
+
+
+def test_a_response_that_broke_off_has_no_end_of_turn_and_is_counted():
+    example, report = one(broken_off("AAA"), short())
+    assert example.responses.tolist() == [*byte_ids("AAA"), *byte_ids("B"), 2]
+    assert example.response_lengths.tolist() == [3, 2]
+    assert example.mask.all()
+    assert example.ended.tolist() == [False, True]
+    assert report.cut_off == 1
+    assert str(report).endswith(
+        "\n  answers that broke off before they ended: 1; no end of turn is taught behind them"
+    )
+    whole, report = one(group(), short())
+    assert whole.ended is None
+    assert "broke off" not in str(report)
+
+
+def test_of_several_turns_the_last_one_broke_off():
+    turns = (Message("assistant", "A"), Message("user", "B"), Message("assistant", "C"))
+    example, _ = one(broken_off(turns, responses=(turns,)), short())
+    # A end | newline [1] B end newline [1] | C
+    assert example.responses.tolist()[-3:] == [*NEWLINE, 1, *byte_ids("C")]
+    assert example.mask.tolist() == [True] * 2 + [False] * 6 + [True]
+
+
+def test_without_template_no_eos_is_appended_to_what_broke_off():
+    example, _ = one(broken_off("A", responses=("A", "B")), plain())
+    assert example.responses.tolist() == [*byte_ids("A"), *byte_ids("B"), 4]
+
+
+def test_an_empty_response_that_broke_off_teaches_nothing_and_is_dropped():
+    examples, report = tokenise(
+        [broken_off("", responses=("", "B"))], short(), TokenLimits(), empty=True
+    )
+    assert not examples
+    assert str(report.dropped) == "1 response without a scored token (f:1 (6 + 2 tokens))"
+
+
+def test_thoughts_that_a_template_forgets_are_counted():
+    forgetful = SHORT.replace(
+        "m['content']", "(m.reasoning_content or '' if loop.last else '') + m['content']"
+    )
+    renderer = Renderer(tokenizer=chatml_tokenizer(forgetful))
+    thought = Message("assistant", "A", '{"reasoning_content": "So."}')
+    prompt = (Message("user", "Q"), thought, Message("user", "Q"))
+    _, report = one(group(prompt=prompt, responses=("A",)), renderer)
+    assert report.forgotten == 1
+    assert str(report).endswith("\n  earlier turns whose thoughts the chat template leaves out: 1")
+
+
 def test_a_prompt_alone_is_an_example_without_responses():
     example, report = one(group(responses=()), short())
     assert example.response_lengths.shape == example.responses.shape == (0,)

@@ -85,6 +85,9 @@ def test_conversations_come_as_lists_of_roles_and_contents():
         seen[0]["prompts"]
         == [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]] * 2
     )
+    called = Message("assistant", "", '{"tool_calls": [{"name": "f"}]}')
+    give(functools.partial(spy, seen), prompts=((called, turns[1]),) * 2)
+    assert seen[1]["prompts"][0][0] == {"role": "assistant", "tool_calls": [{"name": "f"}]}
     assert seen[0]["completions"] == [
         [{"role": "assistant", "content": "a"}],
         [{"role": "assistant", "content": "bb"}],

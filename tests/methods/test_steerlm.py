@@ -32,6 +32,8 @@ def test_every_prompt_says_what_its_response_was_rated():
 def test_the_trained_policy_is_asked_for_the_highest_ratings_unless_told_otherwise():
     assert SteerLM().fit(RECORDS).ask("q") == "q <attributes>: depth:1,wit:4 "
     told = SteerLM(attributes=("wit", "depth"), target=(0.0, 3.0)).fit(RECORDS)
+    of_tool = Message("tool", "q", '{"name": "f"}', tools="[]")
+    assert told.ask((of_tool,))[0][2:] == of_tool[2:]  # the request changes the words alone
     asked = told.ask((Message("user", "q"),))
     assert asked == (Message("user", "q <attributes>: wit:0,depth:3"),)
 
