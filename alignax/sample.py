@@ -170,6 +170,9 @@ def sample(
     key, flat = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16], []
     target = Path(target)
     with written(target, key) as lines:
+        if not quiet:
+            for line in lines.remarks(target):
+                console.print(line, soft_wrap=True)
         draw = _drawing(directory, renderer, sampler, seed, server, vocab_size, prompts.longest)
         for part in _portions(server, lines.there, len(rows), sampler.num_samples):
             texts, ended = draw([prompts.ids[i] for i in part], part)
