@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -72,7 +73,7 @@ def check_same_ids(directory: Path, other: Path, *, rows: tuple[int, int], where
     Raises:
         BadInput: with the number of ids, or the first token that has another id.
     """
-    own = load_tokenizer(directory)
+    own: Any = load_tokenizer(directory)
     vocab, added = own.get_vocab(), own.get_added_vocab()
     count = min(rows[0], max(vocab.values()) + 1)
     remedy = "Take a model with the same tokenizer, or leave it out."
