@@ -269,6 +269,7 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
     beside: dict[str, Any] = {
         "source": run.model_dir,
         "chat_template": None if given is None else run.renderer.text,
+        "chat_template_kwargs": run.experiment.data.chat_template_kwargs,
         "card": card.write(run, step),
     }
     if run.frozen is not None:
@@ -284,7 +285,6 @@ def export(run: Run, params: Params, directory: Path, *, step: int) -> Path:
         params,
         run.decoder.config,
         eos=tuple(sorted(run.renderer.end_ids)),
-        chat_template_kwargs=run.experiment.data.chat_template_kwargs,
         **run.described_scores,
         **beside,
     )

@@ -23,6 +23,7 @@ from alignax.core.types import Batch, Layout, Outputs, Params
 from alignax.data.convert import CONVERTERS
 from alignax.data.plan import Plan
 from alignax.data.sources import load_records
+from alignax.data.tokenizers import check_same_ids
 from alignax.models import peft, pretrained
 from alignax.models.actor_critic import ActorCritic, actor_critic_outputs
 from alignax.models.frozen import Frozen
@@ -187,11 +188,22 @@ class Networks:
 
     @functools.cached_property
     def network(self) -> Decoder | ActorCritic:
-        """The whole model: the policy, and where the method has a value head, a critic."""
+        """The whole model: the policy, and where the method has a value head, a critic.
+
+        Raises:
+            BadInput: a critic that has no row for an id of the policy's, or another token there.
+        """
         if self.method.needs().head != "value":
             return self.decoder
         config = pretrained.read_config(self.critic_dir, num_scores=1)
         sharding.check_heads(self.mesh, config.kv_heads)
+        if self.critic_dir.resolve() != self.model_dir.resolve():
+            check_same_ids(
+                self.model_dir,
+                self.critic_dir,
+                rows=(self.decoder.config.vocab_size, config.vocab_size),
+                where="model.critic_name_or_path",
+            )
         critic = dataclasses.replace(self.decoder, config=config)
         return ActorCritic(policy=self.decoder, critic=critic)
 

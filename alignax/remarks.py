@@ -27,10 +27,19 @@ def of_groups(method: Method, train: Prepared) -> list[str]:
     return said + [f"[yellow]train[/]: {escape(x)}" for x in method.remarks(train.gaps)]
 
 
-def prompts(data: Prompts | Prepared) -> list[int]:
-    """The digest of each prompt, of prompts alone or of groups."""
+def prompts(data: Prompts | Prepared, method: Method) -> list[int]:
+    """A digest of each prompt, of prompts alone or of groups, as its tokens are.
+
+    Of a method that asks for something in the prompt, as the prompt was before; none of data that
+    were prepared before this was kept.
+    """
+    writes = type(method).ask is not Method.ask
     if isinstance(data, Prompts):
+        if writes:
+            return [lints.asked(text) for text in data.texts]
         return [lints.digest(ids) for ids in data.ids]
+    if writes:
+        return [] if data.asked is None else data.asked.tolist()
     return data.digests[:, 0].tolist()
 
 

@@ -22,7 +22,7 @@ from alignax import remarks
 from alignax.config import Experiment
 from alignax.core import own_code, processes
 from alignax.core.errors import BadInput
-from alignax.core.method import Method, scalars, text_settings, with_scalars
+from alignax.core.method import scalars, text_settings, with_scalars
 from alignax.core.records import Group, Record
 from alignax.core.telling import through
 from alignax.core.types import Params
@@ -214,12 +214,12 @@ class Run(Networks):
         self._remark()
 
     def _remark(self) -> None:
-        """Prints what data and settings say of what will be learnt (a request hides a prompt)."""
+        """Prints what data and settings say of what will be learnt."""
         sampled = bool(self.experiment.rollout)
         said = [] if sampled else remarks.of_groups(self.method, self.train_data)
-        if self.experiment.data.eval is not None and type(self.method).ask is Method.ask:
+        if self.experiment.data.eval is not None:
             there, asked = (
-                remarks.prompts(self.prompts(name) if sampled else self.prepared(name))
+                remarks.prompts(self.prompts(name) if sampled else self.prepared(name), self.method)
                 for name in ("train", "eval")
             )
             said += lints.of_prompts(there, asked)

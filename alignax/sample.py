@@ -26,7 +26,7 @@ from alignax.generate.drawing import ask_server
 from alignax.generate.engine import Engine
 from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
-from alignax.models import peft, pretrained, settings
+from alignax.models import files, peft, pretrained, settings
 from alignax.models.settings import template_options
 from alignax.models.transformer import Decoder
 from alignax.run import console
@@ -60,7 +60,8 @@ def answer(
             tokenizer where a server answers.
         prompts: a string is one user turn.
         template, chat_template, chat_template_kwargs: as in `config.Data`; what the template is
-            told is what the model's config.json says where it is None.
+            told is what the model's config.json says where it is None. An adapter's own template
+            and what it was told (`files.OPTIONS`) come before its base's.
         ask: how the model is asked, as `Method.ask`.
         server: answers in place of the model.
         sampling: fields of `Sampler`.
@@ -71,7 +72,7 @@ def answer(
     prompts = [ask(prompt) for prompt in prompts]
     sampler = _sampler(sampling, seed)
     directory, home = _found(directory, server)
-    renderer = _renderer(home, template, chat_template, chat_template_kwargs)
+    renderer = _renderer(directory, home, template, chat_template, chat_template_kwargs)
     _, vocab_size = _sizes(home, renderer, server)
     rendered = renderer.prompt_ids([renderer.prompt(prompt) for prompt in prompts])
     ids = [np.array(row, np.int32) for row in rendered]
@@ -138,7 +139,7 @@ def sample(
     """
     sampler = _sampler(sampling, seed)
     directory, home = _found(directory, server)
-    renderer = _renderer(home, template, chat_template, chat_template_kwargs)
+    renderer = _renderer(directory, home, template, chat_template, chat_template_kwargs)
     positions, vocab_size = _sizes(home, renderer, server)
     if sampler.max_new_tokens >= positions:
         raise BadInput(
@@ -170,6 +171,9 @@ def sample(
     key, flat = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16], []
     target = Path(target)
     with written(target, key) as lines:
+        if not quiet:
+            for line in lines.remarks(target):
+                console.print(line, soft_wrap=True)
         draw = _drawing(directory, renderer, sampler, seed, server, vocab_size, prompts.longest)
         for part in _portions(server, lines.there, len(rows), sampler.num_samples):
             texts, ended = draw([prompts.ids[i] for i in part], part)
@@ -250,18 +254,24 @@ def _load(directory: Path) -> pretrained.Pretrained:
 
 def _renderer(
     directory: Path,
+    home: Path,
     template: Any,
     chat_template: str | None,
     chat_template_kwargs: Mapping[str, Any] | None,
 ) -> Renderer:
+    """Of a model; or of an adapter: its own template, beside what its base says of tokens."""
+    base = None if directory == home else home
+    own = directory / files.TEMPLATE
+    if chat_template is None and base is not None and own.is_file():
+        chat_template = str(own)
     return Renderer(
-        tokenizer=load_tokenizer(directory),
+        tokenizer=load_tokenizer(home),
         template=template,
         chat_template=chat_template,
-        chat_template_kwargs=template_options(directory)
+        chat_template_kwargs=template_options(directory, base)
         if chat_template_kwargs is None
         else chat_template_kwargs,
-        extra_end_ids=end_ids(directory),
+        extra_end_ids=end_ids(home),
     )
 
 

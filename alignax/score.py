@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 from rich.markup import escape
 
 from alignax.core.errors import BadInput
@@ -30,7 +30,8 @@ from alignax.generate.scoring import Scorer, Tokens, classifier, load_scorer
 from alignax.models import pretrained
 from alignax.run import console
 
-PORTION = 1024  # rows of a source that are scored before they are written
+PORTION = 1024  # rows of a source that a model scores before they are written
+ASKED = 128  # and a function, which may be a judge that is asked over a network
 
 
 def score(
@@ -106,6 +107,9 @@ def score(
     made_of = (pretrained.fingerprint(directory), whole_numbers, batch_size, chosen, ids)
     key, found = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16], []
     with written(target, key) as lines:
+        if not quiet:
+            for line in lines.remarks(target):
+                console.print(line, soft_wrap=True)
         for i, numbers in _scores(scorer, examples, batch_size, lines.there, quiet):
             if not np.isfinite(numbers).all():
                 got = str(np.ravel(numbers).tolist())
@@ -135,6 +139,9 @@ def score_by(
 
     Of a conversation it judges the last answer, and takes what comes before for the prompt. It is
     given no `completion_ids`: texts of a file have none. Columns are replaced as by `score`.
+    It is called, and rows are written, by portions (of `ASKED` rows): where the work is stopped,
+    the same call goes on behind them while rows and code are the same. A function whose source
+    Python does not know is asked anew.
 
     Args:
         function: `path/to/file.py:name` or `package.module:name`, as
@@ -147,41 +154,74 @@ def score_by(
 
     Raises:
         BadInput: no such function, one that asks for what is not there, a number that is none, a
-            file that is there already or cannot be written, or a column that JSON cannot hold.
+            file that is there already or cannot be written, a column that JSON cannot hold, or
+            rows that were left out by earlier work, where they are now to stop it.
     """
     on_bad = "mask" if on_bad_row == "drop" else "refuse"
-    rewards = Rewards(parts=(Function(function=function),), on_bad=on_bad)
-    target = Path(target)
+    judge, target = Function(function=function), Path(target)
+    rewards = Rewards(parts=(judge,), on_bad=on_bad)
     rewards.check()
+    code = judge.fingerprint()
     read, dropped = _read(source, split, on_bad_row, words=True)
-    rows, groups = [row for row, _ in read], [group for _, group in read]
-    repeated = [i for i, group in enumerate(groups) for _ in group.responses]
-    asked = [last_answer(group.prompt, one) for group in groups for one in group.responses]
-    columns = dict.fromkeys(name for row in rows for name in row if name not in _NO_COLUMNS)
-    with written(target) as lines:
+    made_of = (code, function.rpartition(":")[2], [row for row, _ in read])
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16] if code else None
+    kept, found, bad = [], [np.zeros(0, np.float32)], Tally()
+    with written(target, key) as lines:
+        if not quiet:
+            for line in lines.remarks(target):
+                console.print(line, soft_wrap=True)
+        for i, why in lines.left_out.items():
+            if on_bad_row == "refuse":
+                raise BadInput(
+                    "a finite number for every completion", why,
+                    f"Give --on-bad-row drop again, or delete {lines.file.name} to ask anew.",
+                    where=read[i][1].origin,
+                )  # fmt: skip
+            dropped.add(why, read[i][1].origin)
+        kept += [row for i, (row, _) in enumerate(read[: lines.there]) if i not in lines.left_out]
+        for i, numbers, good in _asked(rewards, read, lines.there, bad):
+            row, group = read[i]
+            found.append(numbers[good])
+            if good.all():
+                kept.append(row)
+                lines.write(row | _columns(row, numbers[:, None], rewards.names))
+            else:
+                lines.leave_out(why := f"no number from {rewards.names[0]}")
+                dropped.add(why, group.origin)
+        if not kept:
+            lines.forget()  # a judge that no one reached is to be asked again
+            raise BadInput("a row whose responses all have a number", f"none: {bad or dropped}",
+                           "Mend the function.", where=function)  # fmt: skip
+    if not quiet:
+        _say_scores(rewards.names[0], np.concatenate(found))
+        _say_dropped(dropped)
+        _say_written(target, kept, rewards.names)
+    return target
+
+
+def _asked(
+    rewards: Rewards, read: Sequence[tuple[Row, Group]], there: int, bad: Tally
+) -> Iterator[tuple[int, Float32[np.ndarray, " k"], Bool[np.ndarray, " k"]]]:
+    """The number of each row from `there` on, what its responses are given, and which have it.
+
+    By portions; one that is there in part is asked about whole, as by work that nothing stopped.
+    Why responses have no number is counted in `bad`.
+    """
+    names = dict.fromkeys(name for row, _ in read for name in row if name not in _NO_COLUMNS)
+    for first in range(there - there % ASKED, len(read), ASKED):
+        part = read[first : first + ASKED]
+        responses = [(row, group, x) for row, group in part for x in group.responses]
+        asked = [last_answer(group.prompt, x) for _, group, x in responses]
         scored = rewards.score(
             [prompt for prompt, _ in asked],
             [text for _, text in asked],
             completion_ids=None,
-            columns={name: [rows[i].get(name) for i in repeated] for name in columns},
+            columns={name: [row.get(name) for row, *_ in responses] for name in names},
         )
-        ends = np.cumsum([len(group.responses) for group in groups])[:-1]
-        numbers, good = np.split(scored.total, ends), np.split(scored.good, ends)
-        if not any(map(np.all, good)):
-            raise BadInput("a row whose responses all have a number", f"none: {scored.bad}",
-                           "Mend the function.", where=function)  # fmt: skip
-        kept = []
-        for row, group, x, whole in zip(rows, groups, numbers, good, strict=True):
-            if not whole.all():
-                dropped.add(f"no number from {rewards.names[0]}", group.origin)
-                continue
-            kept.append(row)
-            lines.write(row | _columns(row, x[:, None], rewards.names))
-    if not quiet:
-        _say_scores(rewards.names[0], scored.total[scored.good])
-        _say_dropped(dropped)
-        _say_written(target, kept, rewards.names)
-    return target
+        bad.include(scored.bad)
+        ends = np.cumsum([len(group.responses) for _, group in part])[:-1]
+        each = zip(np.split(scored.total, ends), np.split(scored.good, ends), strict=True)
+        yield from ((i, *one) for i, one in enumerate(each, first) if i >= there)
 
 
 _NO_COLUMNS = ("prompt", *TEXTS)  # what a function is given under other names

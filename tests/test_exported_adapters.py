@@ -13,9 +13,11 @@ from alignax import jobs
 from alignax.core.errors import BadInput
 from alignax.models import peft, pretrained
 from alignax.models.lora import LoRA
+from alignax.run import Run
 from alignax.sample import answer
 from alignax.train.loop import Loop
 from alignax.train.sharding import Mesh
+from tests.models.test_template_options import TEMPLATE
 from tests.run_files import arrays, held_out, updates
 from tests.tiny_model import experiment as tiny
 from tests.tiny_model import model_directory
@@ -138,3 +140,36 @@ def test_a_given_adapter_of_another_base_is_refused(exported, tmp_path):
     )
     with pytest.raises(BadInput, match="belongs to another base"):
         jobs.train(changed, quiet=True)
+
+
+@pytest.mark.parametrize("told", [{"tag": "strict"}, {}])
+@pytest.mark.parametrize("base_told", [{"tag": "loose"}, {}])
+def test_an_exported_adapter_is_asked_by_its_own_template_and_as_that_was_told(
+    exported, tmp_path, monkeypatch, told, base_told
+):
+    experiment, _ = exported
+    base = model_directory(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"chat_template_kwargs": base_told}))
+    data = dataclasses.replace(experiment.data, chat_template=TEMPLATE, chat_template_kwargs=told)
+    model = dataclasses.replace(experiment.model, model_name_or_path=str(base))
+    begun = dataclasses.replace(
+        experiment, data=data, model=model, output_dir=str(tmp_path / "run"),
+        loop=Loop(batch_size=8, max_steps=1),
+    )  # fmt: skip
+    export = jobs.train(begun, quiet=True)
+    assert "chat_template_kwargs" not in (export / "adapter_config.json").read_text()
+    asked = []
+
+    def drawing(directory, renderer, *_):
+        asked.append(renderer.prompt("Is 3 a number?"))
+        return lambda prompts, numbers: ([["a"]] * len(prompts), [[True]] * len(prompts))
+
+    monkeypatch.setattr("alignax.sample._drawing", drawing)
+    answer(export, ["Is 3 a number?"], max_new_tokens=4)
+    assert asked == [Run(begun, quiet=True).renderer.prompt("Is 3 a number?")]
+    assert asked[0].startswith("strict\n" if told else "<|im_start|>user\n")
+    # What another's adapter does not say, its base does.
+    (export / "chat_template_kwargs.json").unlink(missing_ok=True)
+    answer(export, ["Is 3 a number?"], max_new_tokens=4)
+    assert asked[1].startswith("loose\n" if base_told else "<|im_start|>user\n")

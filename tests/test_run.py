@@ -19,7 +19,7 @@ from alignax.forecast import Boxes
 from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
-from alignax.methods import DPO, GRPO, SFT
+from alignax.methods import DPO, GRPO, PPO, SFT
 from alignax.models import pretrained
 from alignax.run import Run
 from alignax.train.compilations import Compilations
@@ -343,3 +343,21 @@ def test_prompts_and_ends_that_the_model_has_no_row_for_are_refused_before_it_an
     ):
         jobs.train(sampled, quiet=True)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_critic_that_cannot_read_the_policys_ids_is_refused_before_anything_is_allocated(
+    tmp_path, monkeypatch
+):
+    rewards = Rewards(parts=(Function(function=len),))
+    made = tiny(tmp_path, method=PPO(), rollout=Rollout(rewards=rewards, max_new_tokens=8))
+    monkeypatch.setattr(pretrained, "load", None)
+    critic = model_directory(tmp_path / "critic", vocab_size=284)  # of 285 that the tokenizer has
+    model = dataclasses.replace(made.model, critic_name_or_path=str(critic))
+    made = dataclasses.replace(made, model=model)
+    with pytest.raises(BadInput, match=r"^model.critic_name_or_path: expected a model with a row "
+                       r"for each of the 285 ids of .*; got 284 rows in "):  # fmt: skip
+        jobs.train(made, quiet=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    shutil.rmtree(critic)
+    model_directory(critic, vocab_size=285)
+    assert len(Run(made, quiet=True).decoders) == 2

@@ -340,3 +340,117 @@ def test_scores_that_are_there_are_gone_on_from(lost, judge, tmp_path, monkeypat
     assert target.read_bytes() == whole.read_bytes()
     assert "5 rows" in capsys.readouterr().out
     assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.fixture
+def flaky(tmp_path):
+    """A function that gives NaN to the text "bad", and counts its calls and who they were about."""
+    (tmp_path / "flaky.py").write_text(
+        "from pathlib import Path\n"
+        f"HERE = Path({str(tmp_path)!r})\n"
+        "def flaky(completions):\n"
+        "    with open(HERE / 'asked', 'a') as file:\n"
+        "        print(*completions, file=file)\n"
+        "    if (HERE / 'down').exists() and 'e' in completions:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return [float('nan') if x == 'bad' else ord(x[0]) - 96 for x in completions]\n"
+    )
+    return f"{tmp_path}/flaky.py:flaky"
+
+
+def of_letters(tmp_path, texts):
+    rows = [{"prompt": "p", "completion": text} for text in texts]
+    return write(tmp_path / "in.jsonl", *rows)
+
+
+@pytest.mark.parametrize("lost", [0, 1])  # rows that a kill in the middle of writing has not left
+def test_a_function_that_was_stopped_is_asked_about_the_rest(
+    lost, flaky, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(score_module, "ASKED", 2)
+    source, target = of_letters(tmp_path, ["a", "bad", "bad", "d", "e"]), tmp_path / "out.jsonl"
+    words = ["score", flaky, "--data", source, "--to", str(target), "--on-bad-row", "drop"]
+    (tmp_path / "down").touch()
+    with pytest.raises(SystemExit, match="130"):
+        main(words)
+    assert f"interrupted; 2 rows of {target} are kept: " in capsys.readouterr().err
+    assert not target.exists()
+    (left,) = tmp_path.glob(".out.jsonl.*.tmp")
+    left.write_text("".join(left.read_text().splitlines(True)[: 4 - lost]))
+    (tmp_path / "down").unlink()
+    (tmp_path / "asked").unlink()
+    main(words)
+    # A portion that is there in part is asked about whole.
+    assert (tmp_path / "asked").read_text().split("\n")[:-1] == ["bad d"] * lost + ["e"]
+    assert [(row["completion"], row["score"]) for row in lines(target)] == [
+        ("a", 1.0), ("d", 4.0), ("e", 5.0),
+    ]  # fmt: skip
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rows dropped: 2 no number from flaky (in.jsonl:2, in.jsonl:3)" in printed
+    assert "3 rows" in printed
+    assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize("other", ["code", "rows"])
+def test_with_other_code_or_rows_a_function_begins_anew_and_that_is_said(
+    other, flaky, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(score_module, "ASKED", 2)
+    source, target = of_letters(tmp_path, ["a", "b", "e"]), tmp_path / "out.jsonl"
+    (tmp_path / "down").touch()
+    with pytest.raises(SystemExit, match="130"):
+        main(["score", flaky, "--data", source, "--to", str(target)])
+    (tmp_path / "down").unlink()
+    if other == "code":
+        code = (tmp_path / "flaky.py").read_text().replace("- 96", "- 95")
+        (tmp_path / "edited.py").write_text(code)
+        flaky = f"{tmp_path}/edited.py:flaky"
+    else:
+        of_letters(tmp_path, ["b", "c", "e"])
+    main(["score", flaky, "--data", source, "--to", str(target)])
+    assert [row["score"] for row in lines(target)] == [2.0, 3.0, 6.0 if other == "code" else 5.0]
+    assert (
+        f"begun anew: 2 rows of {target} were there, made from other settings, data or code"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_defect_on_the_way_keeps_what_was_scored_and_may_be_left_out_then(
+    flaky, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(score_module, "ASKED", 2)
+    source, target = of_letters(tmp_path, ["a", "b", "bad", "e"]), tmp_path / "out.jsonl"
+    with pytest.raises(BadInput, match="nan for the completion 'bad'"):
+        score_by(flaky, source, target, quiet=True)
+    (tmp_path / "down").touch()
+    with pytest.raises(KeyboardInterrupt):
+        score_by(flaky, source, target, on_bad_row="drop", quiet=True)
+    assert (tmp_path / "asked").read_text().split("\n")[:-1] == ["a b", "bad e", "bad e"]
+    (tmp_path / "down").unlink()
+    score_by(flaky, source, target, on_bad_row="drop", quiet=True)
+    assert [row["completion"] for row in lines(target)] == ["a", "b", "e"]
+
+
+def test_rows_that_were_left_out_are_not_missing_unsaid_where_they_are_to_stop_the_work(
+    flaky, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(score_module, "ASKED", 2)
+    source, target = of_letters(tmp_path, ["a", "bad", "e"]), tmp_path / "out.jsonl"
+    (tmp_path / "down").touch()
+    with pytest.raises(KeyboardInterrupt):
+        score_by(flaky, source, target, on_bad_row="drop", quiet=True)
+    (left,) = tmp_path.glob(".out.jsonl.*.tmp")
+    with pytest.raises(BadInput) as refused:
+        score_by(flaky, source, target, quiet=True)
+    assert str(refused.value) == (
+        "in.jsonl:2: expected a finite number for every completion; got no number from flaky.\n"
+        f"    Give --on-bad-row drop again, or delete {left} to ask anew."
+    )
+
+
+def test_a_function_that_gave_no_number_at_all_is_asked_again(flaky, tmp_path):
+    source, target = of_letters(tmp_path, ["bad", "bad"]), tmp_path / "out.jsonl"
+    for _ in range(2):
+        with pytest.raises(BadInput, match="got none: 2 flaky: nan"):
+            score_by(flaky, source, target, on_bad_row="drop", quiet=True)
+    assert (tmp_path / "asked").read_text().split("\n")[:-1] == ["bad bad", "bad bad"]

@@ -40,6 +40,13 @@ class Tally:
         if len(first) < SHOWN:
             first.append(place)
 
+    def include(self, other: "Tally") -> None:
+        """Counts all that another has counted, as if it came behind."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            first = self.places.setdefault(reason, [])
+            first += other.places[reason][: SHOWN - len(first)]
+
     @property
     def total(self) -> int:
         """Of all reasons together."""

@@ -9,24 +9,24 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float32, UInt64
+from jaxtyping import Float32, Int32, UInt64
 
 from alignax.core import drafts
 from alignax.core.errors import BadInput
 from alignax.core.records import Group, Lacking, LeftOut, Record, placed
+from alignax.data import lints
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.catalogues import quiet_tfds
 from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.convert import Pairing
 from alignax.data.fields import is_blank
 from alignax.data.forms import ScoredTurns
-from alignax.data.lints import digests
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
 from alignax.data.sources import Report, content_hash, load_records
@@ -96,6 +96,21 @@ class Prepared:
     def digests(self) -> UInt64[np.ndarray, "g 3"]:
         """By which equal prompts and opposite pairs are known, as `lints.digests` has it."""
         return np.load(self.directory / "digests.npy")
+
+    @functools.cached_property
+    def asked(self) -> UInt64[np.ndarray, " g"] | None:
+        """Of each group, `lints.asked` of its record's prompt, in which no method has written.
+
+        None of data that were prepared before this was kept.
+        """
+        path = self.directory / "asked.npy"
+        return np.load(path) if path.is_file() else None
+
+    @functools.cached_property
+    def highest(self) -> Int32[np.ndarray, " g"]:
+        """The highest token id of each group."""
+        path = self.directory / "highest.npy"  # which earlier versions did not keep
+        return np.load(path) if path.is_file() else lints.highest(self[i] for i in range(len(self)))
 
     @functools.cached_property
     def _read(self) -> dict[int, Example]:
@@ -261,10 +276,11 @@ def prepare(
         chat=renderer.template == "chat",
         scored_turns=scored_turns,
     )
-    groups = []
+    groups, asked = [], {}
     for record in records:
         try:
             groups.append(placed(group(record), record))
+            asked[groups[-1].origin] = lints.asked(record.prompt)
         except LeftOut as useless:
             report.left_out.add(useless.reason, record.origin)
         except Lacking as defect:
@@ -295,23 +311,24 @@ def prepare(
         "tokens": dataclasses.asdict(tokens),
         "limits": dataclasses.asdict(limits),
         "depends_on": depends_on,
-        "content": _content(examples),
+        "content": lints.content(examples),
     }
-    _write(prepared.directory, examples, notes)
+    of_groups = {
+        "gaps": np.array([x.scores[0] - x.scores[-1] for x in examples]),
+        "digests": lints.digests(examples),
+        "asked": np.array([asked[x.origin] for x in examples], np.uint64),
+        "highest": lints.highest(examples),
+    }
+    _write(prepared.directory, examples, of_groups, notes)
     return prepared
 
 
-def _content(examples: Sequence[Example]) -> str:
-    """Hex SHA-256 of all tokens, and of which are scored."""
-    digest = hashlib.sha256()
-    for x in examples:
-        digest.update(np.array([len(x.prompt), len(x.response_lengths)], np.int64).tobytes())
-        for array in (x.prompt, x.response_lengths, x.responses, x.mask):
-            digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) -> None:
+def _write(
+    directory: Path,
+    examples: Sequence[Example],
+    of_groups: Mapping[str, np.ndarray],
+    notes: dict[str, Any],
+) -> None:
     """Writes beside the place and then renames, so that what is there is always whole."""
     with contextlib.ExitStack() as stack:
         try:
@@ -327,8 +344,8 @@ def _write(directory: Path, examples: Sequence[Example], notes: dict[str, Any]) 
         with quiet_tfds():
             Examples(examples, whole).download_and_prepare(download_dir=draft / "downloads")
         np.savez(whole / "lengths.npz", **token_counts(examples)._asdict())
-        np.save(whole / "gaps.npy", np.array([x.scores[0] - x.scores[-1] for x in examples]))
-        np.save(whole / "digests.npy", digests(examples))
+        for name, array in of_groups.items():
+            np.save(whole / f"{name}.npy", array)
         (whole / "notes.json").write_text(json.dumps(notes, indent=1))
         try:
             whole.rename(directory)

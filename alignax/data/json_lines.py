@@ -1,7 +1,8 @@
 """Rows written as JSON lines: what cannot be written is refused before the work, not after it.
 
-FOLDER/.NAME.KEY.tmp    the rows until now, of work that has this key
-FOLDER/NAME             all of them
+FOLDER/.NAME.KEY.tmp    the rows until now, of work that has this key; in the place of a row that is
+                        left out a text, why
+FOLDER/NAME             all rows
 """
 
 import contextlib
@@ -11,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from rich.markup import escape
 
 from alignax.core.errors import BadInput
 
@@ -35,15 +38,40 @@ class Lines(NamedTuple):
     """A file of rows that is being written.
 
     Fields:
-        there: rows that an earlier process of the same key has left.
+        there: rows that an earlier process of the same key has written or left out.
+        left_out: of those that it has left out, the place among all, from 0, with why.
+        deleted: rows that work of other keys had left, and that are gone.
     """
 
     file: IO[bytes]
     there: int
+    left_out: Mapping[int, str]
+    deleted: int
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row more, which a killed process leaves behind."""
-        self.file.write(_line(row))
+        self._add(_line(row))
+
+    def leave_out(self, why: str) -> None:
+        """A row that the file does not get, which is not looked at again either."""
+        self._add(json.dumps(why).encode() + b"\n")
+
+    def forget(self) -> None:
+        """Nothing until now is kept, should the work fail."""
+        self.file.seek(0)
+        self.file.truncate()
+
+    def remarks(self, target: Path) -> list[str]:
+        """Lines with rich's markup: whether work that was stopped is not gone on from."""
+        if not self.deleted:
+            return []
+        return [
+            f"[yellow]begun anew[/]: {self.deleted:,} rows of {escape(str(target))} were there, "
+            "made from other settings, data or code"
+        ]
+
+    def _add(self, line: bytes) -> None:
+        self.file.write(line)
         self.file.flush()
 
 
@@ -63,12 +91,13 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
         raise BadInput(
             "a file that is not there yet", "one that is", "Name another.", where=str(target)
         )
-    draft = target.with_name(f".{target.name}.{key or 'new'}.tmp")
+    draft, deleted = _draft(target, key or "new"), 0
     try:
         for left in _drafts(target):
             if left != draft or key is None:
                 with left.open("rb") as file:
                     _lock(file, left, target)
+                    deleted += 0 if left == _draft(target, _WHOLE) else _count(file)
                     left.unlink()
         file = draft.open("a+b")
     except OSError as error:
@@ -84,8 +113,10 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)  # a line that was cut short
         file.seek(0, 2)
+        before = content.split(b"\n")[:-1]
+        left_out = {i: json.loads(x) for i, x in enumerate(before) if _is_left_out(x)}
         try:
-            yield Lines(file, content.count(b"\n"))
+            yield Lines(file, len(before), left_out, deleted)
         except BaseException as error:
             if key is None or file.tell() == 0:
                 draft.unlink()
@@ -94,12 +125,33 @@ def written(target: Path, key: str | None = None) -> Iterator[Lines]:
                                "on behind them")  # fmt: skip
             raise
         file.flush()
-        draft.replace(target)
+        file.seek(0)
+        if not any(map(_is_left_out, file)):
+            draft.replace(target)
+            return
+        file.seek(0)
+        with _draft(target, _WHOLE).open("wb") as whole:
+            _lock(whole, Path(whole.name), target)
+            whole.writelines(line for line in file if not _is_left_out(line))
+            whole.flush()
+            Path(whole.name).replace(target)
+        draft.unlink()
+
+
+_WHOLE = "whole"  # the key of what is only written once all is known
+
+
+def _draft(target: Path, key: str) -> Path:
+    return target.with_name(f".{target.name}.{key}.tmp")
+
+
+def _is_left_out(line: bytes) -> bool:
+    return line.startswith(b'"')
 
 
 def _count(file: IO[bytes]) -> int:
     file.seek(0)
-    return sum(line.endswith(b"\n") for line in file)
+    return sum(line.endswith(b"\n") and not _is_left_out(line) for line in file)
 
 
 def _drafts(target: Path) -> list[Path]:

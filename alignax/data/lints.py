@@ -1,11 +1,13 @@
 """What prepared data say of what will be learnt from them: for people, and never an error."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Int32, UInt64
 
+from alignax.core.records import Text
 from alignax.data.plan import Lengths
 from alignax.data.tokenise import Example
 
@@ -36,6 +38,29 @@ def digests(examples: Sequence[Example]) -> UInt64[np.ndarray, "g 3"]:
             digest(example.prompt, last, first),
         )
     return made
+
+
+def content(examples: Sequence[Example]) -> str:
+    """Hex SHA-256 of all tokens, and of which are scored."""
+    found = hashlib.sha256()
+    for x in examples:
+        found.update(np.array([len(x.prompt), len(x.response_lengths)], np.int64).tobytes())
+        for array in (x.prompt, x.response_lengths, x.responses, x.mask):
+            found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def highest(examples: Iterable[Example]) -> Int32[np.ndarray, " g"]:
+    """The highest token id of each group, of its prompt and all responses."""
+    found = [max(x.prompt.max(initial=0), x.responses.max(initial=0)) for x in examples]
+    return np.array(found, np.int32)
+
+
+def asked(prompt: Text) -> int:
+    """64 bits of a prompt as its row has it; a string is the user's one turn."""
+    turns = [["user", prompt]] if isinstance(prompt, str) else prompt
+    found = hashlib.blake2b(json.dumps(turns).encode(), digest_size=8)
+    return int.from_bytes(found.digest(), "little")
 
 
 def of_pairs(lengths: Lengths, marks: UInt64[np.ndarray, "g 3"]) -> list[str]:

@@ -1,7 +1,8 @@
 """What must be true of tokens before the first step, and a way to look at them.
 
 A wrong BOS or a missing end-of-turn raises no error anywhere and spoils a run; so it is looked
-for, by default, in examples taken evenly from the whole data set.
+for, by default, in examples taken evenly from the whole data set. An id that the model has no
+embedding for raises none either, for JAX takes its last row: that is looked for in all.
 """
 
 import dataclasses
@@ -42,17 +43,21 @@ def preflight(
         prepared: the data set.
         renderer: what it was rendered with.
         vocab_size: rows of the model's embedding.
-        sample: examples looked at, taken evenly from first to last.
+        sample: examples looked at, taken evenly from first to last; ids are looked at in all.
 
     Raises:
         BadInput: with `file:line` and the tokens in question.
     """
     places = np.linspace(0, len(prepared) - 1, min(sample, len(prepared))).astype(int)
     examples = [prepared[int(i)] for i in places]
+    checks = check_tokens(examples, renderer, prepared.limits, vocab_size=vocab_size)
+    beyond = np.flatnonzero(prepared.highest >= vocab_size)
+    check_vocabulary((prepared[int(i)] for i in beyond[:1]), renderer, vocab_size=vocab_size)
     tokens, bad = prepared.tokens, prepared.records.dropped.total
     lost, of = bad + tokens.dropped.total + tokens.cut.total, bad + tokens.groups
     return [
-        *check_tokens(examples, renderer, prepared.limits, vocab_size=vocab_size),
+        *(check for check in checks if check.claim != _VOCABULARY),
+        Check(_VOCABULARY, f"{len(prepared):,} of {len(prepared):,} examples"),
         Check(
             "dropped or cut",
             f"{lost / max(of, 1):.1%} of {of:,}: "

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -54,6 +55,46 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
             "Copy it from where the model came from.",
             where=str(directory),
         ) from error
+
+
+def check_same_ids(directory: Path, other: Path, *, rows: tuple[int, int], where: str) -> None:
+    """Refuses a model that is to read another one's ids, and has no row for some or means others.
+
+    Tokens that were added to a vocabulary may differ: chat models give names to reserved ones.
+    What an embedding has behind its tokenizer's ids is no text, and differs among sizes of a
+    family. Of a directory without a tokenizer no more than its rows is known.
+
+    Args:
+        directory: of the model whose ids are read.
+        other: of the one that reads them.
+        rows: of their embeddings.
+        where: the setting that names the other.
+
+    Raises:
+        BadInput: with the number of ids, or the first token that has another id.
+    """
+    own: Any = load_tokenizer(directory)
+    vocab, added = own.get_vocab(), own.get_added_vocab()
+    count = min(rows[0], max(vocab.values()) + 1)
+    remedy = "Take a model with the same tokenizer, or leave it out."
+    if rows[1] < count:
+        raise BadInput(
+            f"a model with a row for each of the {count:,} ids of {directory}",
+            f"{rows[1]:,} rows in {other}",
+            remedy,
+            where=where,
+        )
+    if not any((other / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return
+    meant = load_tokenizer(other).get_vocab()
+    for token, i in sorted(vocab.items(), key=lambda item: item[1]):
+        if token not in added and meant.get(token) != i:
+            raise BadInput(
+                f"a model that reads the ids of {directory}, in which {token!r} is {i:,}",
+                f"{meant[token]:,} in {other}" if token in meant else f"no such token in {other}",
+                remedy,
+                where=where,
+            )
 
 
 def end_ids(directory: Path) -> tuple[int, ...]:

@@ -29,12 +29,14 @@ DTYPES: Mapping[str, np.dtype] = {
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 ADAPTER = "adapter_config.json"  # what a directory has in place of config.json that holds one
+TEMPLATE = "chat_template.jinja"  # which counts before what tokenizer_config.json says
+OPTIONS = "chat_template_kwargs.json"  # what an adapter's chat template is told
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    TEMPLATE,
     "chat_template.json",
     "vocab.json",
     "merges.txt",
@@ -48,6 +50,7 @@ _REPLACEABLE = (
     "model*.safetensors",
     "model.safetensors.index.json",
     ADAPTER,
+    OPTIONS,
     "adapter_model.safetensors",
 )
 _SHARD = re.compile(r"[\w.-]+\.safetensors")

@@ -3,13 +3,14 @@
     adapter_config.json          rank, alpha, targets and what else the settings say
     adapter_model.safetensors    lora_A [rank, inputs] and lora_B [outputs, rank] of every layer,
                                  and for DoRA lora_magnitude_vector [outputs]
+    chat_template_kwargs.json    what the chat template is told, where there is anything to tell
 
 What the tensors are called is in `peft_names`.
 """
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from alignax.models import files, pretrained
 from alignax.models.kernels import at, plain
 from alignax.models.lora import Adapter, LoRA
 from alignax.models.peft_names import PREFIX, TENSORS, check, module_names, tensors_of
-from alignax.models.settings import replace_template
+from alignax.models.settings import replace_template, template_options
 from alignax.models.stored import SCORE
 from alignax.models.transformer import Decoder
 
@@ -61,6 +62,7 @@ def save(
     base: str,
     source: str | Path | None = None,
     chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     card: str | None = None,
 ) -> None:
     """Writes a directory that `PeftModel.from_pretrained` loads; an earlier export is replaced.
@@ -71,7 +73,8 @@ def save(
         params: of the adapter.
         base: what the adapter belongs to, as whoever loads it will find it: a path or a hub id.
         source: the base's directory, whose family, tokenizer and template the adapter has.
-        chat_template, card: as in `pretrained.save`.
+        chat_template, chat_template_kwargs, card: as in `pretrained.save`. What is told has a file
+            of its own, for `peft` may refuse a key in its config that it does not know.
 
     Raises:
         BadInput: a family without such a layout, or a directory that cannot be written.
@@ -92,6 +95,9 @@ def save(
                     shutil.copyfile(source / name, new / name)
             if chat_template is not None:
                 replace_template(new, chat_template)
+            told = dict(chat_template_kwargs or {})
+            if told or template_options(source):  # else the base's would be read
+                files.write_json(new / files.OPTIONS, told)
             if card is not None:
                 (new / "README.md").write_text(files.marked(card), encoding="utf-8")
             files.write_json(new / CONFIG, _described(adapter, base, family))

@@ -79,28 +79,36 @@ def sizes(directory: Path) -> tuple[int | None, int | None]:
     return said.get(positions), said.get("vocab_size")
 
 
-def template_options(directory: Path) -> dict[str, Any]:
+def template_options(directory: Path, base: Path | None = None) -> dict[str, Any]:
     """What the model's chat template was told in training, as `config.Data.chat_template_kwargs`;
     empty where config.json does not say.
+
+    Args:
+        base: of an adapter that the directory holds; what it says counts where the adapter, whose
+            file is `files.OPTIONS`, says nothing.
 
     Raises:
         BadInput: what it says is no object of words, whole numbers and truth values.
     """
-    path = directory / "config.json"
-    said = files.read_json(path).get(TOLD) or {}
+    path = directory / files.OPTIONS
+    if base is None or not path.is_file():
+        path = (base or directory) / "config.json"
+        said = files.read_json(path).get(TOLD) or {}
+    else:
+        said = files.read_json(path)
     if isinstance(said, dict) and all(isinstance(x, bool | int | str) for x in said.values()):
         return said
     raise BadInput(
         f"{TOLD} as an object with a string, a whole number, true or false for each name",
         f"{said!r:.200}",
-        "Mend config.json, or take the key out.",
+        f"Mend {path.name}, or take the key out.",
         where=str(path),
     )
 
 
 def replace_template(directory: Path, chat_template: str) -> None:
     """Writes the one template, and removes those at the two other places that are read."""
-    (directory / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    (directory / files.TEMPLATE).write_text(chat_template, encoding="utf-8")
     (directory / "chat_template.json").unlink(missing_ok=True)
     settings = files.read_json(directory / "tokenizer_config.json")
     if settings.pop("chat_template", None) is not None:

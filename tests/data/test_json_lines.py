@@ -62,7 +62,34 @@ def test_what_work_of_another_key_has_left_is_deleted(tmp_path, key):
     left_by_a_failure(target, "a")
     with written(target, key) as lines:
         assert lines.there == 0
+        (said,) = lines.remarks(target)
+    assert said == (
+        f"[yellow]begun anew[/]: 1 rows of {target} were there, made from other settings, data or "
+        "code"
+    )
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_rows_that_are_left_out_are_known_to_later_work_and_are_not_in_the_file(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    with contextlib.suppress(KeyboardInterrupt), written(target, "a") as lines:
+        lines.leave_out("no number")
+        lines.write(ROWS[0])
+        raise KeyboardInterrupt
+    with written(target, "a") as lines:
+        assert (lines.there, lines.left_out, lines.remarks(target)) == (2, {0: "no number"}, [])
+        lines.write({"text": '"in quotes"'})
+        lines.leave_out("no number")
+    assert read(target) == [ROWS[0], {"text": '"in quotes"'}]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_is_forgotten_is_not_there_for_later_work(tmp_path):
+    with contextlib.suppress(ValueError), written(tmp_path / "rows.jsonl", "a") as lines:
+        lines.leave_out("no number")
+        lines.forget()
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("key", ["a", "b", None])

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from alignax.core.method import Method, Needs
-from alignax.core.records import Group, Preference
-from alignax.data.lints import digest, digests, of_pairs, of_prompts
+from alignax.core.records import Group, Message, Preference
+from alignax.data.lints import asked, digest, digests, of_pairs, of_prompts
 from alignax.data.pipeline import token_counts
 from alignax.data.tokenise import Example
 from alignax.generate.reward_functions import Function
 from alignax.generate.rewards import Rewards
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
-from alignax.methods import GRPO, KTO
+from alignax.methods import GRPO, KTO, DecisionTransformer, SteerLM
 from alignax.remarks import of_groups, of_lengths
 from alignax.run import Run
 from tests.tiny_model import experiment
@@ -118,6 +118,47 @@ def test_a_run_that_samples_says_which_held_out_prompts_it_trains_on(tmp_path, c
     told = printed(made, capsys)
     assert "columns: prompt; for rewards: answer" in told
     assert told.endswith("held out: 1 of 2 prompts (50.0%) are in the training data too")
+
+
+SPOKEN = [{"role": "user", "content": "S"}]
+
+
+@pytest.mark.parametrize("method", [SteerLM(), DecisionTransformer(target=1.0)])
+def test_a_request_in_the_prompts_hides_none_that_is_held_out_too(method, tmp_path, capsys):
+    made = experiment(tmp_path, method=method)
+    request = {"attributes": {"wit": 3}} if isinstance(method, SteerLM) else {"score": 3.0}
+    other = {"attributes": {"wit": 1}} if isinstance(method, SteerLM) else {"score": 1.0}
+    rows(
+        tmp_path / "train.jsonl",
+        *({"prompt": p, "completion": "A", **request} for p in ("Q", "R", "S")),
+    )
+    rows(
+        tmp_path / "test.jsonl",
+        *({"prompt": p, "completion": "B", **other} for p in ("R", SPOKEN, "T")),
+    )
+    told = "held out: 2 of 3 prompts (66.7%) are in the training data too"
+    assert printed(made, capsys).endswith(told)
+    assert printed(made, capsys).endswith(told)  # of data that are there already
+    for path in tmp_path.glob("cache/*/asked.npy"):  # which earlier versions did not keep
+        path.unlink()
+    assert "are in the training data too" not in printed(made, capsys)
+
+
+def test_nor_does_it_where_a_run_samples(tmp_path, capsys):
+    reward = Rewards(parts=(Function(function=len),))
+    made = experiment(
+        tmp_path, method=DecisionTransformer(target=1.0),
+        rollout=Rollout(rewards=reward, max_new_tokens=8),
+    )  # fmt: skip
+    rows(tmp_path / "train.jsonl", {"prompt": "Q"}, {"prompt": "R"})
+    rows(tmp_path / "test.jsonl", {"prompt": "R"}, {"prompt": "S"})
+    told = printed(made, capsys)
+    assert "held out: 1 of 2 prompts (50.0%) are in the training data too" in told
+
+
+def test_a_string_is_the_users_turn_where_prompts_are_told_apart():
+    assert asked("S") == asked((Message("user", "S"),))
+    assert len({asked("S"), asked("T"), asked((Message("system", "S"),)), asked(())}) == 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
