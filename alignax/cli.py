@@ -165,7 +165,8 @@ def _run(arguments: list[str]) -> None:
     compilations.keep_on_disk()
     distributed = "--distributed" in rest
     rest = [word for word in rest if word != "--distributed"]
-    with processes.joined() if distributed else contextlib.nullcontext():
+    listens = name in ("train", "rerun")  # the others have nothing to save
+    with processes.joined(listens=listens) if distributed else contextlib.nullcontext():
         COMMANDS[name](rest[0], rest[1:])
 
 

@@ -271,9 +271,7 @@ def _export(path: str, arguments: list[str]) -> None:
 
     options, overrides = options_lib.parser("export").parse_known_args(arguments)
     experiment = _experiment(path, overrides, "export")
-    own = "export" if options.step is None else f"export-{options.step}"
-    target = Path(options.to) if options.to else Path(experiment.output_dir) / own
-    jobs.export_newest(experiment, target, step=options.step)
+    jobs.export_newest(experiment, Path(options.to) if options.to else None, step=options.step)
 
 
 def _score(path: str, arguments: list[str]) -> None:

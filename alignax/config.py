@@ -255,6 +255,13 @@ def check(experiment: Experiment) -> None:
             )
     for name, value in (("output_dir", experiment.output_dir),
                         ("data.cache_dir", experiment.data.cache_dir)):  # fmt: skip
+        if not value.strip():
+            raise BadInput(
+                "a folder",
+                repr(value),
+                "Name one: everything would be written beside what else is here.",
+                where=name,
+            )
         if "://" in value:
             raise BadInput(
                 "a folder",

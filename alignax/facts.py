@@ -102,6 +102,11 @@ def kept(run: Run) -> dict[str, Any]:
     return of(run) | files.read_json(Path(run.experiment.output_dir) / FILE)
 
 
+def ends_at(output: Path, step: int) -> bool:
+    """Whether a run ends with this update; a run that kept nothing may."""
+    return files.read_json(output / FILE).get("steps") in (None, step)
+
+
 def of(run: Run) -> dict[str, Any]:
     """What the settings say: the method with its hyperparameters and paper, and the rest."""
     method = run.method

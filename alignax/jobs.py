@@ -39,7 +39,7 @@ from alignax.train.loop import train as train_loop
 from alignax.train.metrics import Log, MetricLog
 from alignax.train.profile import Profile
 from alignax.train.unlogged import Unlogged
-from alignax.trained import newest, refuse_what_is_read
+from alignax.trained import folder_of_export, newest, refuse_what_is_read
 
 
 def train(
@@ -316,18 +316,23 @@ def evaluate(experiment: Experiment, *, quiet: bool = False) -> dict[str, Estima
 
 
 def export_newest(
-    experiment: Experiment, directory: Path, *, step: int | None = None, quiet: bool = False
+    experiment: Experiment, directory: Path | None, *, step: int | None = None, quiet: bool = False
 ) -> Path:
     """Writes the newest checkpoint, or that of one step, as a Hugging Face directory.
+
+    Args:
+        directory: None for one in output_dir, as `trained.folder_of_export` names it.
 
     Raises:
         BadInput: no such checkpoint, one of other settings, or a directory that the run reads.
     """
     check(experiment)
     run = Run(experiment, quiet or not processes.is_first())
-    refuse_what_is_read(run, directory)
+    if directory is not None:
+        refuse_what_is_read(run, directory)
     with jax.set_mesh(run.mesh):
         found, params = newest(run, step, base=run.frozen is not None)
+        directory = directory or folder_of_export(run, found, asked=step is not None)
         return export(run, params, directory, step=found)
 
 

@@ -125,6 +125,14 @@ def _left_out(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experim
         if (value if joined else "".join(words[:1])) != "None" or not _is_group(experiment, path):
             kept.append(word)
             continue
+        group = ".".join(path)
+        if beside := [x for x in _names_given(arguments) if x.startswith(group + ".")]:
+            raise BadInput(
+                f"--{group} None, or settings of it",
+                f"both: --{beside[0]} too",
+                "Leave one out.",
+                where="command line",
+            )
         experiment = _with_none(experiment, path)
         words = words if joined else words[1:]
     return experiment, kept

@@ -17,7 +17,7 @@ from alignax.core.errors import BadInput
 from alignax.models import files
 from alignax.run import Run
 from alignax.saved import first_difference
-from alignax.train.checkpoint_names import saved_experiment
+from alignax.train.checkpoint_names import resolve, saved_experiment, steps
 
 
 class Comparison(NamedTuple):
@@ -78,10 +78,16 @@ def rerun(experiment: Experiment, directory: Path, *, quiet: bool = False) -> Co
     """
     again = dataclasses.replace(experiment, output_dir=str(directory / "rerun"), wandb=None)
     before = saved_experiment(directory)
-    if before is None or not _exported(directory):
+    newest = max(steps(resolve(directory)), default=0)
+    unfinished = (
+        "no checkpoint" if before is None
+        else "no exported weights" if not _exported(directory)
+        else None if facts.ends_at(directory, newest) else f"one that is at step {newest}"
+    )  # fmt: skip
+    if before is None or unfinished is not None:
         raise BadInput(
             "a finished run",
-            "no checkpoint" if before is None else "no exported weights",
+            unfinished or "",
             "Run its command to the end first.",
             where=str(directory),
         )

@@ -37,7 +37,9 @@ def code_of(method: Any) -> dict[str, Any]:
 
 
 # What may differ between a run and its continuation: none of it changes a number of the run by
-# more than rounding, and all but the first four by not even that. What becomes of bad updates may
+# more than rounding (after which a sampler may draw another token), and all but the first four by
+# not even that. What answers are measured by may not: before and after would be of two measures.
+# What becomes of bad updates may
 # differ too (with it `loop.save_steps`, to multiples of which a run rolls back), and how often is
 # drawn for a round: a run that has stopped at one of those goes on by saying so.
 _OFF = {"scored_turns": "all"}  # of settings that hold something where they are off
@@ -48,7 +50,6 @@ _FREE = (
     *("loop.logging_steps", "loop.save_steps", "loop.stall_seconds"),
     *("loop.keep", "output_dir", "tensorboard", "wandb", "data.cache_dir", "adapter.export"),
     *("rollout.server", "rollout.slots", "rollout.show_every"),
-    *("evaluation.sampler", "evaluation.num_prompts", "evaluation.prompts"),
     *("evaluation.answers", "evaluation.shown"),
     *("method.lowest_rating", "method.highest_rating"),  # said of the export alone
 )

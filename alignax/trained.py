@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from alignax import facts
 from alignax.core.errors import BadInput
 from alignax.core.types import Params, TrainState
 from alignax.data.chat import renderer_hash
@@ -105,6 +106,23 @@ def find(output: Path) -> Place:
             where=str(output),
         )
     return Place(output, saved)
+
+
+def folder_of_export(run: Run, step: int, *, asked: bool) -> Path:
+    """Where a run's weights are written that says nothing of it.
+
+    Returns:
+        `export` in output_dir, by which a finished run is known; `export-N` for an update N that
+        was asked for, or is not the run's last.
+
+    Raises:
+        BadInput: the run reads from there.
+    """
+    output = Path(run.experiment.output_dir)
+    ended = not asked and facts.ends_at(output, step)
+    folder = output / ("export" if ended else f"export-{step}")
+    refuse_what_is_read(run, folder)
+    return folder
 
 
 def refuse_what_is_read(run: Run, directory: Path) -> None:

@@ -22,7 +22,6 @@ from alignax.core.errors import BadInput
 from alignax.core.setting_types import alike, did_you_mean
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.rollout import Rollout
-from alignax.generate.sampler import Sampler
 from alignax.generate.server import Server
 from alignax.methods import DPO, SFT
 from alignax.models.lora import LoRA
@@ -225,7 +224,8 @@ def test_as_json_settings_carry_their_classs_name():
         # What a run that has stopped at a bad update, or stands still, is told to try.
         ({"loop": Loop(on_bad_update="skip", max_bad_updates=9, largest_grad_norm=1.0)}, None),
         ({"loop": Loop(on_bad_update="roll_back", stall_seconds=None)}, None),
-        ({"evaluation": Evaluation(num_prompts=1, sampler=Sampler(top_k=3))}, None),
+        ({"evaluation": Evaluation(answers="always", shown=1)}, None),
+        ({"evaluation": Evaluation(num_prompts=1)}, ("evaluation.num_prompts", 64, 1)),
         # The reference's log-probs are computed in batches of this size, and rounded with them.
         ({"evaluation": Evaluation(batch_size=4)}, ("evaluation.batch_size", 16, 4)),
         (
@@ -265,6 +265,10 @@ def test_a_right_experiment_passes():
          "    Did you mean 'bfloat16'?"),
         ("model.remat", "everything", "one of none, attention, elementwise, block; got "
          "'everything'.\n    Choose one of these."),
+        ("output_dir", "", "a folder; got ''.\n    Name one: everything would be written beside "
+         "what else is here."),
+        ("data.cache_dir", " ", "a folder; got ' '.\n    Name one: everything would be written "
+         "beside what else is here."),
         ("data.template", None, "one of chat, none; got None.\n    Did you mean 'none'?"),
         ("data.on_bad_row", "dorp", "one of refuse, drop; got 'dorp'.\n"
          "    Did you mean 'drop'?"),

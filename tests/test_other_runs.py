@@ -9,8 +9,10 @@ import pytest
 from alignax import jobs, sweep
 from alignax.config import Evaluation
 from alignax.core.errors import BadInput
+from alignax.generate.sampler import Sampler
 from alignax.members import Sweep
 from alignax.methods import DPO
+from alignax.saved import first_difference, to_json
 from alignax.train.loop import Loop
 from tests.tiny_model import experiment as tiny
 
@@ -36,6 +38,21 @@ def contents(output):
         for path in output.rglob("*")
         if path.is_file() and path.name != ".claim"
     }
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("num_prompts", 5), ("prompts", "other.jsonl"), ("sampler", Sampler(temperature=1.0))],
+)
+def test_what_was_measured_before_is_not_compared_with_another_measure_after(setting, value):
+    old, new = (
+        to_json(Evaluation(**x)) for x in ({"shown": 3}, {setting: value, "shown": 4})
+    )  # fmt: skip
+    different = first_difference({"evaluation": old}, {"evaluation": new})
+    assert different is not None
+    assert different[0].startswith(f"evaluation.{setting}")
+    new[setting] = old[setting]
+    assert first_difference({"evaluation": old}, {"evaluation": new}) is None
 
 
 @pytest.fixture(scope="module")

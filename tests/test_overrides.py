@@ -114,6 +114,16 @@ def test_a_setting_of_the_wrong_type_is_not_replaced_by_a_default():
     assert refusal(override, given, ["--seed", "1"]).startswith(expected)
 
 
+@pytest.mark.parametrize("words", [("--adapter.rank", "8", "--adapter", "None"),
+                                   ("--adapter=None", "--adapter.rank=8")])  # fmt: skip
+def test_no_adapter_and_settings_of_one_are_refused(words):
+    with pytest.raises(BadInput) as error:
+        override(experiment(), list(words))
+    assert str(error.value).startswith(
+        "command line: expected --adapter None, or settings of it; got both: --adapter.rank too.\n"
+    )
+
+
 def test_a_given_adapter_brings_its_settings_along(tmp_path):
     described = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": True}
     (tmp_path / "adapter_config.json").write_text(json.dumps(described))

@@ -57,6 +57,14 @@ def experiment():
         tensorboard=False,
     )
 """
+NOTHING_TO_SAVE = """
+import os, signal, time
+from alignax.core import processes
+with processes.joined(listens=False):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+    print("went on to the end")
+"""
 SAMPLED = {
     "method": "GRPO(num_samples=4)",
     "held_out": None,
@@ -258,3 +266,17 @@ def test_in_a_thread_a_run_listens_to_no_signal():
 def test_a_shard_is_ours_where_a_device_of_it_is():
     mesh = sharding.make_mesh(sharding.Mesh(data=2, fsdp=2, tensor=2))
     assert sharding.own_shards(mesh) == {0, 1, 2, 3}
+
+
+def test_a_command_that_has_nothing_to_save_ends_at_sigterm():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    told = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "1",
+            "JAX_PROCESS_ID": "0"}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", NOTHING_TO_SAVE],
+        cwd=ROOT, env=os.environ | told, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert "went on" not in done.stdout

@@ -49,6 +49,33 @@ def printed_by(*words):
     return printed.getvalue()
 
 
+def test_the_folder_of_a_finished_run_is_no_unfinished_ones(trained, tmp_path, capsys):
+    path, made = trained
+    run = tmp_path / "run"
+    shutil.copytree(made.output_dir, run)
+    shutil.rmtree(run / "export")
+    for name in ("checkpoint-2", "metrics.jsonl"):
+        there = run / name
+        shutil.rmtree(there) if there.is_dir() else there.unlink()
+    given = "--output-dir", str(run)
+    printed = printed_by("export", path, *given)
+    assert "export-1" in printed
+    assert (run / "export-1" / "model.safetensors").is_file()
+    assert not (run / "export").exists()
+    printed_by("export", path, *given, "--to", run / "export")  # as somebody may say
+    said = refused(capsys, "rerun", run)
+    assert f"{run}: expected a finished run; got one that is at step 1." in said
+
+
+def test_the_newest_weights_of_a_finished_run_go_where_training_put_them(trained, tmp_path):
+    path, made = trained
+    run = tmp_path / "run"
+    shutil.copytree(made.output_dir, run)
+    shutil.rmtree(run / "export")
+    printed_by("export", path, "--output-dir", run)
+    assert (run / "export" / "model.safetensors").is_file()
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A config file whose run has ended, and its experiment."""

@@ -4,6 +4,7 @@ Classes are looked at as they are; functions are traced on shapes alone, so noth
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,17 @@ def check_class(method: Method) -> None:
             "Write @dataclasses.dataclass(frozen=True, kw_only=True) above it.",
             where=kind.__name__,
         )
+    given = {x.name for x in dataclasses.fields(method) if x.init}  # type: ignore[arg-type]
+    held = {x for x in getattr(method, "__dict__", ()) if not _is_cached(kind, x)}
+    held |= {x.name for x in dataclasses.fields(method)}  # type: ignore[arg-type]
+    if more := sorted(held - given):
+        raise BadInput(
+            f"{kind.__name__} to hold what it is given, and nothing that follows from it",
+            ", ".join(more),
+            "Work it out where it is used, in a function or a property: in a sweep the numbers "
+            "that it follows from are others.",
+            where=kind.__name__,
+        )
     for field in dataclasses.fields(method):  # type: ignore[arg-type]
         try:
             hash(getattr(method, field.name))
@@ -51,6 +63,10 @@ def check_class(method: Method) -> None:
                 "Give a tuple in place of a list, and a frozen dataclass in place of a dict.",
                 where=f"{kind.__name__}.{field.name}",
             ) from error
+
+
+def _is_cached(kind: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
 
 
 def check_group(method: Method, group: Any) -> None:

@@ -200,5 +200,12 @@ def scalars(settings: Any) -> dict[str, Scalar]:
 
 
 def with_scalars(method: Method, numbers: Mapping[str, Scalar]) -> Method:
-    """The method with other numbers, which may be traced, in some fields of the type `Scalar`."""
-    return dataclasses.replace(method, **numbers)  # type: ignore[type-var]
+    """The method with other numbers, which may be traced, in some fields of the type `Scalar`.
+
+    Its constructor is not called: what that checks are the user's numbers.
+    """
+    other = object.__new__(type(method))
+    for field in dataclasses.fields(method):  # type: ignore[arg-type]
+        value = numbers.get(field.name, getattr(method, field.name))
+        object.__setattr__(other, field.name, value)
+    return other

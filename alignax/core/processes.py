@@ -27,17 +27,21 @@ HEARTBEAT = 30  # seconds of silence until a process counts as lost and the othe
 SAME_INTERRUPT = 1.0  # seconds within which a second SIGINT is the first one, passed on
 
 
-def join() -> None:
+def join(*, listens: bool = True) -> None:
     """Joins the other processes of the run; before anything else asks JAX for its devices.
 
     On TPU pods, under Slurm and Open MPI, JAX knows who they are. Elsewhere the environment says:
     JAX_COORDINATOR_ADDRESS (HOST:PORT of the first process), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
     ALIGNAX_HEARTBEAT_SECONDS changes how soon a lost process is noticed.
 
+    Args:
+        listens: whether SIGTERM asks all to save and stop (`asked_to_stop`); else it ends the
+            process that gets it, and the others soon.
+
     Raises:
         BadInput: where neither tells, or the others did not come.
     """
-    jax.config.update("jax_enable_preemption_service", True)
+    jax.config.update("jax_enable_preemption_service", listens)
     try:
         count, number = (os.environ.get(f"JAX_{x}") for x in ("NUM_PROCESSES", "PROCESS_ID"))
         jax.distributed.initialize(
@@ -56,13 +60,13 @@ def join() -> None:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def joined(*, listens: bool = True) -> Iterator[None]:
     """As `join`; all leave together, and an error in one process ends all of them soon.
 
     The others stand in the middle of an update and wait for this one. Leaving Python in order
     would wait for them in turn, so it is left at once, after the error has been printed.
     """
-    join()
+    join(listens=listens)
     try:
         yield
         meet("the end")  # JAX's own wait at the exit is for 300 seconds at most

@@ -13,8 +13,9 @@ import fcntl
 import logging
 import os
 import platform
+import secrets
+import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -34,12 +35,14 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         BadInput: another process holds the claim.
     """
-    file = _take(folder / FILE) if processes.is_first() else None
+    # Processes in containers may share their number and the name of their host.
+    own = f"process {os.getpid()} on {platform.node()}\n{secrets.token_hex(16)}"
+    file = _take(folder / FILE, own) if processes.is_first() else None
     if file is None:
         yield
         return
     ended = threading.Event()
-    touching = threading.Thread(target=_touch, args=(folder / FILE, file, ended), daemon=True)
+    touching = threading.Thread(target=_touch, args=(folder / FILE, file, own, ended), daemon=True)
     touching.start()
     try:
         yield
@@ -52,7 +55,7 @@ def held(folder: Path) -> Iterator[None]:
         file.close()
 
 
-def _take(path: Path) -> TextIOWrapper | None:
+def _take(path: Path, own: str) -> TextIOWrapper | None:
     """The file, locked; None where there can be no lock."""
     while True:
         try:
@@ -63,7 +66,7 @@ def _take(path: Path) -> TextIOWrapper | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(path, file):  # and not deleted meanwhile by the one who held it
                 file.truncate(0)
-                file.write(_name())
+                file.write(own)
                 file.flush()
                 return file
         except BlockingIOError:
@@ -80,10 +83,10 @@ def _take(path: Path) -> TextIOWrapper | None:
 def _refuse(path: Path, file: TextIOWrapper) -> None:
     """Raises, unless the holder has not been heard of for long: then the file is deleted."""
     with contextlib.suppress(FileNotFoundError):  # the holder has ended
-        if time.time() - os.fstat(file.fileno()).st_mtime < ABANDONED:
+        if _now(path.parent) - os.fstat(file.fileno()).st_mtime < ABANDONED:
             raise BadInput(
                 "an output_dir in which no run is at work",
-                f"{path.read_text() or 'another process'} trains there",
+                f"{_who(path.read_text()) or 'another process'} trains there",
                 "Stop it, or wait for its end; or give another output_dir.",
                 where=str(path.parent),
             )
@@ -91,23 +94,31 @@ def _refuse(path: Path, file: TextIOWrapper) -> None:
             path.unlink()
 
 
-def _touch(path: Path, file: TextIOWrapper, ended: threading.Event) -> None:
+def _now(folder: Path) -> float:
+    """The time by the clock that notes touches, which on a file server is not this host's."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"now")
+        probe.flush()
+        return os.fstat(probe.fileno()).st_mtime
+
+
+def _touch(path: Path, file: TextIOWrapper, own: str, ended: threading.Event) -> None:
     while not ended.wait(TOUCHED):
         with contextlib.suppress(OSError):
             who = path.read_bytes().decode(errors="replace")
             # Not by inodes alone: some network file systems number a file anew.
-            if who and who != _name() and not _is_still(path, file):
+            if who and who != own and not _is_still(path, file):
                 log.critical(
                     "%s: %s has taken this folder, while this process was paused: it ends here, "
-                    "and saves nothing.", path.parent, who,
+                    "and saves nothing.", path.parent, _who(who),
                 )  # fmt: skip
                 os._exit(1)
         with contextlib.suppress(OSError):
             os.utime(file.fileno())
 
 
-def _name() -> str:
-    return f"process {os.getpid()} on {platform.node()}"
+def _who(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def _is_still(path: Path, file: TextIOWrapper) -> bool:

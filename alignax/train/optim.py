@@ -67,6 +67,13 @@ def check(optim: Optim, num_steps: int) -> None:
     _between("adam_b1", optim.adam_b1, 0.0, 1.0)
     _between("adam_b2", optim.adam_b2, 0.0, 1.0)
     _between("adam_eps", optim.adam_eps, 0.0, math.inf)
+    if optim.adam_eps < jnp.finfo(jnp.float32).tiny:
+        raise BadInput(
+            "a number above 0 in float32",
+            repr(optim.adam_eps),
+            "Without it a parameter that has had no gradient yet becomes 0 / 0.",
+            where="optim.adam_eps",
+        )
     _between("weight_decay", optim.weight_decay, 0.0, math.inf)
     if optim.max_grad_norm is not None:
         _between("max_grad_norm", optim.max_grad_norm, 0.0, math.inf)

@@ -59,6 +59,29 @@ def test_a_loss_and_metrics_of_one_number_a_prompt_pass():
     check("sound")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halved(Own):
+    """Holds what follows from a number, and would keep it when a sweep gives another."""
+
+    beta: float = 0.5
+    half: float = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "half", self.beta / 2)
+        if self.kind == "two":
+            object.__setattr__(self, "quarter", self.beta / 4)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("sound", "half"), ("two", "half, quarter")])
+def test_what_a_constructor_derives_is_refused(kind, more):
+    with pytest.raises(BadInput) as raised:
+        contract.check_class(Halved(kind=kind))
+    assert str(raised.value).startswith(
+        "Halved: expected Halved to hold what it is given, and nothing that follows from it; got "
+        f"{more}.\n    Work it out where it is used"
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

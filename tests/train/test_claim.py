@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -83,6 +84,30 @@ def test_a_run_whose_folder_was_taken_while_it_was_paused_ends_without_a_word_wr
     assert f"{tmp_path}: process 7 on elsewhere has taken this folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [claim.FILE]
     assert (tmp_path / claim.FILE).read_text() == "process 7 on elsewhere"
+
+
+# A host's name and a number that containers share: the token behind them tells the two apart.
+NAMESAKE = PAUSED.replace(
+    '"process 7 on elsewhere"', '(folder / claim.FILE).read_text().partition("\\n")[0] + "\\nother"'
+)
+
+
+def test_a_namesake_in_another_container_is_another(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", NAMESAKE, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert re.search(rf"process \d+ on {re.escape(platform.node())} has taken this", done.stderr)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_clock_that_goes_before_the_file_servers_ends_no_run_at_work(tmp_path, monkeypatch):
+    ahead = time.time() + 2 * claim.ABANDONED
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    with claim.held(tmp_path):
+        with pytest.raises(BadInput, match="in which no run is at work"), claim.held(tmp_path):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [claim.FILE]
 
 
 def test_where_there_are_no_locks_nothing_is_held(tmp_path, monkeypatch):

@@ -181,6 +181,8 @@ def test_defaults_pass():
         ("adam_b1", 1.0, "a number in [0, 1); got 1.0."),
         ("adam_b2", math.nan, "a number in [0, 1); got nan."),
         ("adam_eps", -1.0, "a finite number, 0 or above; got -1.0."),
+        ("adam_eps", 0.0, "a number above 0 in float32; got 0.0."),
+        ("adam_eps", 1e-40, "a number above 0 in float32; got 1e-40."),
         ("weight_decay", -0.1, "a finite number, 0 or above; got -0.1."),
         ("max_grad_norm", 0.0, "a number above 0, or None; got 0.0."),
         ("warmup_steps", 11, "0 to 10, the updates of the run; got 11."),
