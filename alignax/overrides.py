@@ -12,11 +12,19 @@ from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.setting_types import alike, check_types, classes_of, did_you_mean, is_settings
 from alignax.core.types import Scalar
+from alignax.data import columns
+from alignax.data.in_memory import Source
 from alignax.models import peft
 from alignax.models.lora import LoRA
 
 log = logging.getLogger("alignax")
 
+# What is a text on the command line, and more in a config: a function, rows in memory.
+TEXTS = {
+    str | Callable[..., Any]: "FILE.py:NAME",
+    Source: "STR",
+    Source | None: "{None}|STR",
+}
 # What has another name in TRL, transformers or PEFT: the settings that it may be, of which the
 # first that there is counts; or what to write in its place.
 ELSEWHERE: Mapping[str, tuple[str, ...] | str] = {
@@ -87,13 +95,16 @@ def override(
     if not arguments:
         return experiment
     check_types(experiment)  # tyro would put a default in the place of what it cannot read
+    # Of a dict that has something tyro knows the keys of that alone.
+    named, arguments = columns.given(arguments, experiment.data.columns)
+    experiment = _with_columns(experiment, {})
     experiment, arguments = _left_out(experiment, arguments)
     experiment = _begun(experiment, arguments)
     for name in _names_given(arguments):
         _check_name(experiment, name, command)
     experiment, arguments = _for_epochs(experiment, arguments), _with_booleans(arguments)
     try:
-        return tyro.cli(
+        made = tyro.cli(
             type(experiment),
             args=list(arguments),
             default=experiment,
@@ -110,6 +121,12 @@ def override(
             "The message above names the setting.",
             where="command line",
         ) from None
+    return _with_columns(made, named)
+
+
+def _with_columns(experiment: Experiment, named: dict[str, str]) -> Experiment:
+    data = dataclasses.replace(experiment.data, columns=named)
+    return dataclasses.replace(experiment, data=data)
 
 
 def _left_out(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, Sequence[str]]:
@@ -197,7 +214,7 @@ def _with_booleans(arguments: Sequence[str]) -> list[str]:
 def _registry() -> tyro.constructors.ConstructorRegistry:
     """A `Scalar` is a plain number on the command line, though a traced one in a vmap.
 
-    And what may be a function is the name of one.
+    And what may be a function, or rows, is the name of one.
     """
     registry = tyro.constructors.ConstructorRegistry()
 
@@ -216,16 +233,19 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         )
 
     @registry.primitive_rule
-    def function(
+    def text(
         info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
-        if info.type != str | Callable[..., Any]:
+    ) -> tyro.constructors.PrimitiveConstructorSpec[str | None] | None:
+        metavar = TEXTS.get(info.type)
+        if metavar is None:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="FILE.py:NAME",
-            instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, str) or callable(value),
+            metavar=metavar,
+            instance_from_str=lambda words: (
+                None if words == ["None"] and "None" in metavar else words[0]
+            ),
+            is_instance=lambda value: value is None or isinstance(value, str) or callable(value),
             str_from_instance=lambda value: [str(value)],
         )
 

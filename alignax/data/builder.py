@@ -9,8 +9,9 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.convert import Pairing
 from alignax.data.fields import is_blank
 from alignax.data.forms import ScoredTurns
+from alignax.data.in_memory import told
 from alignax.data.lints import digests
 from alignax.data.pipeline import token_counts
 from alignax.data.plan import Lengths
@@ -185,6 +187,7 @@ class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield number, {**example._asdict(), "attributes": numbers}
 
 
+@told
 def prepare(
     source: str,
     group: Callable[[Record], Group],
@@ -202,6 +205,7 @@ def prepare(
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
     scored_turns: ScoredTurns = "all",
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> Prepared:
     """The tokenised data set of a source: made now, or found where an earlier run left it.
 
@@ -220,6 +224,7 @@ def prepare(
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
         scored_turns: which answers of a demonstration are imitated.
+        columns: which of the source's columns is read as which, as `columns.renamed` has it.
 
     Raises:
         BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
@@ -237,6 +242,8 @@ def prepare(
         "pairing": [pairing, *strength],
         "scored_turns": scored_turns,
     }
+    if columns:  # without, as it was where nobody could say
+        depends_on["columns"] = sorted(columns.items())
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     key = hashlib.sha256(f"{fingerprint} {code}".encode()).hexdigest() if code else fingerprint
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / key[:16], fingerprint, bool(code))
@@ -254,6 +261,7 @@ def prepare(
         strength=strength,
         chat=renderer.template == "chat",
         scored_turns=scored_turns,
+        columns=columns,
     )
     groups = []
     for record in records:

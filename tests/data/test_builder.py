@@ -171,6 +171,7 @@ def test_grain_reads_it_as_a_source(make):
         {"limit": 10},
         {"on_bad_row": "drop"},
         {"scored_turns": "last"},
+        {"columns": {"chosen": "rejected", "rejected": "chosen"}},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(), template="none")},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(), extra_end_ids=(0,))},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(SMOLLM2_TEMPLATE.replace("AI ", "")))},
