@@ -198,7 +198,7 @@ def _training(known: Mapping[str, Any], step: int) -> str:
     rows += _flat(settings["data"]["limits"], "data.limits.")
     rows += [
         (f"data.{name}", _given(settings["data"][name]))
-        for name in ("template", "chat_template", "chat_template_kwargs", "pairing")
+        for name in ("template", "chat_template", "chat_template_kwargs", "columns", "pairing")
         if settings["data"].get(name)
     ]
     return _table(("setting", "value"), [*rows, ("seed", str(settings["seed"]))])

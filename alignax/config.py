@@ -14,10 +14,11 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.records import Demonstration
 from alignax.core.setting_types import check_types, nearest, setting
-from alignax.data import convert
+from alignax.data import columns, convert, in_memory
 from alignax.data.bad_rows import OnBadRow
 from alignax.data.convert import Pairing
 from alignax.data.forms import ScoredTurns
+from alignax.data.in_memory import Source
 from alignax.data.tokenise import TokenLimits
 from alignax.generate.rollout import Rollout
 from alignax.generate.sampler import Sampler
@@ -66,9 +67,16 @@ class Data:
     Fields:
         train, eval: a path (.jsonl, .jsonl.gz, .json, .parquet, or a directory with a file, or
             numbered parts, for each split), a pattern of paths, `tfds:NAME`, or `hf:owner/name`.
-            No `eval`: nothing is held out.
+            No `eval`: nothing is held out. Or rows in memory: a list of dicts, a Dataset of
+            `datasets`, a DataFrame, any iterable of mappings. They are written at once, as JSON
+            lines, to a file in cache_dir named by their digest, which then is the setting
+            (`data.in_memory`): what is kept of a run holds its path.
         train_split, eval_split: of a directory or a data set.
         eval_limit: rows of the held-out data that are used; None for all.
+        columns: for names that rows are read by, such as `prompt`, those that train and eval have
+            instead: `{"prompt": "instruction", "chosen": "response_a.text"}`, a dotted one for
+            what is within a column. Every row has them, and none has a column of a name that
+            another is read as. Of evaluation.prompts the names are its own.
         template: "chat" renders by the tokenizer's chat template; "none" takes strings as they
             stand.
         chat_template: replaces the tokenizer's template, and is what a model without one needs: a
@@ -91,11 +99,12 @@ class Data:
         cache_dir: where prepared data and reference log-probabilities are kept.
     """
 
-    train: str
-    eval: str | None = None
+    train: Source
+    eval: Source | None = None
     train_split: str = "train"
     eval_split: str = "test"
     eval_limit: int | None = setting(None, at_least=1)
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
     template: Literal["chat", "none"] = "chat"
     chat_template: str | None = None
     chat_template_kwargs: dict[str, bool | int | str] = dataclasses.field(default_factory=dict)
@@ -109,6 +118,11 @@ class Data:
 
     def __post_init__(self) -> None:
         _expand(self, "cache_dir")
+        if isinstance(self.cache_dir, str):
+            for name in ("train", "eval"):
+                rows = getattr(self, name)
+                source = in_memory.as_source(rows, self.cache_dir, f"data.{name}")
+                object.__setattr__(self, name, source)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +174,25 @@ class Experiment:
 
     def __post_init__(self) -> None:
         _expand(self, "output_dir")
+
+    def reading(self, which: str) -> dict[str, Any]:
+        """Where rows are and how they are read: of data's `train` or `eval`, or those `answered`.
+
+        Raises:
+            BadInput: there are none.
+        """
+        data, training, answered = self.data, which == "train", which == "answered"
+        source = self.evaluation.prompts if answered else getattr(data, which)
+        if source is None:
+            raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
+        return {
+            "source": source,
+            "split": data.train_split if training else data.eval_split,
+            "limit": None if training else data.eval_limit,
+            "on_bad_row": data.on_bad_row,
+            "max_dropped_share": data.max_dropped_share,
+            "columns": {} if answered else data.columns,
+        }
 
 
 def _expand(settings: Any, name: str) -> None:
@@ -236,6 +269,7 @@ def check(experiment: Experiment) -> None:
     experiment.evaluation.sampler.check("evaluation.sampler")
     if experiment.adapter is not None:
         experiment.adapter.check()
+    columns.check(experiment.data.columns)
     convert.check(experiment.data.pairing, experiment.data.strength)
     record = experiment.method.needs().record
     if experiment.data.scored_turns != "all" and record is not Demonstration:

@@ -83,7 +83,7 @@ class Networks:
         """The training data as the records that a method learns from."""
         data = self.experiment.data
         records, _ = load_records(
-            data.train,
+            self.experiment.reading("train")["source"],
             method.needs().record,
             split=data.train_split,
             on_bad_row=data.on_bad_row,
@@ -92,6 +92,7 @@ class Networks:
             strength=data.strength,
             chat=data.template == "chat",
             scored_turns=data.scored_turns,
+            columns=data.columns,
         )
         return records
 

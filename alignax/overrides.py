@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tyro
@@ -11,9 +11,10 @@ import tyro
 from alignax.config import Experiment
 from alignax.core.errors import BadInput
 from alignax.core.setting_types import alike, check_types, classes_of, did_you_mean, is_settings
-from alignax.core.types import Scalar
+from alignax.data import columns
 from alignax.models import peft
 from alignax.models.lora import LoRA
+from alignax.told_types import registry
 
 log = logging.getLogger("alignax")
 
@@ -87,19 +88,22 @@ def override(
     if not arguments:
         return experiment
     check_types(experiment)  # tyro would put a default in the place of what it cannot read
+    # Of a dict that has something tyro knows the keys of that alone.
+    named, arguments = columns.given(arguments, experiment.data.columns)
+    experiment = _with_columns(experiment, {})
     experiment, arguments = _left_out(experiment, arguments)
     experiment = _begun(experiment, arguments)
     for name in _names_given(arguments):
         _check_name(experiment, name, command)
     experiment, arguments = _for_epochs(experiment, arguments), _with_booleans(arguments)
     try:
-        return tyro.cli(
+        made = tyro.cli(
             type(experiment),
             args=list(arguments),
             default=experiment,
             prog=command,
             config=(tyro.conf.AvoidSubcommands,),
-            registry=_registry(),
+            registry=registry(),
         )
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
@@ -110,6 +114,12 @@ def override(
             "The message above names the setting.",
             where="command line",
         ) from None
+    return _with_columns(made, named)
+
+
+def _with_columns(experiment: Experiment, named: dict[str, str]) -> Experiment:
+    data = dataclasses.replace(experiment.data, columns=named)
+    return dataclasses.replace(experiment, data=data)
 
 
 def _left_out(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, Sequence[str]]:
@@ -200,44 +210,6 @@ def _with_booleans(arguments: Sequence[str]) -> list[str]:
             within = _names_given([word]) == ["data.chat_template_kwargs"]
         found.append(word.title() if within and word.lower() in ("true", "false") else word)
     return found
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """A `Scalar` is a plain number on the command line, though a traced one in a vmap.
-
-    And what may be a function is the name of one.
-    """
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def scalar(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
-        if info.type != Scalar:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FLOAT",
-            instance_from_str=lambda words: float(words[0]),
-            is_instance=lambda value: isinstance(value, int | float),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    @registry.primitive_rule
-    def function(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
-        if info.type != str | Callable[..., Any]:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FILE.py:NAME",
-            instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, str) or callable(value),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return registry
 
 
 def _check_name(experiment: Experiment, name: str, command: str) -> None:

@@ -6,7 +6,7 @@ from alignax.config import Experiment
 from alignax.core.method import Method
 from alignax.core.records import Preference
 from alignax.data import lints
-from alignax.data.builder import Prepared
+from alignax.data.prepared import Prepared
 from alignax.data.prompts import Prompts
 
 DATED = (
@@ -30,8 +30,7 @@ def of_groups(method: Method, train: Prepared) -> list[str]:
 def prompts(data: Prompts | Prepared, method: Method) -> list[int]:
     """A digest of each prompt, of prompts alone or of groups, as its tokens are.
 
-    Of a method that asks for something in the prompt, as the prompt was before; none of data that
-    were prepared before this was kept.
+    Of a method that asks for something in the prompt, as the prompt was before.
     """
     writes = type(method).ask is not Method.ask
     if isinstance(data, Prompts):
@@ -39,7 +38,7 @@ def prompts(data: Prompts | Prepared, method: Method) -> list[int]:
             return [lints.asked(text) for text in data.texts]
         return [lints.digest(ids) for ids in data.ids]
     if writes:
-        return [] if data.asked is None else data.asked.tolist()
+        return data.asked.tolist()
     return data.digests[:, 0].tolist()
 
 

@@ -27,12 +27,13 @@ from alignax.core.records import Group, Record
 from alignax.core.telling import through
 from alignax.core.types import Params
 from alignax.data import lints
-from alignax.data.builder import Prepared, prepare
+from alignax.data.builder import prepare
 from alignax.data.chat import Renderer
 from alignax.data.curriculum import order
 from alignax.data.pipeline import Groups, Numbers
 from alignax.data.plan import Plan, make_plan
 from alignax.data.preflight import check_prompts, preflight, table
+from alignax.data.prepared import Prepared
 from alignax.data.prompts import Prompts, load_prompts
 from alignax.data.tokenizers import end_ids, load_tokenizer
 from alignax.generate.kept import groups_of_a_prompt
@@ -101,12 +102,8 @@ class Run(Networks):
         Args:
             asked: its prompts as the trained policy is asked, and not as it learns from them.
         """
-        data, method = self.experiment.data, self.method
-        source = getattr(data, which)
-        if source is None:
-            raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
-
-        code = self.code
+        data, method, code = self.experiment.data, self.method, self.code
+        reading = self._reading(which)
 
         def asking(record: Record) -> Group:
             return dataclasses.replace(method.group(record), prompt=method.ask(record.prompt))
@@ -114,18 +111,15 @@ class Run(Networks):
         try:
             with processes.first_before_others():
                 return prepare(
-                    source,
+                    reading.pop("source"),
                     asking if asked else method.group,
                     method.needs().record,
                     self.renderer,
                     data.limits,
+                    **reading,
                     grouping=f"asked by {method}" if asked else text_settings(method),
                     code=code,
                     cache_dir=data.cache_dir,
-                    split=getattr(data, f"{which}_split"),
-                    on_bad_row=data.on_bad_row,
-                    max_dropped_share=data.max_dropped_share,
-                    limit=data.eval_limit if which == "eval" else None,
                     pairing=data.pairing,
                     strength=data.strength,
                     scored_turns=data.scored_turns,
@@ -147,14 +141,11 @@ class Run(Networks):
 
         The last are those of `evaluation.prompts`.
         """
-        data, settings = self.experiment.data, self.experiment.rollout
+        data = self.experiment.data
+        setting, asked = "rollout.max_new_tokens", self.experiment.rollout
         if which == "answered":
-            source, split = self.experiment.evaluation.prompts, data.eval_split
-            setting = "evaluation.sampler.max_new_tokens"
-            new_tokens = self.experiment.evaluation.sampler.max_new_tokens
-        else:
-            source, split = getattr(data, which), getattr(data, f"{which}_split")
-            setting, new_tokens = "rollout.max_new_tokens", settings.max_new_tokens
+            setting, asked = "evaluation.sampler.max_new_tokens", self.experiment.evaluation.sampler
+        new_tokens, reading = asked.max_new_tokens, self._reading(which)
         room = min(data.limits.max_length, self.decoder.config.max_positions) - new_tokens
         if room < 1:
             raise BadInput(
@@ -163,22 +154,28 @@ class Run(Networks):
                 f"Raise it, or lower {setting}: prompts need room too.",
                 where="data.limits.max_length",
             )
-        if source is None:
-            raise BadInput("held-out data", "none", "Set data.eval.", where="data.eval")
-        ask = self.method.ask
         with processes.first_before_others():  # a catalogue's data set may have to be prepared
             prompts = load_prompts(
-                source,
+                reading.pop("source"),
                 self.renderer,
-                ask=ask,
+                **reading,
+                ask=self.method.ask,
                 max_length=min(room, data.limits.max_prompt_length or room),
-                split=split,
-                on_bad_row=data.on_bad_row,
-                limit=None if which == "train" else data.eval_limit,
-                max_dropped_share=data.max_dropped_share,
             )
         check_prompts(prompts, self.renderer, vocab_size=self.decoder.config.vocab_size)
         return prompts
+
+    def _reading(self, which: str) -> dict[str, Any]:
+        """As `Experiment.reading`, which is one in all processes: rows in memory may differ."""
+        reading = self.experiment.reading(which)
+        if not processes.same(reading["source"]):
+            raise BadInput(
+                "the same rows in every process, in the same order",
+                "others in some",
+                "Give rows in an order that is not drawn without a seed, nor that of a set.",
+                where=reading["source"],
+            )
+        return reading
 
     @functools.cached_property
     def train_data(self) -> Prepared:

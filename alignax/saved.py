@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from alignax.core import own_code
 from alignax.core.setting_types import is_settings
+from alignax.data.in_memory import is_written
 
 # Under what name the digests of a method stand whose code is the user's own.
 CODE = "code of the method"
@@ -68,7 +70,7 @@ def first_difference(
         free.remove("loop.gradient_accumulation_steps")  # each micro-batch leaves other things out
 
     def walk(old: Any, new: Any, name: str) -> tuple[str, Any, Any] | None:
-        if name in free or old == new:
+        if name in free or old == new or _is_one_file(old, new):
             return None
         if isinstance(old, dict) and isinstance(new, dict):
             for key in {**old, **new}:
@@ -85,3 +87,9 @@ def first_difference(
         return name, old, new
 
     return walk(old, new, "")
+
+
+def _is_one_file(old: Any, new: Any) -> bool:
+    """Whether these are the same rows in memory: data.cache_dir, where their files are, is free."""
+    paths = isinstance(old, str) and isinstance(new, str)
+    return paths and is_written(old) and Path(old).name == Path(new).name

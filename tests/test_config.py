@@ -300,6 +300,18 @@ def test_settings_that_cannot_work_are_refused_by_name(name, value, text):
     assert refusal(check, given) == f"{name}: expected {text}"
 
 
+def test_a_map_of_columns_that_is_none_is_refused_and_what_is_no_source_too():
+    data = Data(train="train.jsonl", columns={"prompt": "a", "chosen": "a"})
+    assert refusal(check, experiment(data=data)).startswith(
+        "data.columns: chosen: expected another column for each name; got a, which is read as"
+    )
+    made = experiment()
+    object.__setattr__(made.data, "train", 3)
+    assert refusal(check, made).startswith(
+        "data.train: expected a value of type str or Iterable; got 3 (int)."
+    )
+
+
 def test_the_last_turns_are_scored_alone_where_conversations_are_imitated():
     data = Data(train="train.jsonl", scored_turns="last")
     check(experiment(method=SFT(), data=data))

@@ -37,6 +37,13 @@ def test_turns_that_are_all_scored_are_no_difference_to_a_run_that_could_not_say
     assert first_difference(old, last) == ("data.scored_turns", None, "last")
 
 
+def test_no_map_of_columns_is_no_difference_to_a_run_that_could_not_have_one(settings):
+    old = settings | {"data": {k: x for k, x in settings["data"].items() if k != "columns"}}
+    assert first_difference(old, settings) is None
+    mapped = settings | {"data": settings["data"] | {"columns": {"prompt": "question"}}}
+    assert first_difference(old, mapped) == ("data.columns", None, {"prompt": "question"})
+
+
 def test_the_reward_of_a_reward_model_is_what_it_was_under_its_earlier_name():
     assert to_json(ModelReward(directory="d"))["type"] == "Model"
 

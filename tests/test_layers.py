@@ -13,7 +13,7 @@ LAYERS = [
     {"generate"},
     {"train"},
     {"evaluate"},
-    {"config"},
+    {"config", "told_types"},
     {"networks", "overrides", "remarks"},
     {"catalogue", "members", "run", "saved"},
     {"feeds", "measuring", "facts", "programs", "sweepable"},

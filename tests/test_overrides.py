@@ -62,6 +62,32 @@ def test_true_and_false_are_booleans_to_a_template_however_they_are_written():
     assert found.wandb == "true"  # a text stays one
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--seed", "3"], {"prompt": "a b", "chosen": "c"}),
+        (["--data.columns.chosen", "d.e", "--seed", "3"], {"prompt": "a b", "chosen": "d.e"}),
+        (["--data.columns", "label", "good", "--seed=3"], {"label": "good"}),
+        (["--seed", "3", "--data.columns"], {}),
+    ],
+)
+def test_columns_are_named_one_by_one_or_all_beside_those_of_the_config(words, expected):
+    data = dataclasses.replace(experiment().data, columns={"prompt": "a b", "chosen": "c"})
+    found = override(experiment(data=data), words)
+    assert (found.data.columns, found.seed) == (expected, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [(["--data.train", "a.jsonl", "--data.eval", "b.jsonl"], ("a.jsonl", "b.jsonl")),
+     (["--data.eval", "None"], ("train.jsonl", None))],
+)  # fmt: skip
+def test_a_source_is_a_text_on_the_command_line_and_that_of_eval_may_be_none(words, source):
+    data = dataclasses.replace(experiment().data, eval="test.jsonl")
+    found = override(experiment(data=data), words).data
+    assert (found.train, found.eval) == source
+
+
 @pytest.mark.parametrize("text", ["false", "True"])
 def test_a_boolean_that_is_a_text_is_refused_in_a_config(text):
     data = dataclasses.replace(experiment().data, chat_template_kwargs={"enable_thinking": text})

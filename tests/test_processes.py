@@ -196,6 +196,26 @@ def test_the_loss_of_a_process_ends_the_others_with_the_reason(when, tmp_path):
     assert re.search(noticed, printed[0]), printed[0]
 
 
+# The second process has them in another order, or in the same.
+@pytest.mark.parametrize("step", [-1, 1])
+def test_rows_in_memory_are_those_of_one_file_or_refused_in_every_process(step, tmp_path):
+    settings = {"method": "DPO(beta=0.5)", "rollout": "Rollout()", "steps": 1, "held_out": None}
+    path = write(tmp_path / "run", Preference, **settings)
+    file = path.parent / "train.jsonl"
+    rows = f"[json.loads(line) for line in open({str(file)!r})]"
+    order = f'{step} if os.environ["JAX_PROCESS_ID"] == "1" else 1'
+    text = path.read_text().replace(f'"{file}"', f"{rows}[::{order}]")
+    path.write_text("import json\n" + text)
+    codes, printed = finish(start(path, 2))
+    if step == 1:
+        assert codes == [0, 0], printed
+        assert len(list((path.parent / "cache").glob("rows-*.jsonl"))) == 1
+    else:
+        assert 0 not in codes
+        for one in printed:
+            assert "expected the same rows in every process, in the same order; got others" in one
+
+
 def test_processes_that_do_not_say_who_they_are_are_refused(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     with pytest.raises(BadInput, match=r"other processes of the run") as error:

@@ -18,6 +18,9 @@ from alignax.core.errors import BadInput
 from alignax.data.sources import files_of
 from alignax.saved import to_json
 
+# Settings of data that say nothing here, as where nobody could say.
+_OFF = {"scored_turns": "all", "columns": {}}
+
 
 def of(comparison: Comparison, cell: Cell) -> str:
     """Of settings, data, rewards, and the models that a cell begins from and is judged by.
@@ -30,8 +33,9 @@ def of(comparison: Comparison, cell: Cell) -> str:
         cell = dataclasses.replace(cell, purpose="final", entry=comparison.compute_like, steps=1)
     made = cells.experiment(comparison, cell, Path())
     said = to_json(dataclasses.replace(made, output_dir=""))
-    if said["data"]["scored_turns"] == "all":  # as it was where nobody could say
-        del said["data"]["scored_turns"]
+    for name, off in _OFF.items():
+        if said["data"].get(name) == off:
+            del said["data"][name]
     parts.append(said)
     files = _of_data(made)
     files += _of_model(Path(made.model.model_name_or_path))
@@ -81,7 +85,7 @@ def _of_data(made: Experiment) -> list[Path]:
         (made.evaluation.prompts, data.eval_split),
     ):
         with contextlib.suppress(BadInput):
-            found += files_of(source, split=split) if source else ()
+            found += files_of(str(source), split=split) if source else ()
     return found
 
 

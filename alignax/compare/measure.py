@@ -147,13 +147,14 @@ def scored(
 def _pairs(data: Data, pairing: Pairing) -> tuple[list[Preference], dict[str, list[Any]]]:
     """The first pairs of a data set, and the other columns of their rows, one entry a pair."""
     records, _ = load_records(
-        data.train, Preference, split=data.train_split, on_bad_row=data.on_bad_row,
+        str(data.train), Preference, split=data.train_split, on_bad_row=data.on_bad_row,
         pairing=pairing, strength=data.strength, limit=ROWS, chat=data.template == "chat",
+        columns=data.columns,
     )  # fmt: skip
     for pair in cast(list[Preference], records):
         check_words((pair.chosen, pair.rejected), pair.origin)
-    read = itertools.islice(read_rows(data.train, split=data.train_split), ROWS)
-    rows = {origin: row for row, origin in read}
+    read = read_rows(str(data.train), split=data.train_split, columns=data.columns)
+    rows = {origin: row for row, origin in itertools.islice(read, ROWS)}
     names = dict.fromkeys(name for row in rows.values() for name in row if name != "prompt")
     columns = {name: [rows[x.origin].get(name) for x in records] for name in names}
     return [cast(Preference, x) for x in records], columns

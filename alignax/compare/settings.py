@@ -44,7 +44,8 @@ class Entry:
             from; its KL is to that model.
         own_rows: a function that makes what is learnt from out of the model of `after`, in place
             of `data.train`: "path/to/file.py:name". It takes the run as it begins, and gives rows
-            as a JSON Lines file has them, the same for the same seed.
+            as a JSON Lines file has them, in the names of `data.columns` if there are any, the
+            same for the same seed.
         league: whether it stands in the league; else it only serves claims and checks.
     """
 

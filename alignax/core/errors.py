@@ -23,3 +23,8 @@ class BadInput(ValueError):
         self.expected, self.got, self.remedy, self.where = expected, got, remedy, where
         prefix = f"{where}: " if where else ""
         super().__init__(f"{prefix}expected {expected}; got {got}.\n    {remedy}")
+
+    def advise(self, more: str) -> None:
+        """Adds to what to do about it, where the error passes by who knows more."""
+        self.remedy = f"{self.remedy} {more}"
+        self.args = (f"{self.args[0]} {more}",)

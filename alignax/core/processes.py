@@ -7,6 +7,7 @@ decides. In a single process nothing of this costs anything.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 import signal
@@ -125,6 +126,14 @@ def any_reason(reason: str | None) -> str | None:
     rows = multihost_utils.process_allgather(text)
     given = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in np.asarray(rows)]
     return next(filter(None, given), None)
+
+
+def same(text: str) -> bool:
+    """Whether all processes give the same text. All must call it."""
+    if jax.process_count() == 1:
+        return True
+    own = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    return agree(np.array_equal(own, told(own)))
 
 
 def told(tree: Any) -> Any:

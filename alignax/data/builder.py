@@ -6,16 +6,15 @@ it depends on, so a second run tokenises nothing and prints the same reports.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float32, Int32, UInt64
 
 from alignax.core import drafts
 from alignax.core.errors import BadInput
@@ -27,148 +26,20 @@ from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.convert import Pairing
 from alignax.data.fields import is_blank
 from alignax.data.forms import ScoredTurns
+from alignax.data.in_memory import told
 from alignax.data.pipeline import token_counts
-from alignax.data.plan import Lengths
-from alignax.data.sources import Report, content_hash, load_records
-from alignax.data.token_report import TokenReport
+from alignax.data.prepared import NAME, SPLIT, VERSION, Prepared
+from alignax.data.sources import content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 
 FORMAT = 8  # raise it whenever the same input would be written otherwise
-SPLIT = "groups"
-MOST_BYTES = 2**28  # of a data set that stays in memory as it is read
-OF_A_TOKEN, OF_A_GROUP = 5, 1536  # bytes there
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A prepared data set on disk, with random access. Threads share it; processes pickle it.
-
-    Fields:
-        directory: where it is kept.
-        fingerprint: hex SHA-256 of what it was made from, but for code of the user's own.
-        by_own_code: whether such code made it.
-    """
-
-    directory: Path
-    fingerprint: str
-    by_own_code: bool = False
-
-    def __len__(self) -> int:
-        return len(self.lengths.prompt)
-
-    def __getitem__(self, index: int) -> Example:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
-        index %= len(self)
-        found = self._read.get(index)
-        if found is not None:
-            return found
-        row = self._rows[index]
-        numbers = row["attributes"]
-        attributes = numbers.reshape(len(row["scores"]), -1) if numbers.size else None
-        ended = row["ended"] if row["ended"].size else None
-        found = Example(
-            **{**row, "origin": row["origin"].decode(), "attributes": attributes, "ended": ended}
-        )
-        if self._stays:
-            for array in found:
-                if isinstance(array, np.ndarray):
-                    array.setflags(write=False)  # all who ask get the same
-            self._read[index] = found
-        return found
-
-    @property
-    def lengths(self) -> Lengths:
-        """Token counts of all groups."""
-        return self._lengths
-
-    @functools.cached_property
-    def _lengths(self) -> Lengths:
-        with np.load(self.directory / "lengths.npz") as arrays:
-            return Lengths(*(arrays[name] for name in Lengths._fields))
-
-    @functools.cached_property
-    def gaps(self) -> Float32[np.ndarray, " g"]:
-        """How far apart the first and the last response of each group are scored."""
-        return np.load(self.directory / "gaps.npy")
-
-    @functools.cached_property
-    def digests(self) -> UInt64[np.ndarray, "g 3"]:
-        """By which equal prompts and opposite pairs are known, as `lints.digests` has it."""
-        return np.load(self.directory / "digests.npy")
-
-    @functools.cached_property
-    def asked(self) -> UInt64[np.ndarray, " g"] | None:
-        """Of each group, `lints.asked` of its record's prompt, in which no method has written.
-
-        None of data that were prepared before this was kept.
-        """
-        path = self.directory / "asked.npy"
-        return np.load(path) if path.is_file() else None
-
-    @functools.cached_property
-    def highest(self) -> Int32[np.ndarray, " g"]:
-        """The highest token id of each group."""
-        path = self.directory / "highest.npy"  # which earlier versions did not keep
-        return np.load(path) if path.is_file() else lints.highest(self[i] for i in range(len(self)))
-
-    @functools.cached_property
-    def _read(self) -> dict[int, Example]:
-        """What was read and stays in memory, by index: to read a group takes 0.1 ms."""
-        return {}
-
-    @functools.cached_property
-    def _stays(self) -> bool:
-        """Whether the whole data set may stay in memory once read."""
-        tokens = int(self.lengths.total.sum())
-        return OF_A_TOKEN * tokens + OF_A_GROUP * len(self) <= MOST_BYTES
-
-    @property
-    def records(self) -> Report:
-        """What was read from the source."""
-        return Report.from_json(self._notes["records"])
-
-    @property
-    def tokens(self) -> TokenReport:
-        """What tokenising kept and lost."""
-        return TokenReport.from_json(self._notes["tokens"])
-
-    @property
-    def content(self) -> str:
-        """Changes with what was made: with the tokens themselves, where the user's code decides.
-
-        Else with what they were made from, which says as much.
-        """
-        return self._notes["content"] if self.by_own_code else self.fingerprint
-
-    @property
-    def limits(self) -> TokenLimits:
-        """The lengths that were allowed."""
-        return TokenLimits(**self._notes["limits"])
-
-    @functools.cached_property
-    def _notes(self) -> dict[str, Any]:
-        return json.loads((self.directory / "notes.json").read_text())
-
-    @functools.cached_property
-    def _rows(self) -> Sequence[dict[str, Any]]:
-        folder = self.directory / Examples.name / str(Examples.VERSION)
-        builder: Any = tfds.builder_from_directory(folder)
-        return builder.as_data_source(split=SPLIT)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is cached stays behind: another process opens the files itself.
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def __str__(self) -> str:
-        return f"{self.records}\n{self.tokens}\nprepared: {self.directory}"
 
 
 class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes token ids as a TFDS data set, in order, in a format that is read by index."""
 
-    name = "examples"
-    VERSION = tfds.core.Version("1.0.0")
+    name = NAME
+    VERSION = tfds.core.Version(VERSION)
 
     def __init__(self, examples: Sequence[Example], data_dir: Path):
         self._examples = examples
@@ -206,6 +77,7 @@ class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield number, {**example._asdict(), "attributes": numbers, "ended": ended}
 
 
+@told
 def prepare(
     source: str,
     group: Callable[[Record], Group],
@@ -223,6 +95,7 @@ def prepare(
     pairing: Pairing = "best-worst",
     strength: Sequence[str] = (),
     scored_turns: ScoredTurns = "all",
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> Prepared:
     """The tokenised data set of a source: made now, or found where an earlier run left it.
 
@@ -241,6 +114,7 @@ def prepare(
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
         scored_turns: which answers of a demonstration are imitated.
+        columns: which of the source's columns is read as which, as `columns.renamed` has it.
 
     Raises:
         BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
@@ -258,6 +132,8 @@ def prepare(
         "pairing": [pairing, *strength],
         "scored_turns": scored_turns,
     }
+    if columns:  # without, as it was where nobody could say
+        depends_on["columns"] = sorted(columns.items())
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     key = hashlib.sha256(f"{fingerprint} {code}".encode()).hexdigest() if code else fingerprint
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / key[:16], fingerprint, bool(code))
@@ -275,6 +151,7 @@ def prepare(
         strength=strength,
         chat=renderer.template == "chat",
         scored_turns=scored_turns,
+        columns=columns,
     )
     groups, asked = [], {}
     for record in records:

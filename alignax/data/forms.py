@@ -243,13 +243,16 @@ def _wrong_columns(row: Mapping[str, Any], record_type: type[Record], origin: st
     if whole:
         remedy = USE_INSTEAD[whole[0]]
     elif near:
-        remedy = f"Did you mean {near[0][1]} by {near[0][0]}? Rename the column."
+        remedy = (
+            f"Did you mean {near[0][1]} by {near[0][0]}? Rename the column, or in a run set "
+            f'data.columns={{"{near[0][1]}": "{near[0][0]}"}}.'
+        )
     elif fitting:
         remedy = USE_INSTEAD[fitting[0]]
     elif layouts:
         remedy = layouts[0]
     else:
-        remedy = "Rename the columns of the file to these."
+        remedy = "Rename the columns of the file to these, or in a run set data.columns."
     return BadInput(
         f"the columns {' or '.join(', '.join(columns) for columns in wanted)}",
         ", ".join(found) or "none",

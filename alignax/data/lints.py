@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int32, UInt64
 
-from alignax.core.records import Text
+from alignax.core.records import Message, Text
 from alignax.data.plan import Lengths
 from alignax.data.tokenise import Example
 
@@ -58,7 +58,7 @@ def highest(examples: Iterable[Example]) -> Int32[np.ndarray, " g"]:
 
 def asked(prompt: Text) -> int:
     """64 bits of a prompt as its row has it; a string is the user's one turn."""
-    turns = [["user", prompt]] if isinstance(prompt, str) else prompt
+    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     found = hashlib.blake2b(json.dumps(turns).encode(), digest_size=8)
     return int.from_bytes(found.digest(), "little")
 

@@ -75,7 +75,7 @@ def refuse_saved(folder: Path, split: str) -> None:
             "a folder that save_to_disk of datasets has written",
             f'Write it as Parquet: datasets.load_from_disk("{folder}")'
             + (f'["{split}"]' if splits else "")
-            + f'.to_parquet("{split}.parquet").',
+            + f'.to_parquet("{split}.parquet"). In Python, Data takes what load_from_disk gives.',
             where=str(folder),
         )
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from alignax.core.errors import BadInput
-from alignax.data.builder import Prepared
 from alignax.data.chat import Renderer
+from alignax.data.prepared import Prepared
 from alignax.data.prompts import Prompts, unanswered
 from alignax.data.tokenise import Example, TokenLimits
 

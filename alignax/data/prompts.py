@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from alignax.core.errors import BadInput
 from alignax.core.records import Prompt, Text
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.chat import Renderer
+from alignax.data.in_memory import told
 from alignax.data.sources import Report, load_records
 from alignax.data.tokenise import Example
 
@@ -80,6 +82,7 @@ def unanswered(ids: np.ndarray, origin: str = "") -> Example:
     )
 
 
+@told
 def load_prompts(
     source: str,
     renderer: Renderer,
@@ -90,6 +93,7 @@ def load_prompts(
     on_bad_row: OnBadRow = "refuse",
     limit: int | None = None,
     max_dropped_share: float = 0.1,
+    columns: Mapping[str, str] = MappingProxyType({}),
     remedy: str = "Raise data.limits.max_length, lower rollout.max_new_tokens, or raise "
     "data.max_dropped_share.",
 ) -> Prompts:
@@ -103,7 +107,8 @@ def load_prompts(
         on_bad_row: whether a row with a defect stops the work, or is dropped and counted.
         limit: read no more rows than this.
         max_dropped_share: of prompts that may be dropped, bad rows among them, in [0, 1].
-        remedy: where it is more, in terms of the caller's own settings.
+        columns: which of the source's columns is read as which, as `columns.renamed` has it.
+        remedy: where too many are dropped, in terms of the caller's own settings.
 
     Raises:
         BadInput: at `file:line`, with what to do.
@@ -115,6 +120,7 @@ def load_prompts(
         on_bad_row=on_bad_row,
         limit=limit,
         chat=renderer.template == "chat",
+        columns=columns,
     )
     kept, rendered, dropped = [], [], Tally()
     for record in cast(list[Prompt], records):

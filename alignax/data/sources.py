@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, cast
 
 from alignax.core.errors import BadInput
@@ -27,8 +28,10 @@ from alignax.core.records import (
 from alignax.data import pair_scores
 from alignax.data.bad_rows import BadRow, OnBadRow, Tally
 from alignax.data.catalogues import Row, hf_data, hf_rows, tfds_builder, tfds_rows
+from alignax.data.columns import described, renamed
 from alignax.data.convert import CONVERTERS, Pairing, with_unrelated
 from alignax.data.forms import Form, ScoredTurns, detect, met, optional
+from alignax.data.in_memory import is_written, told
 from alignax.data.local_files import DataFile, find, has_split, holds, suffix_of
 from alignax.data.records import last_alone, noted, parse
 from alignax.data.row_files import json_lines, json_list, parquet_rows, readable
@@ -43,7 +46,8 @@ class Report:
     Fields:
         source, split: what was asked for.
         form: how rows were read, in words; of how many files, where there are several.
-        columns: those that were read. ignored: all others of any row, and keys of messages.
+        columns: those that were read, with the source's own names where these are others.
+        ignored: all other columns of any row, and keys of messages.
         rows: read. records: made of them.
         dropped: rows with a defect, by reason.
         left_out: rows, or what they were made into, that teach the method nothing, by reason.
@@ -100,6 +104,7 @@ class Report:
         )
 
 
+@told
 def load_records(
     source: str,
     record_type: type[Record],
@@ -111,6 +116,7 @@ def load_records(
     strength: Sequence[str] = (),
     chat: bool = False,
     scored_turns: ScoredTurns = "all",
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[Record], Report]:
     """All records of a source, made into what the method learns from where they are not that yet.
 
@@ -122,6 +128,7 @@ def load_records(
         limit: read no more rows than this.
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
         chat, scored_turns: how rows are read, as `forms.detect` has it.
+        columns: which of the source's columns is read as which, as `columns.renamed` has it.
 
     Raises:
         BadInput: at `file:line`, with what to do.
@@ -129,23 +136,24 @@ def load_records(
     read: list[Record] = []
     dropped, left_out, seen_as, form, rows = Tally(), Tally(), Tally(), None, 0
     # Of all rows, in the order in which they were met.
-    columns: dict[str, None] = {}
+    used: dict[str, None] = {}
     seen: dict[str, None] = {}
     place = _locate(source, split)
     for row, origin in itertools.islice(_rows(place, split), limit):
-        if form is None:
-            form = detect(row, record_type, origin, chat=chat, scored_turns=scored_turns)
-            columns.update(dict.fromkeys(form.columns))
         rows += 1
-        columns.update(dict.fromkeys(optional(row, form)))
-        seen.update(dict.fromkeys(met(row, form)))
         try:
+            row = renamed(row, columns, origin)
+            if form is None:
+                form = detect(row, record_type, origin, chat=chat, scored_turns=scored_turns)
+                used.update(dict.fromkeys(form.columns))
+            used.update(dict.fromkeys(optional(row, form)))
+            seen.update(dict.fromkeys(met(row, form)))
             record = parse(row, form, origin)
             for what in noted(row, form, record):
                 seen_as.add(what, origin)
             read.append(record)
         except BadRow as defect:
-            if on_bad_row == "refuse":
+            if on_bad_row == "refuse" or form is None:  # of a map that fits no row, one is enough
                 raise
             dropped.add(defect.reason, origin)
     scores = _kind_of_scores(form, read)
@@ -183,9 +191,10 @@ def load_records(
         form=str(form)
         + (f" ({pairing})" if _is_paired(form) else "")
         + (f"; {len(place.files)} files" if len(place.files) > 1 else "")
-        + (f" (scores: {scores})" if scores else ""),
-        columns=tuple(columns),
-        ignored=tuple(name for name in seen if name not in columns),
+        + (f" (scores: {scores})" if scores else "")
+        + ("; line n is row n of those given" if is_written(source) else ""),
+        columns=tuple(described(tuple(used), columns)),
+        ignored=tuple(name for name in seen if name not in used),
         rows=rows,
         records=len(records),
         dropped=dropped,
@@ -220,13 +229,20 @@ def _is_paired(form: Form) -> bool:
     return form.record is Ranking and form.wanted in (Preference, Labelled)
 
 
-def read_rows(source: str, *, split: str = "train") -> Iterator[tuple[Row, str]]:
+def read_rows(
+    source: str, *, split: str = "train", columns: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[Row, str]]:
     """Rows of a source, each with its origin: `file:line`, or `name:row` where there are no lines.
 
+    Args:
+        columns: as in `load_records`.
+
     Raises:
-        BadInput: no such source, a kind of file that is not known, or a broken file.
+        BadInput: no such source, a kind of file that is not known, or a broken file; a row that
+            lacks one of `columns`.
     """
-    return _rows(_locate(source, split), split)
+    found = _rows(_locate(source, split), split)
+    return ((renamed(row, columns, origin), origin) for row, origin in found)
 
 
 def content_hash(source: str, *, split: str = "train") -> str:

@@ -49,6 +49,24 @@ def test_all_files_of_a_folder_of_data_are_in_the_fingerprint(tmp_path):
         assert found != fingerprints.of(changed, cell)
 
 
+def test_settings_of_data_that_say_nothing_are_as_where_nobody_could_say(comparison, monkeypatch):
+    cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
+    found = fingerprints.of(comparison, cell)
+    data = dataclasses.replace(comparison.base.data, columns={"prompt": "question"})
+    base = dataclasses.replace(comparison.base, data=data)
+    assert fingerprints.of(dataclasses.replace(comparison, base=base), cell) != found
+    to_json = fingerprints.to_json
+
+    def earlier(settings):
+        said = to_json(settings)
+        for name in ("scored_turns", "columns"):
+            said.get("data", {}).pop(name, None)
+        return said
+
+    monkeypatch.setattr(fingerprints, "to_json", earlier)
+    assert fingerprints.of(comparison, cell) == found
+
+
 def test_what_a_cell_begins_from_and_is_judged_by_is_in_its_fingerprint_too(comparison, tmp_path):
     cell = Cell(purpose="final", entry="dpo", seed=7, steps=6)
     second = dataclasses.replace(comparison.entries[1], name="second", after="dpo, strong")

@@ -14,9 +14,11 @@ from alignax.core import drafts
 from alignax.core.errors import BadInput
 from alignax.core.records import Demonstration, Group, Preference
 from alignax.data import builder
-from alignax.data.builder import Prepared, prepare, token_counts
+from alignax.data import prepared as stored
+from alignax.data.builder import prepare, token_counts
 from alignax.data.chat import Renderer, renderer_hash
 from alignax.data.preflight import preflight
+from alignax.data.prepared import Prepared
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 
@@ -87,7 +89,7 @@ def test_what_is_read_back_is_what_was_tokenised_in_order(make):
 def test_what_was_read_stays_in_memory_where_the_whole_data_set_may(make, monkeypatch, room):
     prepared = make()
     bytes_ = 5 * int(prepared.lengths.total.sum()) + 1536 * len(prepared)
-    monkeypatch.setattr(builder, "MOST_BYTES", bytes_ - (room == "too little"))
+    monkeypatch.setattr(stored, "MOST_BYTES", bytes_ - (room == "too little"))
     first = [prepared[i] for i in range(40)]
     again = [prepared[i] for i in range(40)]
     assert all(same(a, b) for a, b in zip(again, expected(), strict=True))
@@ -185,6 +187,7 @@ def test_grain_reads_it_as_a_source(make):
         {"limit": 10},
         {"on_bad_row": "drop"},
         {"scored_turns": "last"},
+        {"columns": {"chosen": "rejected", "rejected": "chosen"}},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(), template="none")},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(), extra_end_ids=(0,))},
         {"renderer": Renderer(tokenizer=chatml_tokenizer(SMOLLM2_TEMPLATE.replace("AI ", "")))},

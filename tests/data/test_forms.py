@@ -57,11 +57,17 @@ def test_strings_that_are_rendered_as_chat_are_said_to_be():
             r"f:1: expected the columns prompt, chosen, rejected or chosen, rejected; "
             r"got prompt, response\.\n    For prompt and response alone, use SFT\.",
         ),
-        ({"prompt": "p", "choosen": "c", "rejected": "r"}, Preference, "mean chosen by choosen"),
+        (
+            {"prompt": "p", "choosen": "c", "rejected": "r"},
+            Preference,
+            r"mean chosen by choosen\? Rename the column, or in a run set "
+            r'data.columns={"chosen": "choosen"}\.',
+        ),
         (
             {"t": "t"},
             Prompt,
-            r"prompt or messages or chosen, rejected; got t\.\n    Rename the col",
+            r"prompt or messages or chosen, rejected; got t\.\n    Rename the columns of "
+            r"the file to these, or in a run set data.columns\.",
         ),
     ],
 )

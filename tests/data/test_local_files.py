@@ -182,7 +182,7 @@ def test_what_datasets_has_saved_is_told_how_to_become_parquet(note, of_split, t
     assert refused(tmp_path, "x") == (
         f"{tmp_path}: expected JSON lines or Parquet; got a folder that save_to_disk of datasets "
         f'has written.\n    Write it as Parquet: datasets.load_from_disk("{tmp_path}"){of_split}'
-        '.to_parquet("x.parquet").'
+        '.to_parquet("x.parquet"). In Python, Data takes what load_from_disk gives.'
     )
 
 
