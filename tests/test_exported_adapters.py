@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 
 from alignax import jobs
 from alignax.core.errors import BadInput
-from alignax.models import peft, pretrained
+from alignax.models import peft, pretrained, settings
 from alignax.models.lora import LoRA
+from alignax.run import Run
 from alignax.sample import answer
 from alignax.train.loop import Loop
 from alignax.train.sharding import Mesh
@@ -138,3 +139,18 @@ def test_a_given_adapter_of_another_base_is_refused(exported, tmp_path):
     )
     with pytest.raises(BadInput, match="belongs to another base"):
         jobs.train(changed, quiet=True)
+
+
+def test_a_model_that_could_not_be_written_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    """Its adapter by itself can be written all the same."""
+
+    def refuse(*args):
+        raise BadInput("a decoder that the layout can describe", "another", "", where="config")
+
+    made, adapter = tiny(tmp_path, mesh=ONE), LoRA(rank=4, alpha=8.0, targets=("q_proj",))
+    monkeypatch.setattr(settings, "to_hugging_face", refuse)
+    for merged in (made, dataclasses.replace(made, adapter=adapter)):
+        with pytest.raises(BadInput, match="that the layout can describe"):
+            jobs.begin(Run(merged, quiet=True))
+    alone = dataclasses.replace(made, adapter=dataclasses.replace(adapter, export="adapter"))
+    jobs.begin(Run(alone, quiet=True))
