@@ -145,6 +145,7 @@ def begin(run: Run, members: int = 1) -> None:
     check_batch(loop.batch_size, loop.gradient_accumulation_steps, sharding.shards(run.mesh))
     if run.frozen is not None:
         run.frozen.check()
+    run.check_export()
     num_params, num_trained = (
         sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
         for tree in (run.network.abstract(), run.trained[0])

@@ -187,6 +187,16 @@ class Networks:
             {"labels": needs.score_names, "ranges": needs.score_ranges} if self.num_scores else {}
         )
 
+    def check_export(self) -> None:
+        """Refuses, before it is trained, a model whose layout could not be written afterwards.
+
+        Raises:
+            BadInput: as `pretrained.check_export`. An adapter by itself needs no such layout.
+        """
+        settings = self.experiment.adapter
+        if settings is None or settings.export == "merged":
+            pretrained.check_export(self.model_dir, self.decoder.config, **self.described_scores)
+
     @functools.cached_property
     def network(self) -> Decoder | ActorCritic:
         """The whole model: the policy, and where the method has a value head, a critic.

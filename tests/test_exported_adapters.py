@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from alignax import jobs
 from alignax.core.errors import BadInput
-from alignax.models import peft, pretrained
+from alignax.models import peft, pretrained, settings
 from alignax.models.lora import LoRA
 from alignax.run import Run
 from alignax.sample import answer
@@ -173,3 +173,18 @@ def test_an_exported_adapter_is_asked_by_its_own_template_and_as_that_was_told(
     (export / "chat_template_kwargs.json").unlink(missing_ok=True)
     answer(export, ["Is 3 a number?"], max_new_tokens=4)
     assert asked[1].startswith("loose\n" if base_told else "<|im_start|>user\n")
+
+
+def test_a_model_that_could_not_be_written_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    """Its adapter by itself can be written all the same."""
+
+    def refuse(*args):
+        raise BadInput("a decoder that the layout can describe", "another", "", where="config")
+
+    made, adapter = tiny(tmp_path, mesh=ONE), LoRA(rank=4, alpha=8.0, targets=("q_proj",))
+    monkeypatch.setattr(settings, "to_hugging_face", refuse)
+    for merged in (made, dataclasses.replace(made, adapter=adapter)):
+        with pytest.raises(BadInput, match="that the layout can describe"):
+            jobs.begin(Run(merged, quiet=True))
+    alone = dataclasses.replace(made, adapter=dataclasses.replace(adapter, export="adapter"))
+    jobs.begin(Run(alone, quiet=True))

@@ -132,14 +132,18 @@ class Checkpoint:
         self.tensors = {names.get(name, name): found for name, found in self.tensors.items()}
         self._stored |= {new: old for old, new in names.items()}
 
-    @property
-    def dtype(self) -> str:
-        """The dtype that most of the numbers have."""
+    def dtype(self, dropped: tuple[str, ...] = ()) -> str | None:
+        """The name in `DTYPES` that most of the numbers have; None where no tensor has one.
+
+        Args:
+            dropped: endings of tensors that are no parameters. A mask may be larger than all else.
+        """
         count: dict[str, int] = {}
-        for tensor in self.tensors.values():
-            name = _STORED.get(tensor.dtype, tensor.dtype)
-            count[name] = count.get(name, 0) + math.prod(tensor.shape)
-        return max(count, key=lambda name: count[name])
+        for called, tensor in self.tensors.items():
+            name = _STORED.get(tensor.dtype)
+            if name is not None and not called.endswith(dropped):
+                count[name] = count.get(name, 0) + math.prod(tensor.shape)
+        return max(count, key=lambda name: count[name], default=None)
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Raises BadInput unless the tensor is there, of that shape and of a float dtype."""

@@ -102,7 +102,8 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any], where: str)
     head_dim = _integer(metadata, "attention.key_length", where, width // heads)
     rotated = _integer(metadata, "rope.dimension_count", where, head_dim)
     experts = metadata.get("llama.expert_count", 0)
-    scaling = metadata.get("llama.rope.scaling.type", "none")
+    # What the files that name no type, and those with the older key of the factor, mean by it.
+    scaling = metadata.get("llama.rope.scaling.type", "linear")
     _require(rotated == head_dim, f"rotary positions on all {head_dim} of a head", rotated, where)
     _require(experts == 0, "one MLP a layer", f"{experts} experts", where)
     _require(scaling in ("none", "linear"), "rope scaling none or linear", repr(scaling), where)
@@ -114,10 +115,12 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any], where: str)
         embedding is not None and len(embedding.shape) == 2,
         "token_embd.weight, a matrix", "none" if embedding is None else embedding.shape, where,
     )  # fmt: skip
-    factor = _decimal(metadata, "rope.scaling.factor", where, 1.0)
+    older = _decimal(metadata, "rope.scale_linear", where, 0.0)
+    factor = _decimal(metadata, "rope.scaling.factor", where, older) or 1.0  # 0: not scaled
+    _require(0 < factor < math.inf, "a rope scaling factor above 0", factor, where)
     rope = Rope(
         theta=_decimal(metadata, "rope.freq_base", where, 10_000.0),
-        scaling=LinearScaling(factor=factor) if scaling == "linear" else None,
+        scaling=LinearScaling(factor=factor) if scaling == "linear" and factor != 1 else None,
     )
     bias = "blk.0.attn_q.bias" in tensors
     return DecoderConfig(

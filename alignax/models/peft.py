@@ -5,19 +5,18 @@
                                  and for DoRA lora_magnitude_vector [outputs]
     chat_template_kwargs.json    what the chat template is told, where there is anything to tell
 
-What the tensors are called is in `peft_names`.
+What the tensors are called is in `peft_names`, how the settings are read in `peft_settings`.
 """
 
 import hashlib
-import shutil
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from alignax.core.errors import BadInput
@@ -25,33 +24,14 @@ from alignax.core.processes import fetch, is_first
 from alignax.core.types import Params
 from alignax.models import files, pretrained
 from alignax.models.kernels import at, plain
-from alignax.models.lora import Adapter, LoRA
-from alignax.models.peft_names import PREFIX, TENSORS, check, module_names, tensors_of
-from alignax.models.settings import replace_template, template_options
+from alignax.models.lora import Adapter
+from alignax.models.peft_names import PREFIX, check, check_read, module_names, tensors_of
+from alignax.models.peft_settings import CONFIG, WEIGHTS, read_layers, read_settings, read_tensors
+from alignax.models.settings import copy_tokenizer, replace_template, template_options
 from alignax.models.stored import SCORE
 from alignax.models.transformer import Decoder
 
-CONFIG, WEIGHTS = files.ADAPTER, "adapter_model.safetensors"
-# Each key with the values under which it changes nothing that is computed.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": ("none", None),
-    "fan_in_fan_out": (False, None),
-    "lora_bias": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-    "alora_invocation_tokens": (None,),
-    "use_qalora": (False, None),
-    "use_bdlora": (None, False),
-    "arrow_config": (None,),
-    "kasa_config": (None,),
-    "velora_config": (None,),
-    "monteclora_config": (None,),
-}
-# These ways to begin take the update off the base, which is then another one.
-_MOVES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+log = logging.getLogger(__name__)
 
 
 def save(
@@ -90,9 +70,7 @@ def save(
         tensors[PREFIX + SCORE] = fetch(params["score"])
     if is_first():
         with files.replacing(Path(directory), card=card is not None) as new:
-            for name in files.TOKENIZER_FILES:
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, new / name)
+            copy_tokenizer(source, new)
             if chat_template is not None:
                 replace_template(new, chat_template)
             told = dict(chat_template_kwargs or {})
@@ -148,117 +126,46 @@ def family_of(directory: Path) -> str:
     return str(files.read_json(directory / "config.json").get("model_type") or "")
 
 
-def read_settings(directory: str | Path) -> LoRA:
-    """The settings of an adapter in PEFT's format.
-
-    Its targets are read from the tensors that there are, whichever way its config says them.
-
-    Raises:
-        BadInput: there is none, it is of another kind, or it asks for something that is not
-            computed.
-    """
-    directory = Path(directory).expanduser()
-    where = str(directory / CONFIG)
-    raw = files.read_json(directory / CONFIG)
-    if not raw:
-        raise BadInput(
-            f"a directory with {CONFIG} and {WEIGHTS}",
-            "no such file",
-            'Give the directory that PEFT or a run with export="adapter" has written.',
-            where=where,
-        )
-    begun = str(raw.get("init_lora_weights") or "").lower()
-    found = [(k, raw[k]) for k, allowed in _NEUTRAL.items() if k in raw and raw[k] not in allowed]
-    if raw.get("peft_type") != "LORA":
-        found = [("peft_type", raw.get("peft_type"))]
-    if begun.startswith(_MOVES_THE_BASE):
-        found.append(("init_lora_weights", raw["init_lora_weights"]))
-    saved = raw.get("modules_to_save") or ()
-    heads = ("score", "classifier")
-    if not isinstance(saved, list | tuple) or any(name not in heads for name in saved):
-        found.append(("modules_to_save", raw["modules_to_save"]))
-    if found:
-        name, value = found[0]
-        raise BadInput(
-            "an adapter of the plain kind: LoRA, rsLoRA or DoRA, of linear layers only",
-            f"{name} = {value!r:.200}",
-            "alignax does not compute this; merge it with PEFT, and begin from the merged model.",
-            where=where,
-        )
-    numbers = {"r": raw.get("r"), "lora_alpha": raw.get("lora_alpha"),
-               "lora_dropout": raw.get("lora_dropout") or 0.0}  # fmt: skip
-    for name, value in numbers.items():
-        # Not above what any adapter has, and so neither infinite nor NaN.
-        if type(value) not in (int, float) or not abs(value) < 2**20:
-            got = f"{value!r:.200}"
-            raise BadInput(f"{name}, a number", got, "Fetch the file again.", where=where)
-    tensors = _tensors(directory)
-    settings = LoRA(
-        rank=int(numbers["r"]),
-        alpha=float(numbers["lora_alpha"]),
-        dropout=float(numbers["lora_dropout"]),
-        targets=_targets(tensors),
-        rslora=bool(raw.get("use_rslora")),
-        dora=bool(raw.get("use_dora")),
-    )
-    settings.check(where)
-    for name, tensor in tensors.items():
-        if name.endswith(TENSORS["a"]) and tensor.shape[:1] != (settings.rank,):
-            raise BadInput(
-                f"{name} of rank {settings.rank}, as {CONFIG} has it",
-                f"the shape {list(tensor.shape)}",
-                "Take both files from one source.",
-                where=str(directory / WEIGHTS),
-            )
-    return settings
-
-
-def _targets(tensors: Iterable[str]) -> tuple[str, ...]:
-    names = [name for name in tensors if name.endswith(TENSORS["a"])]
-    modules = [name.removeprefix(PREFIX).removesuffix("." + TENSORS["a"]) for name in names]
-    # Of model.layers.3.self_attn.q_proj, what comes after the number.
-    return tuple(sorted({module.split(".", 3)[-1] for module in modules}))
-
-
-def _tensors(directory: Path) -> dict[str, np.ndarray]:
-    path = directory / WEIGHTS
-    try:
-        with safe_open(path, framework="np") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            "a complete safetensors file", str(error), "Fetch or write the file again.",
-            where=str(path),
-        ) from error  # fmt: skip
-
-
 def load(directory: str | Path, adapter: Adapter, *, family: str) -> Params:
     """Reads an adapter's matrices, float32, in the structure of `adapter.abstract()`.
+
+    Blocks that its `layers_to_transform` leaves out have zeros: they change nothing, and learn
+    nothing, for either matrix's gradient is a product with the other.
 
     Args:
         adapter: of the base that the matrices are for, with the settings of `read_settings`.
         family: of the base.
 
     Raises:
-        BadInput: the adapter belongs to another base: its tensors are others or of other shapes.
+        BadInput: its tensors are not those of the base's layers, or are of other shapes; or they
+            are of projections that the base's family fuses.
     """
     directory = Path(directory).expanduser()
-    tensors = _tensors(directory)
+    check_read(adapter, family, str(directory / WEIGHTS))
+    tensors, layers = read_tensors(directory), read_layers(directory)
     tree = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), adapter.abstract())
     remedy = "The adapter belongs to another base: load it with the one that it was trained on."
+    absent = (
+        "Load it with the base that it was trained on. Where its target_modules leave blocks out, "
+        "which alignax does not compute, merge it with PEFT, and begin from the merged model."
+    )
+    left_out: set[int] = set()
     expected: set[str] = set()
 
     def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
         expected.add(name)
         where = f"{directory / WEIGHTS}: {name}"
         if name not in tensors:
-            raise BadInput(f"a tensor of the shape {list(shape)}", "none", remedy, where=where)
+            raise BadInput(f"a tensor of the shape {list(shape)}", "none", absent, where=where)
         if tensors[name].shape != shape:
             got = str(list(tensors[name].shape))
             raise BadInput(f"the shape {list(shape)}", got, remedy, where=where)
         return tensors[name].astype(np.float32)
 
     for name, path, kind, layer in tensors_of(adapter, family):
+        if layers is not None and layer not in layers:
+            left_out.add(layer)
+            continue
         mine = at(tree["layers"], path)[kind]
         shape = _to_stored(mine[layer], kind, adapter.contract(path)).shape
         found = take(name, shape)
@@ -270,9 +177,12 @@ def load(directory: str | Path, adapter: Adapter, *, family: str) -> Params:
         raise BadInput(
             f"tensors of the base's own layers: {len(expected)}",
             f"{len(extra)} others, {', '.join(extra[:3])} among them",
-            remedy,
+            f"{remedy} What is saved beside its matrices alignax does not read.",
             where=str(directory / WEIGHTS),
         )
+    if left_out:
+        log.info("%s: layers_to_transform leaves %d of %d blocks as they are",
+                 directory, len(left_out), adapter.decoder.config.layers)  # fmt: skip
     return tree
 
 

@@ -47,6 +47,28 @@ def check(config: DecoderConfig, family: str) -> None:
             )  # fmt: skip
 
 
+def check_read(adapter: Adapter, family: str, where: str) -> None:
+    """Refuses an adapter of matrices that the family's layout fuses and alignax holds apart.
+
+    Args:
+        where: of the adapter, for errors.
+
+    Raises:
+        BadInput: naming the first of them.
+    """
+    modules = module_names(adapter.decoder.config, family)
+    count = Counter(modules.values())
+    for name in (modules["/".join(path)] for path in adapter.paths):
+        if count[name] > 1:
+            raise BadInput(
+                "an adapter of matrices that are one projection each",
+                f"{name}, in which {family} fuses {count[name]}",
+                "alignax does not read adapters of fused projections; merge it with PEFT, and "
+                "begin from the merged model.",
+                where=where,
+            )
+
+
 def _modules(config: DecoderConfig, family: str) -> Iterator[tuple[str, str, Stored]]:
     for place in places(config, family):
         if place.path[0] == "layers" and place.path[-1] == "kernel":

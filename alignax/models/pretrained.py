@@ -24,9 +24,9 @@ from alignax.core.types import Params
 from alignax.models import files
 from alignax.models.completeness import check
 from alignax.models.config import DecoderConfig, draw_score
-from alignax.models.families import TOLD, from_hugging_face, places, tensor_shapes, to_hugging_face
+from alignax.models.families import FAMILIES, TOLD, from_hugging_face, places, tensor_shapes
 from alignax.models.kernels import at, put, whole
-from alignax.models.settings import tokenizer_id, write_settings
+from alignax.models.settings import described_as, write_settings
 from alignax.models.stored import SCORE, Stored
 
 MAX_SHARD_BYTES = 5 * 10**9  # as the hub's own tools cut them
@@ -91,7 +91,9 @@ def load(
         for place in places(config, raw["model_type"]):
             sharding = None if shardings is None else at(shardings, place.path)
             put(params, place.path, _read(place, checkpoint, files.DTYPES[dtype], sharding))
-        return Pretrained(config, params, raw["model_type"], checkpoint.dtype, directory)
+        stored = checkpoint.dtype(FAMILIES[raw["model_type"]].names.dropped)
+        assert stored is not None  # `check` has found tensors that have one
+        return Pretrained(config, params, raw["model_type"], stored, directory)
 
 
 def read_config(directory: str | Path, num_scores: int | None = None) -> DecoderConfig:
@@ -173,15 +175,8 @@ def save(
     """
     source = None if source is None else locate(source)
     raw = {} if source is None else _read_config(source)
-    plainest = "mistral" if config.kind(0).window else "llama"
-    family = str(family or raw.get("model_type") or plainest)
-    dtype = dtype or _source_dtype(source, raw)
-    if dtype not in files.DTYPES:
-        known = ", ".join(files.DTYPES)
-        raise BadInput(f"a dtype: {known}", repr(dtype), "Choose one of these.", where="dtype")
-    if source is not None and raw.get("pad_token_id") is None and config.num_scores:
-        raw["pad_token_id"] = tokenizer_id(source, "pad_token")
-    described = to_hugging_face(config, family, raw, labels, ranges) | {"torch_dtype": dtype}
+    described = described_as(config, source, raw, family, dtype, labels=labels, ranges=ranges)
+    family, dtype = str(described["model_type"]), str(described["torch_dtype"])
     described |= {TOLD: dict(chat_template_kwargs)} if chat_template_kwargs else {}
     parameters = places(config, family)
     if is_first():
@@ -197,6 +192,23 @@ def save(
             pass  # takes its part in gathering
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("alignax export")
+
+
+def check_export(
+    source: str | Path,
+    config: DecoderConfig,
+    *,
+    labels: tuple[str, ...] = (),
+    ranges: tuple[tuple[float, float], ...] = (),
+) -> None:
+    """Refuses what `save` with this source would refuse to describe. Nothing is written.
+
+    Raises:
+        BadInput: the source's layout has no place for what the decoder does, or no dtype that can
+            be written.
+    """
+    source = locate(source)
+    described_as(config, source, _read_config(source), labels=labels, ranges=ranges)
 
 
 def fingerprint(directory: str | Path) -> str:
@@ -313,13 +325,3 @@ def tensors(params: Params, parameters: tuple[Stored, ...]) -> Iterator[tuple[st
             for place, array in zip(sharing, arrays, strict=True):
                 place.fill(tensor, array[i])
             yield name, tensor
-
-
-def _source_dtype(source: Path | None, raw: dict[str, Any]) -> str:
-    if source is None:
-        return "float32"
-    try:
-        with files.open_checkpoint(source) as checkpoint:
-            return checkpoint.dtype
-    except BadInput:  # a source for its tokenizer only
-        return raw.get("torch_dtype") or raw.get("dtype") or "float32"

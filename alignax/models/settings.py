@@ -2,14 +2,59 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alignax.core.errors import BadInput
 from alignax.models import files
-from alignax.models.families import TOLD
+from alignax.models.config import DecoderConfig
+from alignax.models.families import FAMILIES, TOLD, to_hugging_face
 
 log = logging.getLogger(__name__)
+
+
+def described_as(
+    config: DecoderConfig,
+    source: Path | None,
+    raw: Mapping[str, Any],
+    family: str | None = None,
+    dtype: str | None = None,
+    *,
+    labels: tuple[str, ...] = (),
+    ranges: tuple[tuple[float, float], ...] = (),
+) -> dict[str, Any]:
+    """The config.json of an export, its `model_type` and `torch_dtype` included.
+
+    Args:
+        source, family, dtype, labels, ranges: as in `pretrained.save`.
+        raw: the config.json of `source`; empty where there is none.
+
+    Raises:
+        BadInput: the layout has no place for what the decoder does, or the dtype is no name in
+            `files.DTYPES`.
+    """
+    plainest = "mistral" if config.kind(0).window else "llama"
+    family = str(family or raw.get("model_type") or plainest)
+    dtype = dtype or _source_dtype(source, raw)
+    if dtype not in files.DTYPES:
+        known = ", ".join(files.DTYPES)
+        raise BadInput(f"a dtype: {known}", repr(dtype), "Choose one of these.", where="dtype")
+    if source is not None and raw.get("pad_token_id") is None and config.num_scores:
+        raw = {**raw, "pad_token_id": tokenizer_id(source, "pad_token")}
+    return to_hugging_face(config, family, raw, labels, ranges) | {"torch_dtype": dtype}
+
+
+def _source_dtype(source: Path | None, raw: Mapping[str, Any]) -> str:
+    if source is None:
+        return "float32"
+    said = raw.get("torch_dtype") or raw.get("dtype") or "float32"
+    family = FAMILIES.get(str(raw.get("model_type")))
+    try:
+        with files.open_checkpoint(source) as checkpoint:
+            return checkpoint.dtype(family.names.dropped if family else ()) or said
+    except BadInput:  # a source for its tokenizer only
+        return said
 
 
 def write_settings(
@@ -31,9 +76,7 @@ def write_settings(
     generation: dict[str, Any] = {}
     if source is not None:
         generation = files.read_json(source / "generation_config.json")
-        for name in files.TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, directory / name)
+        copy_tokenizer(source, directory)
     if chat_template is not None:
         replace_template(directory, chat_template)
     ids: list[int] = []
@@ -46,7 +89,8 @@ def write_settings(
     if "id2label" in config:
         config = config | {"pad_token_id": _padding(directory, config["pad_token_id"], ids)}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if config.get(name) is not None and (name == "eos_token_id" or name not in generation):
+        unsaid = name == "eos_token_id" or generation.get(name) is None
+        if unsaid and config.get(name) is not None:
             generation[name] = config[name]
     files.write_json(directory / "config.json", config)
     files.write_json(directory / "generation_config.json", generation)
@@ -104,6 +148,19 @@ def template_options(directory: Path, base: Path | None = None) -> dict[str, Any
         f"Mend {path.name}, or take the key out.",
         where=str(path),
     )
+
+
+def copy_tokenizer(source: Path, directory: Path) -> None:
+    """Copies the tokenizer's files that there are, without what they say of code beside them.
+
+    No code is copied, and none has been run: the tokenizer of training is one of transformers' own.
+    """
+    for name in files.TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)
+    settings = files.read_json(directory / "tokenizer_config.json")
+    if settings.pop("auto_map", None) is not None:
+        files.write_json(directory / "tokenizer_config.json", settings)
 
 
 def replace_template(directory: Path, chat_template: str) -> None:

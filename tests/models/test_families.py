@@ -126,6 +126,36 @@ def test_what_is_written_is_read_back_the_same_here_and_by_transformers(case, co
         assert plainly(theirs[key]) == plainly(expected[key]), key
 
 
+@pytest.mark.parametrize(
+    ("case", "change"),
+    [
+        ("phi3", {"head_dim": 12}),
+        ("olmo2", {"head_dim": 12}),
+        ("gemma2", {"layer_types": ["full_attention"] * 4}),
+        ("gemma3", {"layer_types": ["full_attention"] * 7}),
+        ("gpt2", {"n_embd": 36}),
+    ],
+)
+def test_what_only_some_models_of_a_family_have_is_written_too(case, change, tmp_path):
+    source = OLD_KEYS[case] | change
+    count = source.get("num_hidden_layers")
+    source |= {k: v[:1] * count for k, v in change.items() if k == "layer_types"}
+    config = from_hugging_face(source, "config.json")
+    written = to_hugging_face(config, source["model_type"])
+    assert from_hugging_face(written, "written") == config
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    theirs = AutoConfig.from_pretrained(tmp_path).to_dict()
+    assert {key: theirs[key] for key in change} == {key: source[key] for key in change}
+    if "layer_types" in change:  # a window that no layer has: a null is refused there
+        assert theirs["sliding_window"] == 4096
+
+
+def test_a_head_size_that_follows_from_the_others_is_not_written_where_it_has_no_key():
+    for case in ("phi3", "olmo2"):
+        config = from_hugging_face(OLD_KEYS[case], "c")
+        assert "head_dim" not in to_hugging_face(config, OLD_KEYS[case]["model_type"])
+
+
 def test_absent_heads_and_head_dim_follow_from_the_others():
     config = from_hugging_face({k: v for k, v in SMALL.items() if "key_value" not in k}, "c")
     assert (config.kv_heads, config.head_dim) == (4, 8)

@@ -28,7 +28,10 @@ SMALL = CASES["untied"]
         ({"vocab_size": None}, "vocab_size, a positive whole number; got None"),
         ({"rms_norm_eps": 0}, "rms_norm_eps, a positive number; got 0"),
         ({"num_key_value_heads": 3}, "a multiple of num_key_value_heads; got 4 and 3"),
-        ({"hidden_size": 30}, "hidden_size 30, 4 heads"),
+        ({"hidden_size": 30}, "multiple of the number of heads; got hidden_size 30, 4 heads"),
+        ({"head_dim": 7}, "heads of an even size, whose halves turn against each other; got a si"),
+        ({"is_causal": False}, "is_causal to be True; got False"),
+        ({"is_causal": None}, "is_causal to be True; got None"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -50,6 +53,14 @@ def test_a_layout_without_a_place_for_a_setting_is_refused():
         to_hugging_face(window, "llama")
     with pytest.raises(BadInput, match="qkv_bias = True"):
         to_hugging_face(from_hugging_face(CASES["biases"], "c"), "mistral")
+
+
+def test_a_layout_is_not_advised_for_what_came_in_it():
+    window, source = from_hugging_face(CASES["window"], "c"), CASES["window"]
+    with pytest.raises(BadInput, match="layout of the family that it came from"):
+        to_hugging_face(window, "llama", source)
+    with pytest.raises(BadInput, match="alignax reads this and cannot write it"):
+        to_hugging_face(window, "llama", source | {"model_type": "llama"})
 
 
 @pytest.mark.parametrize(
@@ -87,6 +98,7 @@ def test_a_layout_without_a_place_for_a_setting_is_refused():
         ("phi3", {"rope_parameters": {"partial_rotary_factor": 0.4}}, "an even number of the 8"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "to be False; got True"),
         ("gpt2", {"activation_function": "tanh"}, "activation_function, one of silu"),
+        ("gpt2", {"n_embd": 30}, "a multiple of the number of heads; got hidden_size 30, 4 heads"),
         ("neox", {"use_parallel_residual": "no"}, "use_parallel_residual, true or false"),
         ("untied", {"attn_logit_softcapping": 50.0}, "no attn_logit_softcapping, which this"),
         ("untied", {"sliding_window": 512}, "no sliding_window, which this model_type"),

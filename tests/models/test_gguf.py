@@ -15,6 +15,7 @@ from alignax.core.errors import BadInput
 from alignax.models import pretrained
 from alignax.models.families import from_hugging_face, tensor_shapes
 from alignax.models.gguf import convert
+from alignax.models.rotary import LinearScaling
 from tests.golden.make_llama_logits import CASES, weights
 from tests.tiny import SMOLLM2_TEMPLATE, chatml_tokenizer
 
@@ -163,6 +164,27 @@ def test_all_places_know_the_end(tmp_path):
     assert generation == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 
 
+LINEAR = gguf.RopeScalingType.LINEAR
+
+
+@pytest.mark.parametrize(
+    ("change", "factor"),
+    [
+        (lambda w: w.add_float32("llama.rope.scale_linear", 4.0), 4.0),
+        (lambda w: w.add_rope_scaling_factor(4.0), 4.0),  # a type that is not named is linear
+        (lambda w: (w.add_rope_scaling_type(LINEAR), w.add_rope_scaling_factor(4.0)), 4.0),
+        (lambda w: (w.add_rope_scaling_type(gguf.RopeScalingType.NONE),
+                    w.add_rope_scaling_factor(4.0)), None),
+        (lambda w: w.add_rope_scaling_factor(0.0), None),
+        (lambda w: w.add_rope_scaling_type(LINEAR), None),
+    ],
+)  # fmt: skip
+def test_angles_are_scaled_as_llama_cpp_scales_them(tmp_path, change, factor):
+    convert(write(tmp_path / "m.gguf", change=change), tmp_path / "out")
+    scaling = pretrained.read_config(tmp_path / "out").kind(0).rope.scaling
+    assert scaling == (factor and LinearScaling(factor=factor))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -173,6 +195,10 @@ def test_all_places_know_the_end(tmp_path):
         (
             {"change": lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN)},
             "rope scaling none or linear; got 'yarn'",
+        ),
+        (
+            {"change": lambda w: w.add_rope_scaling_factor(-2.0)},
+            "a rope scaling factor above 0; got -2.0",
         ),
         (
             {"change": lambda w: w.add_tensor("rope_freqs.weight", np.ones(4, np.float32))},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 
 import jax
@@ -184,13 +185,64 @@ def test_an_adapter_with_tensors_too_many_or_too_few_is_refused(folder, tmp_path
         ({"init_lora_weights": "pissa_niter_16"}, "init_lora_weights = 'pissa_niter_16'"),
         ({"init_lora_weights": "lora_ga"}, "init_lora_weights = 'lora_ga'"),
         ({"modules_to_save": ["embed_tokens"]}, "modules_to_save = ['embed_tokens']"),
-        ({"r": None}, "expected r, a number; got None"),
+        ({"r": None}, "expected r, a whole number; got None"),
+        ({"r": 8.5}, "expected r, a whole number; got 8.5"),
+        ({"layers_to_transform": "1"}, "layers_to_transform, a whole number or a list of them"),
+        (
+            {"layers_to_transform": [1], "use_dora": True},
+            "layers_to_transform beside use_dora = [1]",
+        ),
         ({"r": 0}, "expected a whole number from 1; got 0"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
 def test_what_an_adapter_asks_for_and_is_not_computed_is_refused_by_name(tmp_path, change, named):
     assert named in refusal(peft.read_settings, write(tmp_path / "a", "lora", change))
+
+
+@pytest.mark.parametrize("layers", [[1, 2], 1])
+def test_blocks_that_an_adapter_leaves_out_are_the_bases_own(folder, tmp_path, layers, caplog):
+    """B = 0 has no product with A: what PEFT computes where it has no matrices at all."""
+    kept = [layers] if layers == 1 else layers
+    number = lambda name: int(name.split(".")[4])  # noqa: E731, of base_model.model.model.layers.1
+    path = write(tmp_path / "some", "lora", {"layers_to_transform": layers},
+                 lambda x: {n: t for n, t in x.items() if number(n) in kept})  # fmt: skip
+    base, adapter, whole = load(folder, "lora")
+    with caplog.at_level(logging.INFO, logger="alignax"):
+        found = peft.load(path, adapter, family=base.family)
+    assert f"leaves {3 - len(kept)} of 3 blocks as they are" in caplog.text
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+        for i in range(3):
+            np.testing.assert_array_equal(mine[i], theirs[i] if i in kept else 0.0)
+    wider = write(tmp_path / "wider", "lora", {"layers_to_transform": layers})
+    assert "others, base_model.model.model.layers.0." in refusal(
+        peft.load, wider, adapter, family=base.family
+    )
+
+
+@pytest.mark.parametrize("name", ["lm_head.lora_A.weight", "model.embed_tokens.lora_embedding_A"])
+def test_an_adapter_of_more_than_blocks_is_refused_by_name(tmp_path, name):
+    more = {f"base_model.model.{name}": np.zeros((4, 32), np.float32)}
+    said = refusal(
+        peft.read_settings, write(tmp_path / "a", "lora", change_tensors=lambda x: x | more)
+    )
+    assert f"of linear layers of its blocks only; got base_model.model.{name}" in said
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), [("phi3", "self_attn.qkv_proj"), ("neox", "attention.query_key_value")]
+)
+def test_an_adapter_of_a_fused_projection_is_told_as_such(tmp_path, case, name):
+    config = from_hugging_face(CONFIGS[case], case)
+    family = CONFIGS[case]["model_type"]
+    adapter = Adapter(
+        decoder=Decoder(config=config),
+        settings=LoRA(rank=2, targets=(name,)),
+        aliases=peft.module_names(config, family),
+    )
+    said = refusal(peft.load, tmp_path, adapter, family=family)
+    assert f"got {name}, in which {family} fuses 3" in said
+    assert "merge it with PEFT" in said
 
 
 def test_a_folder_without_an_adapter_is_refused(folder):

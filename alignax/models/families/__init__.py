@@ -69,9 +69,11 @@ _HARMLESS = {
     *("rope_scaling", "rope_parameters", "layer_types", "reorder_and_upcast_attn"),
     *("sep_token_id", "is_llama_config", "transformers.js_config", "gradient_checkpointing"),
     *("vocab_size", "quantization_config", "num_experts", "num_local_experts"),
+    "original_max_position_embeddings",
 }
 _NEUTRAL = {
     "quantization_config": (None,),
+    "is_causal": (True,),
     "partial_rotary_factor": (1, None),
     "rope_interleaved": (False, None),
     "num_experts": (0, 1, None),
@@ -132,7 +134,7 @@ def to_hugging_face(
     layout = _family(family, "family")
     replaced = ("rope_parameters", "dtype", "torch_dtype", "layer_types", "problem_type",
                 "id2label", "label2id", "num_labels", "num_local_experts", RANGES,
-                TOLD, "rope_theta", "partial_rotary_factor")  # fmt: skip
+                TOLD, "rope_theta", "partial_rotary_factor", "auto_map")  # fmt: skip
     kept = {k: v for k, v in (source_config or {}).items() if k not in replaced}
     # Without these transformers supplies its own ids, which may mean anything in this vocabulary.
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -147,7 +149,10 @@ def to_hugging_face(
             raise BadInput(
                 f"a decoder that the {family} layout can describe",
                 f"{field.name} = {wanted}, which would be read back as {found}",
-                "Save it in the layout of the family that it came from.",
+                "Save it in the layout of the family that it came from."
+                if family != kept.get("model_type")
+                else "alignax reads this and cannot write it: choose other weights, and please "
+                "report it.",
                 where=f"config.{field.name}",
             )
     return ids | kept | classifier | described

@@ -137,17 +137,19 @@ def plain(keys: Keys, **changes: Any) -> DecoderConfig:
     return DecoderConfig(**(fields | changes))
 
 
-def read_head_dim(keys: Keys, width: int, heads: int) -> int:
-    """The length of a head: told, or the width divided by the heads."""
-    given = keys.values.get("head_dim")
+def read_head_dim(keys: Keys, width: int, heads: int, *, turns: bool = True) -> int:
+    """The length of a head: told, or the width divided by the heads.
+
+    Args:
+        turns: whether heads have rotary positions, which turn one half against the other.
+    """
     head_dim = keys.integer("head_dim", width // heads)
-    if head_dim % 2 or (given is None and width % heads):
-        raise BadInput(
-            "an even head_dim, or a hidden_size that is a multiple of num_attention_heads",
-            f"head_dim {given}, hidden_size {width}, {heads} heads",
-            _COMPARE,
-            where=keys.where,
-        )
+    if keys.values.get("head_dim") is None and width % heads:
+        expected = "a hidden_size (n_embd) that is a multiple of the number of heads"
+        raise BadInput(expected, f"hidden_size {width}, {heads} heads", _COMPARE, where=keys.where)
+    if turns and head_dim % 2:
+        expected = "heads of an even size, whose halves turn against each other"
+        raise BadInput(expected, f"a size of {head_dim}", _COMPARE, where=keys.where)
     return head_dim
 
 
@@ -171,6 +173,20 @@ def plain_keys(config: DecoderConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tied,
         "initializer_range": config.init_scale,
     }
+
+
+def short_head_dim(written: dict[str, Any]) -> dict[str, Any]:
+    """The same keys; without `head_dim` where it is the width divided by the heads."""
+    if written["head_dim"] * written["num_attention_heads"] != written["hidden_size"]:
+        return written
+    return {key: value for key, value in written.items() if key != "head_dim"}
+
+
+def turning_share(rope: Rope | None, head_dim: int) -> float:
+    """The share of a head that turns, such that int(head_dim * share) is that many entries."""
+    dims = (rope and rope.dims) or head_dim
+    share = dims / head_dim  # rounded: 88 times 60 / 88 is less than 60
+    return share if int(head_dim * share) == dims else math.nextafter(share, 1.0)
 
 
 def layer_types(keys: Keys, layers: int, default: Iterable[str]) -> list[str]:
@@ -220,11 +236,20 @@ def read_rope(keys: Keys, head_dim: int) -> Rope:
     theta = keys.values.get("rope_theta")
     rope.setdefault("rope_theta", theta)
     rope.setdefault("partial_rotary_factor", keys.values.get("partial_rotary_factor"))
-    original = keys.values.get("original_max_position_embeddings")
-    rope.setdefault(
-        "original_max_position_embeddings", original or keys.values.get("max_position_embeddings")
-    )
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
+    original = "original_max_position_embeddings"
+    own, beside = rope.get(original), keys.values.get(original)
+    scaled = rope_type in ("llama3", "yarn")
+    if scaled and own is not None and beside not in (None, own):
+        raise BadInput(
+            f"one {original}",
+            f"{beside!r:.200}, and {own!r:.200} among the rotary settings",
+            "transformers 5 takes the former, earlier releases the latter. Leave the one that the "
+            "weights were trained with, among the rotary settings.",
+            where=keys.where,
+        )
+    if own is None:
+        rope[original] = beside or keys.values.get("max_position_embeddings")
     partial = rope["partial_rotary_factor"] not in (None, 1)
     if partial and "partial_rotary_factor" not in keys.values:
         raise BadInput(

@@ -1,5 +1,6 @@
 """Gemma 2 and 3: norms about both parts, windows by layer, embeddings scaled, soft caps or not."""
 
+import logging
 from typing import Any
 
 from alignax.models.config import DecoderConfig, LayerKind
@@ -14,12 +15,14 @@ from alignax.models.families.family import (
     read_head_dim,
     read_rope,
     window_of,
+    write_scaling,
     written_types,
 )
 from alignax.models.families.llama import DEFAULTS, NAMES, PARTS
 from alignax.models.families.qwen import NORMED
 from alignax.models.rotary import Rope
 
+log = logging.getLogger(__name__)
 _PARTS = PARTS | {
     "attention_out_norm": "post_attention_layernorm",
     "mlp_norm": "pre_feedforward_layernorm",
@@ -71,13 +74,17 @@ def _read_gemma2(keys: Keys) -> DecoderConfig:
 
 
 def _read_gemma3(keys: Keys) -> DecoderConfig:
-    every = keys.integer("sliding_window_pattern", keys.integer("_sliding_window_pattern", 6))
+    every = keys.integer("sliding_window_pattern", 6)
     nested = Keys(keys.mapping("rope_parameters"), f"{keys.where}, rope_parameters")
     if nested.values and not nested.values.keys() & {FULL, SLIDING}:
         raise keys.wrong("rope_parameters", f"settings of {FULL} and {SLIDING}", nested.values)
     # `rope_scaling` is of the layers that see everything, and changes what is nested for them.
     scaled = {**nested.mapping(FULL), **keys.mapping("rope_scaling")}
-    settings = {**keys.values, "rope_scaling": None, "rope_parameters": scaled}
+    if keys.cap("attn_logit_softcapping") is not None:
+        log.warning("%s: attn_logit_softcapping is passed over, as transformers does for this "
+                    "model_type", keys.where)  # fmt: skip
+    settings = {**keys.values, "rope_scaling": None, "rope_parameters": scaled,
+                "attn_logit_softcapping": None}  # fmt: skip
     theta = keys.values["rope_local_base_freq"]
     windowed = {**settings, "rope_theta": theta, "rope_parameters": nested.mapping(SLIDING)}
     local = read_rope(keys._replace(values=windowed), 2)
@@ -88,20 +95,30 @@ def _write(config: DecoderConfig) -> dict[str, Any]:
     written = plain_keys(config)
     written["hidden_activation"] = written.pop("hidden_act")
     scalar = (config.attention_scale or config.head_dim**-0.5) ** -2
+    window = window_of(config)  # where no layer has one, the source's number stays and is not read
     return written | {
         "attention_bias": config.qkv_bias,
         # A whole number in every published file, and a root has been taken of it in between.
         "query_pre_attn_scalar": round(scalar) if abs(scalar - round(scalar)) < 1e-6 else scalar,
         "attn_logit_softcapping": config.attention_softcap,
         "final_logit_softcapping": config.logits_softcap,
-        "sliding_window": window_of(config),
+        **({} if window is None else {"sliding_window": window}),
         "layer_types": written_types(config),
     }
 
 
 def _write_gemma3(config: DecoderConfig) -> dict[str, Any]:
+    written = _write(config)
     local = next((kind.rope for kind in config.kinds if kind.window and kind.rope), None)
-    return _write(config) | {"rope_local_base_freq": local.theta if local else 10_000.0}
+    if local is None or local.scaling is None:
+        return written | {"rope_local_base_freq": local.theta if local else 10_000.0}
+    # The older keys cannot scale the layers that have a window; transformers 4 has no such models.
+    full = written["rope_scaling"] or {"rope_type": "default"}
+    nested = {
+        FULL: full | {"rope_theta": written.pop("rope_theta")},
+        SLIDING: (write_scaling(local) or {}) | {"rope_theta": local.theta},
+    }
+    return written | {"rope_scaling": None, "rope_parameters": nested}
 
 
 FAMILIES = {
@@ -124,11 +141,11 @@ FAMILIES = {
             "rope_theta": 1_000_000.0,
             "rope_local_base_freq": 10_000.0,
             "sliding_window_pattern": None,
-            "_sliding_window_pattern": None,
+            "_sliding_window_pattern": None,  # transformers writes it, and does not read it
             "attn_logit_softcapping": None,
             "final_logit_softcapping": None,
         },
-        neutral=_NEUTRAL,
+        neutral=_NEUTRAL | {"original_max_position_embeddings": (None,)},
         classifier="Gemma3TextForSequenceClassification",
     ),
 }

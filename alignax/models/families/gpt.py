@@ -10,6 +10,7 @@ from alignax.models.families.family import (
     plain,
     plain_keys,
     read_head_dim,
+    turning_share,
 )
 from alignax.models.stored import Names
 
@@ -24,7 +25,7 @@ def _read_gpt2(keys: Keys) -> DecoderConfig:
         layers=keys.integer("n_layer"),
         heads=heads,
         kv_heads=heads,
-        head_dim=read_head_dim(keys, width, heads),
+        head_dim=read_head_dim(keys, width, heads, turns=False),
         mlp_width=keys.integer("n_inner", 4 * width),
         max_positions=keys.integer("n_positions"),
         kinds=(LayerKind(rope=None),),
@@ -82,11 +83,9 @@ def _write_neox(config: DecoderConfig) -> dict[str, Any]:
     for key in ("rms_norm_eps", "head_dim", "num_key_value_heads"):
         del written[key]
     written["hidden_act"] = _ACTIVATIONS.get(config.activation, config.activation)
-    rope = config.kinds[0].rope
-    share = rope.dims / config.head_dim if rope and rope.dims else 1.0
     return written | {
         "layer_norm_eps": config.norm_eps,
-        "rotary_pct": share,
+        "rotary_pct": turning_share(config.kinds[0].rope, config.head_dim),
         "rotary_emb_base": written.pop("rope_theta"),
         "use_parallel_residual": config.parallel,
         "attention_bias": config.qkv_bias,

@@ -4,7 +4,15 @@ from typing import Any
 
 from alignax.core.errors import BadInput
 from alignax.models.config import DecoderConfig, Experts
-from alignax.models.families.family import Family, Keys, plain, plain_keys, write_scaling
+from alignax.models.families.family import (
+    Family,
+    Keys,
+    plain,
+    plain_keys,
+    short_head_dim,
+    turning_share,
+    write_scaling,
+)
 from alignax.models.families.llama import (
     DEFAULTS,
     NAMES,
@@ -30,11 +38,8 @@ def _read_phi3(keys: Keys) -> DecoderConfig:
 
 
 def _write_phi3(config: DecoderConfig) -> dict[str, Any]:
-    written = write_windowed(config)
-    written.pop("head_dim")  # it is the width divided by the heads there
-    rope = config.kinds[0].rope
-    share = rope.dims / config.head_dim if rope and rope.dims else 1.0
-    return written | {"partial_rotary_factor": share}
+    share = turning_share(config.kinds[0].rope, config.head_dim)
+    return short_head_dim(write_windowed(config)) | {"partial_rotary_factor": share}
 
 
 def _read_olmo2(keys: Keys) -> DecoderConfig:
@@ -43,9 +48,7 @@ def _read_olmo2(keys: Keys) -> DecoderConfig:
 
 
 def _write_olmo2(config: DecoderConfig) -> dict[str, Any]:
-    written = plain_keys(config) | {"attention_bias": config.qkv_bias}
-    written.pop("head_dim")
-    return written
+    return short_head_dim(plain_keys(config)) | {"attention_bias": config.qkv_bias}
 
 
 def _read_mixtral(keys: Keys) -> DecoderConfig:
