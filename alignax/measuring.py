@@ -71,7 +71,7 @@ def keep_bad(run: Run) -> Callable[[int, Any], Path]:
                 prompt = batch.prompts[micro, b, : batch.prompt_lengths[micro, b]]
                 row = {
                     "prompt": run.decode(prompt),
-                    "completions": [run.decode(ids[:end]) for ids, end in responses],
+                    "completions": run.decode_all([row[:end].tolist() for row, end in responses]),
                     "scores": batch.scores[micro, b].tolist(),
                     "valid": there.tolist(),
                     "tokens": [len(prompt), *map(int, mask.sum(axis=1))],
@@ -198,7 +198,7 @@ class Evaluator:
             for i, (prompt, tokens) in enumerate(zip(prompts, answers.tokens, strict=True)):
                 row = {
                     "prompt": self._run.decode(prompt),
-                    "completions": [self._run.decode(t) for t in tokens],
+                    "completions": self._run.decode_all(tokens),
                     "ended": answers.ended[i].tolist(),
                     **{name: _as_json(x[i]) for name, x in answers.numbers.items()},
                 }

@@ -333,12 +333,12 @@ class Run(Networks):
     # --- Text of tokens
 
     def decode_all(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Token ids as texts, special tokens left out."""
-        return self.renderer.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        """Sampled responses as texts, as `Renderer.texts` has them."""
+        return self.renderer.texts(ids)
 
     def decode(self, ids: Any) -> str:
-        """Token ids as text, special tokens left out."""
-        return self.decode_all([np.asarray(ids).tolist()])[0]
+        """A prompt as text, special tokens left out."""
+        return str(self.renderer.tokenizer.decode(np.asarray(ids), skip_special_tokens=True))
 
     def last_turn(self, ids: Any) -> str:
         """The last turn of a prompt, for showing: what stands before its last end-of-turn token."""

@@ -319,17 +319,15 @@ def _ours(
         slots=max(64, sampler.num_samples),
         longest=longest,
     )
-    decode = renderer.tokenizer.batch_decode
 
     def ask(
         prompts: Sequence[np.ndarray], numbers: Sequence[int]
     ) -> tuple[list[list[str]], list[list[bool]]]:
         drawn = engine(model.params, jax.random.key(seed), prompts, numbers)
         texts = [
-            decode([row[:n].tolist() for row, n in zip(rows, lengths, strict=True)],
-                   skip_special_tokens=True)
+            renderer.texts([row[:n].tolist() for row, n in zip(rows, lengths, strict=True)])
             for rows, lengths in zip(drawn.tokens, drawn.lengths, strict=True)
-        ]  # fmt: skip
+        ]
         return texts, drawn.ended.tolist()
 
     return ask

@@ -132,7 +132,8 @@ def ask(made: Experiment, target: dict, settings: Settings) -> list[str]:
         batch_size=settings.count,
         seed=made.seed,
     )
-    return [run.decode(tokens[0]).strip() or "." for tokens in draw(model.params, None).tokens]
+    texts = run.decode_all([tokens[0] for tokens in draw(model.params, None).tokens])
+    return [text.strip() or "." for text in texts]
 
 
 def judged(judge: Experiment, texts: Sequence[str], name: str) -> list[dict[str, float]]:

@@ -3,7 +3,9 @@
 import datetime
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -17,6 +19,7 @@ from alignax.models import pretrained
 from alignax.sample import sample
 from alignax.score import score_by
 from tests.generate.servers import answer, choice, scripted
+from tests.tiny import byte_ids, llama3_tokenizer
 from tests.tiny_model import model_directory
 
 GOOD = answer(choice([7, 2], text="good"))  # 2 is the tokenizer's end of turn
@@ -107,6 +110,22 @@ def test_a_prompt_on_the_command_line_is_answered_by_the_server_too(model, capsy
               "--served", "tiny", "--max-new-tokens", "4"])  # fmt: skip
         assert [body["model"] for body in running.bodies()] == ["tiny"]
     assert capsys.readouterr().out.splitlines() == ["Is it?", "good"]
+
+
+def test_the_end_of_an_answer_is_not_written_though_the_tokenizer_does_not_call_it_special(
+    model, tmp_path, monkeypatch
+):
+    tokenizer = llama3_tokenizer(special_end=False)
+    monkeypatch.setattr(sample_module, "load_tokenizer", lambda _: tokenizer)
+    drawn = SimpleNamespace(
+        tokens=np.array([[[*byte_ids("YES"), 1]]]),
+        lengths=np.array([[4]]),
+        ended=np.array([[True]]),
+    )
+    monkeypatch.setattr(Engine, "__call__", lambda *_, **__: drawn)
+    source, target = rows(tmp_path / "rows.jsonl", 1), tmp_path / "out.jsonl"
+    sample(model, source, target, quiet=True, max_new_tokens=4)
+    assert json.loads(target.read_text())["completions"] == ["YES"]
 
 
 def stopped_after(calls, monkeypatch):

@@ -29,7 +29,7 @@ from alignax.run import Run
 from alignax.sample import sample
 from alignax.score import score, score_by
 from tests.generate.test_reward_models import reward_model
-from tests.tiny import byte_ids, chatml_tokenizer
+from tests.tiny import byte_ids, chatml_tokenizer, llama3_tokenizer
 from tests.tiny_model import experiment, model_directory
 
 END = 2  # <|im_end|>
@@ -231,3 +231,9 @@ def test_what_a_function_gives_no_number_is_refused_or_left_out(tmp_path, capsys
     with pytest.raises(BadInput, match=r"a row whose responses all have a number; got none: 1 ru"):
         score_by(rule, nothing, tmp_path / "none.jsonl", on_bad_row="drop")
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_run_s_rewards_do_not_see_the_token_that_ended_a_response(tmp_path):
+    run = Run(experiment(tmp_path), quiet=True)
+    run.renderer = Renderer(tokenizer=llama3_tokenizer(special_end=False))
+    assert run.decode_all([[*byte_ids("YES"), 1], byte_ids("NO")]) == ["YES", "NO"]

@@ -42,14 +42,17 @@ def chatml_tokenizer(template: str | None = SMOLLM2_TEMPLATE) -> PreTrainedToken
     )
 
 
-def llama3_tokenizer(template: str | None = LLAMA3_TEMPLATE) -> PreTrainedTokenizerFast:
+def llama3_tokenizer(
+    template: str | None = LLAMA3_TEMPLATE, *, special_end: bool = True
+) -> PreTrainedTokenizerFast:
     """Llama 3's ways: BOS (0) written by the template and also added by the tokenizer; turns end
-    with <|eot_id|> (1), which is not the eos token (4)."""
+    with <|eot_id|> (1), which is not the eos token (4), and which not every tokenizer of such a
+    template calls special."""
     special = (
         *("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
         "<|end_of_text|>",
     )
-    tokenizer = _byte_level(special)
+    tokenizer = _byte_level(special, plain=() if special_end else ("<|eot_id|>",))
     tokenizer.post_processor = TemplateProcessing(
         single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
     )
@@ -86,7 +89,7 @@ def byte_ids(text: str) -> list[int]:
     return (np.frombuffer(text.encode(), np.uint8).astype(int) + FIRST_BYTE).tolist()
 
 
-def _byte_level(special: tuple[str, ...]) -> Tokenizer:
+def _byte_level(special: tuple[str, ...], plain: tuple[str, ...] = ()) -> Tokenizer:
     assert len(special) == FIRST_BYTE
     words = [*special, *_byte_letters(), *(merge.replace(" ", "") for merge in MERGES)]
     tokenizer = Tokenizer(
@@ -97,7 +100,8 @@ def _byte_level(special: tuple[str, ...]) -> Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in special])
+    words = [AddedToken(word, special=word not in plain) for word in special]
+    tokenizer.add_tokens(words)
     return tokenizer
 
 

@@ -93,6 +93,9 @@ def token_logprobs_and_entropy(
 
 def _in_chunks(hidden, head, target, form, chunk_bytes, *, entropic):
     rows, tokens = target.shape
+    if not target.size:
+        nothing = jnp.zeros(target.shape, jnp.float32)
+        return nothing, nothing if entropic else None
     shards = token_shards()
     here = rows if rows % shards else rows // shards
     budget, chunk_bytes = chunk_bytes, chunk_bytes or room()

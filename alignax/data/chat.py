@@ -155,6 +155,11 @@ class Renderer:
             after = [self._rendering.header] * len(texts)
         return joining.continuation_ids(self.tokenizer, self._special, texts, after)
 
+    def texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Sampled responses as texts; in "none" mode a space that one begins with is kept."""
+        plain = self.template == "none"
+        return joining.continuation_texts(self.tokenizer, ids, self.end_ids, first_space=plain)
+
     @property
     def text(self) -> str | None:
         """The text of the chat template that is used; None in "none" mode."""

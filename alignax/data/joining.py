@@ -1,4 +1,4 @@
-"""Token ids of a text that goes on where another ended.
+"""Token ids of a text that goes on where another ended, and such ids as text.
 
 A response is tokenised apart from its prompt, as it is when it is sampled, and yet as the
 tokenizer writes it behind that prompt. What stands before matters: a tokenizer in the manner of
@@ -7,7 +7,7 @@ tokens swallow the spaces and newlines behind them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -50,6 +50,31 @@ def continuation_ids(
     for i, row in zip(grown, again, strict=True):
         rows[i] = row[skipped:]
     return rows
+
+
+def continuation_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[Sequence[int]],
+    end_ids: Collection[int],
+    *,
+    first_space: bool,
+) -> list[str]:
+    """Responses as texts, without special tokens and without the token that ended them.
+
+    Args:
+        ids: of each response.
+        end_ids: tokens that end one. A tokenizer need not call them special: an id of these that
+            is the last is left out by itself.
+        first_space: whether a space that a response begins with is part of its text. Decoders in
+            the manner of SentencePiece drop it at the start of a text; so each is decoded behind
+            another one, which is taken away again.
+    """
+    said = [[*row[:-1]] if len(row) and row[-1] in end_ids else [*row] for row in ids]
+    before = encode(tokenizer, ["a"])[0] if first_space else []
+    lead, *texts = tokenizer.batch_decode(
+        [before, *(before + row for row in said)], skip_special_tokens=True
+    )
+    return [text.removeprefix(lead) for text in texts]
 
 
 def _tail(before: str, special: re.Pattern[str], usual: str) -> str:

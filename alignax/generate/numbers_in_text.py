@@ -28,7 +28,24 @@ _BOXED = r"\boxed{"
 # A sign and its number with a space between them, where nothing can stand before the sign.
 _APART = re.compile(r"^([\s$*_]*[-+])\s+(?=[\d.$€£])")
 _BEHIND = re.compile(r"[\s$*_.%]*")  # a number that is nothing less for it
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")
+# What \frac takes: braces, or without them one digit.
+_PART = r"\s*(?:\{\s*((?:-\s*)?[\d.,]+)\s*\}|(\d))"
+_FRACTION = re.compile(rf"\\[dtc]?frac(?![a-z]){_PART}{_PART}")
+# Groups of three digits with a space of LaTeX's or a thin one between them.
+_APART_GROUPS = re.compile(
+    r"(?<![\d.,])\d{1,3}(?:(?:\\[,:; ]|\{\\,\}|[\u2009\u202f])\d{3})+(?![\d])"
+)
+# A unit with powers: \text{ cm}^2, \mathrm{m/s^2}. Digits in it are powers alone.
+_POWER = r"\^\s*(?:\d|\{\s*-?\d+\s*\})"
+_UNIT = re.compile(
+    rf"\\(?:text|textrm|textbf|mathrm|mbox)\s*\{{[^{{}}\d^]*(?:{_POWER}[^{{}}\d^]*)*\}}"
+    rf"(?:\s*{_POWER})?"
+)
+_BASE = re.compile(r"(?<=\d)_(?:\d\d?(?!\d)|\{\s*\d\d?\s*\})")  # 2516_8 is compared by its digits
+_SCIENTIFIC = re.compile(
+    rf"(?<![\w.,/^])(?:(?P<times>{_PLAIN})(?:\s*(?:\\times|\\cdot|[\u00d7\u00b7*])\s*| x ))?"
+    r"10\s*\^\s*(?:\{\s*(?P<braced>[-+]?\d+)\s*\}|(?P<bare>[-+]?\d+))(?!\.?\d)"
+)
 
 
 def final_number(text: str) -> Fraction | None:
@@ -39,7 +56,9 @@ def final_number(text: str) -> Fraction | None:
     where the sign begins a `\\boxed{}`, and where text, or line after `####`, is nothing more.
 
     Known points: "3 + 4 = 7." gives 7; "$1,234.50" 2469/2; "50%" 50; "-3/4" and
-    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3; "6e-2" 3/50; "- 5" -5; "3 - 5" and "- 5 eggs" 5.
+    "-\\frac{3}{4}" -3/4; "2 1/2" 5/2; "5-3" 3; "6e-2" 3/50; "- 5" -5; "3 - 5" and "- 5 eggs" 5;
+    "\\frac12" 1/2; "1\\,000" 1000; "12\\text{ cm}^2" 12; "3 \\times 10^4" 30,000. Nothing is worked
+    out: of "5\\sqrt{3}" and "2^{10}" it is the last number, too.
     """
     text = _plain(text)
     for mark in reversed(list(_MARK.finditer(text))):
@@ -77,8 +96,26 @@ def as_fraction(reference: Any) -> Fraction:
 def _plain(text: str) -> str:
     """Without what LaTeX and typography put around numbers."""
     text = text.replace("\u2212", "-").replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
-    text = re.sub(r"(\d)(\\[dt]?frac)", r"\1 \2", text)  # 2\frac{1}{2} is two and a half
-    return _FRACTION.sub(r"\1/\2", text)
+    text = _APART_GROUPS.sub(lambda found: re.sub(r"\D", "", found.group()), text)
+    text = _BASE.sub("", _UNIT.sub(r"\\text{}", text))
+    # 2\frac{1}{2} is two and a half.
+    text = re.sub(r"(\d)\s*(\\[dtc]?frac(?![a-z]))", r"\1 \2", text)
+    return _SCIENTIFIC.sub(_scientific, _FRACTION.sub(_over, text))
+
+
+def _over(found: re.Match[str]) -> str:
+    """A fraction in one line; what follows is no further digit of it."""
+    top, bottom = found[1] or found[2], found[3] or found[4]
+    sign = "-" if ("-" in top) != ("-" in bottom) else ""
+    behind = " " if found.string[found.end() : found.end() + 1].isdigit() else ""
+    return f"{sign}{top.lstrip('- ')}/{bottom.lstrip('- ')}{behind}"
+
+
+def _scientific(found: re.Match[str]) -> str:
+    times = found["times"] or "1"
+    if "e" in times.lower():
+        return found.group()
+    return f"{times}e{found['braced'] or found['bare']}"
 
 
 def _boxed(text: str) -> str:

@@ -22,7 +22,9 @@ class ModelReward(Reward):
     `RewardModel` or `AttributeRewardModel` has trained, or of any other.
 
     Texts are rendered and tokenised anew by the classifier's own template and tokenizer, so it
-    need not share the policy's. Weights are read once, in float32, and lie whole on every device
+    need not share the policy's. A completion that was cut is ended like any other, so that the
+    score says nothing of the cut: `rollout.missing_end` or `rollout.truncated="mask"` does.
+    Weights are read once, in float32, and lie whole on every device
     of the mesh in use; rows are split over its data-parallel axes.
 
     Fields:

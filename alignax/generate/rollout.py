@@ -31,7 +31,9 @@ class Rollout:
         replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
             the "best"; `generate.rounds` says how much of it a round meets. Where a loss needs
             samples of the policy as it is (`Needs.on_policy`), these four stay as they are.
-        truncated: whether a response that was cut is learnt from ("keep") or not ("mask").
+        truncated: whether a response that was cut is learnt from ("keep") or not ("mask"). ReMax
+            needs its greedy answer: with "mask" a prompt whose greedy answer was cut teaches
+            nothing. Rewards see no cut in a text, and `ModelReward` ends it as any other.
         missing_end: taken off the reward of a response that was cut, at least 0, before anything is
             chosen by rewards: one that was cut is no equal of one that ended.
         slots: responses decoded together.
@@ -119,8 +121,30 @@ class Rollout:
             )
         self.rewards.check()
         self.sampler(method).check("rollout")
+        self._check_several(method)
         if needs.on_policy:
             self._check_on_policy(method)
+
+    def _check_several(self, method: Method) -> None:
+        """Refuses settings by which all samples of a prompt are one, where several are drawn."""
+        sampling = self.sampling(method)
+        if sampling.num_samples == 1:
+            return
+        for name, greedy, others in (
+            ("temperature", 0, "above 0"), ("top_k", 1, "of at least 2, or 0 for all"),
+            ("min_p", 1, "below 1"),
+        ):  # fmt: skip
+            if getattr(sampling, name) == greedy:
+                of_method = getattr(self, name) is None
+                raise BadInput(
+                    f"a number {others}: the likeliest tokens alone make all "
+                    f"{sampling.num_samples} samples of a prompt one, and {type(method).__name__} "
+                    "learns nothing from how they differ",
+                    repr(getattr(sampling, name)),
+                    "Raise the temperature, or leave out what cuts all but the likeliest token; or "
+                    "set num_samples to 1, where the method takes one.",
+                    where=f"{'method' if of_method else 'rollout'}.{name}",
+                )
 
     def _check_unused(self) -> None:
         """Refuses settings of samples where nothing is sampled."""

@@ -38,8 +38,9 @@ class REINFORCE(Method):
             reference.
         kl: which log-ratios a token pays for: its own and later ones ("full-step"), or those of
             the whole response ("sequence"). The same on average; the first has less variance.
-        baseline: "batch" takes the mean reward of the optimiser step from each reward. Of n
-            prompts it shrinks the part of the reward by (n - 1) / n, because it is in its own mean.
+        baseline: "batch" takes the mean reward of the optimiser step from each reward. With k
+            responses to each of n prompts it shrinks the part of the reward by (n k - 1) / (n k),
+            because a reward is in its own mean.
     """
 
     num_samples: int = setting(1, at_least=1)

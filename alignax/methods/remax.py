@@ -38,7 +38,8 @@ class ReMax(Method):
     """ReMax: -(reward - greedy reward - beta log-ratio) log pi(y | x).
 
     The greedy answer gives its reward and nothing else: no log-probability, no gradient. It is
-    the paper's objective by default; `official` is what the authors' code does.
+    the paper's objective by default; `official` is what the authors' code does. A prompt whose
+    greedy answer has no reward, or was cut with `rollout.truncated="mask"`, teaches nothing.
 
     Fields:
         num_samples: responses to a prompt, the greedy one included; at least 2.

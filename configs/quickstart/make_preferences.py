@@ -81,8 +81,7 @@ def main(settings: Settings) -> None:
         )
         drawn = draw(model.params, None, progress=report)
         for found, tokens, ended in zip(answers, drawn.tokens, drawn.ended, strict=True):
-            for ids, whole in zip(tokens, ended, strict=True):
-                text = renderer.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            for text, whole in zip(map(str.strip, renderer.texts(tokens)), ended, strict=True):
                 if whole and text:
                     found.append((rule.score(text, ended=True), text))
     pairs = [pair(prompt, found) for prompt, found in zip(prompts, answers, strict=True)]

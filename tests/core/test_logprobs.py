@@ -225,3 +225,12 @@ def test_entropies_of_extreme_logits_stay_finite_in_value_and_gradient():
     slopes = jax.grad(lambda *arrays: entropy(*arrays).sum(), argnums=(0, 1))(hidden, head)
     for x in slopes:
         assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3)])
+def test_no_tokens_have_no_log_probs_and_no_gradient(shape):
+    hidden, head, target = jnp.ones((*shape, 4)), jnp.ones((8, 4)), jnp.zeros(shape, jnp.int32)
+    assert token_logprobs(hidden, head, target).shape == shape
+    assert [x.shape for x in token_logprobs_and_entropy(hidden, head, target)] == [shape, shape]
+    slope = jax.grad(lambda head: token_logprobs(hidden, head, target).sum())(head)
+    np.testing.assert_array_equal(slope, np.zeros((8, 4)))

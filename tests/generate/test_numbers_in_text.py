@@ -1,4 +1,4 @@
-"""Numbers with a power of ten behind them, as computers write them."""
+"""Numbers as computers write them and as LaTeX does."""
 
 from fractions import Fraction
 
@@ -61,3 +61,82 @@ def test_a_reference_with_a_power_of_ten_is_not_its_last_digits():
     assert as_fraction("1e-3") == Fraction(1, 1000)
     given = NumberAnswer()(["p"] * 3, ["3", "0.001", "1e-3"], answer=["1e-3"] * 3)
     assert given == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{\frac12}", Fraction(1, 2)),
+        (r"\boxed{\frac{1}2}", Fraction(1, 2)),
+        (r"\boxed{\frac1{20}}", Fraction(1, 20)),
+        (r"\boxed{-\dfrac34}", Fraction(-3, 4)),
+        (r"\boxed{\tfrac{-3}{4}}", Fraction(-3, 4)),
+        (r"\boxed{\frac{- 3}{-4}}", Fraction(3, 4)),
+        (r"\boxed{3\frac12}", Fraction(7, 2)),
+        (r"\boxed{3 \frac 1 2}", Fraction(7, 2)),
+        (r"\frac123", 3),  # a half times three: the last number
+        (r"\boxed{\frac{\pi}{2}}", 2),
+    ],
+)
+def test_fractions_are_read_with_and_without_braces(text, expected):
+    assert final_number(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{1\,000}", 1000),
+        (r"\boxed{1\;000\;000.5}", Fraction(2000001, 2)),
+        (r"\boxed{-1\ 000}", -1000),
+        (r"\boxed{1{\,}000}", 1000),
+        ("1\u2009000", 1000),
+        (r"\boxed{2\,5}", 5),  # no group of three
+        (r"\boxed{2024\,100}", 100),
+        (r"\boxed{0.5\,123}", 123),
+    ],
+)
+def test_groups_of_three_digits_with_a_space_of_latex_between_them_are_one_number(text, expected):
+    assert final_number(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{12\text{ cm}^2}", 12),
+        (r"\boxed{12\,\mathrm{cm}^{3}}", 12),
+        (r"\boxed{12\mathrm{~m^2/s^{-1}}}", 12),
+        (r"The area is $12\text{ cm}^2$.", 12),  # as a reference has it, without a box
+        (r"\boxed{\text{12}}", 12),
+        (r"\boxed{5\text{ or }7}", 7),
+        (r"\boxed{90^{\circ}}", 90),
+        (r"\boxed{\$1{,}234.50}", Fraction(2469, 2)),
+        (r"\boxed{50\%}", 50),
+        (r"\boxed{x = -5}", -5),
+        (r"\boxed{2516_8}", 2516),  # by its digits, and not by its base
+        (r"\boxed{1000_{2}}", 1000),
+        (r"\boxed{x_2}", 2),
+    ],
+)
+def test_units_powers_of_units_and_bases_are_not_the_number(text, expected):
+    assert final_number(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{3 \times 10^4}", 30_000),
+        (r"\boxed{-6.02\cdot10^{23}}", -602 * 10**21),
+        (r"\boxed{1.5 \times 10^{-3}}", Fraction(3, 2000)),
+        ("3 x 10^4", 30_000),
+        ("3*10^4 m", 30_000),
+        ("3 \u00d7 10^4.", 30_000),
+        (r"\boxed{10^3}", 1000),
+        (r"\boxed{2^{10}}", 10),  # nothing is worked out
+        ("110^2", 2),
+        ("10^3.5", Fraction(7, 2)),
+        ("8, not 10^{1000}", 8),  # none: it would take a thousand digits
+        ("8, not 10^" + "9" * 5000, 8),
+    ],
+)
+def test_a_power_of_ten_in_latex_belongs_to_the_number_before_it(text, expected):
+    assert final_number(text) == expected
