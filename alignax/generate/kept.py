@@ -36,6 +36,22 @@ from alignax.generate.drawing import Drawing
 PER_TOKEN = ("old_logprobs", "ref_logprobs", "old_values")
 
 
+class Sampled(str):
+    """The text of a sample, with the very tokens that were sampled: encoding may give others.
+
+    Several samples may have one text and unlike tokens: where bytes are no letters, or a special
+    token is left out. Methods and converters hand texts on, and so their tokens.
+    """
+
+    ids: list[int]
+
+    def __new__(cls, text: str, ids: list[int]) -> "Sampled":
+        """A text, and the ids of its tokens."""
+        made = super().__new__(cls, text)
+        made.ids = ids
+        return made
+
+
 class Kept(NamedTuple):
     """Groups to learn from, and numbers for each of their tokens, in lists of one entry a group.
 
@@ -203,15 +219,16 @@ def recorded(
     """
     wanted, dropped = method.needs().record, Tally()
     records: list[Record] = []
-    tokens: dict[tuple[Text, str], list[int]] = {}
+    tokens: dict[tuple[str, str], list[int]] = {}
     answered = drawing.answered
     for i, number in enumerate(drawing.numbers):
         prompt, origin = prompts.texts[number], prompts.origins[number]
         good = np.flatnonzero(drawing.valid[i]).tolist()
-        for j in good:
-            ids = answered.tokens[i, j, : answered.lengths[i, j]].tolist()
-            tokens[origin, drawing.texts[i][j]] = ids
-        responses = tuple(drawing.texts[i][j] for j in good)
+        responses = tuple(
+            Sampled(drawing.texts[i][j], answered.tokens[i, j, : answered.lengths[i, j]].tolist())
+            for j in good
+        )
+        tokens |= {(origin, str(x)): x.ids for x in responses}
         scores = tuple(float(drawing.scores[i, j]) for j in good)
         try:
             records += _records(wanted, prompt, responses, scores, origin, pairing, attributes)
@@ -259,7 +276,7 @@ def _records(
                 "Add ModelReward(directory=...) of one to rollout.rewards.parts.",
                 where="rollout.rewards",
             )
-        given = attributes([prompt] * len(responses), responses)
+        given = attributes([prompt] * len(responses), [str(r) for r in responses])
         return [
             Attributed(prompt=prompt, response=r, attributes=a, origin=origin)
             for r, a in zip(responses, given, strict=True)
@@ -279,13 +296,16 @@ def _records(
 def _example(
     group: Group,
     prompt: np.ndarray,
-    tokens: dict[tuple[Text, str], list[int]],
+    tokens: dict[tuple[str, str], list[int]],
     every: dict[str, list[int]],
     width: int,
 ) -> Example:
     texts = [r if isinstance(r, str) else r[-1].content for r in group.responses]
-    # The very tokens that were sampled: encoding the text again may give others.
-    ids = [tokens.get((group.origin, text)) or every[text] for text in texts]
+    # A method of one's own may have made a text of its own that is a sample's.
+    ids = [
+        x.ids if isinstance(x, Sampled) else tokens.get((group.origin, x)) or every[x]
+        for x in texts
+    ]
     flat = np.array([i for one in ids for i in one], np.int32)
     more = max(0, width - len(ids))  # responses of no tokens, which are not valid
     return Example(
