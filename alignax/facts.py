@@ -23,7 +23,7 @@ from alignax.evaluate.stats import Estimate
 from alignax.models import files
 from alignax.run import Run
 from alignax.saved import code_of, to_json
-from alignax.train.metrics import whole_lines
+from alignax.train.metric_lines import whole_lines
 
 FILE = "card.json"
 _PACKAGES = ("alignax", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax",

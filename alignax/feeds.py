@@ -20,6 +20,7 @@ from alignax.data.tokenise import Example
 from alignax.generate.drawing import Answer, Answered, ask_server
 from alignax.generate.engine import Engine
 from alignax.generate.reward_models import ModelReward
+from alignax.generate.round_files import met_again
 from alignax.generate.rounds import Rounds
 from alignax.generate.server import ServerFailed
 from alignax.run import Run
@@ -70,6 +71,16 @@ def make_feed(run: Run, params: Params) -> Feed:
         f"{sampling.source}, for {sampling.epochs} passes; rewards: "
         + escape(" + ".join(settings.rewards.names))
     )
+    count, size = met_again(
+        run.method, settings, groups=rounds.groups, num_steps=run.num_steps,
+        prompts=len(run.prompts("train")), longest=run.prompts("train").longest,
+    )  # fmt: skip
+    if count:
+        which = "the best group of each prompt" if sampling.replay == "best" else "all groups"
+        run.say(
+            f"[bold]met again[/]: {which} of earlier rounds: in the end up to about {count:,}, at "
+            f"most {size / 2**20:,.1f} MiB in memory, and as much in a file beside each checkpoint"
+        )
     return rounds
 
 

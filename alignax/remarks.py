@@ -43,10 +43,28 @@ def prompts(data: Prompts | Prepared, method: Method) -> list[int]:
 
 
 def of_lengths(experiment: Experiment) -> list[str]:
-    """Whether held-out answers may be longer or shorter than those that are learnt from."""
+    """Whether responses that are sampled may be longer or shorter than what else has a length."""
+    return _of_the_loss(experiment) + _of_answers(experiment) if experiment.rollout else []
+
+
+def _of_the_loss(experiment: Experiment) -> list[str]:
+    """Where its constant is of another length than responses may have."""
+    longest = experiment.rollout.sampling(experiment.method).longest
+    sampled = experiment.rollout.max_new_tokens
+    if longest in (None, sampled):
+        return []
+    return [
+        f"[yellow]lengths differ[/]: the loss is divided by {longest} tokens (method.max_length), "
+        f"sampled responses are cut at {sampled} (rollout.max_new_tokens): all gradients are "
+        f"{sampled / longest:.3g} times those of method.max_length={sampled}"
+    ]
+
+
+def _of_answers(experiment: Experiment) -> list[str]:
+    """Where held-out answers may be longer or shorter than those that are learnt from."""
     evaluation, rollout = experiment.evaluation, experiment.rollout
     source = evaluation.prompts or experiment.data.eval
-    if not rollout or source is None or not evaluation.num_prompts:
+    if source is None or not evaluation.num_prompts:
         return []
     learnt, measured = rollout.max_new_tokens, evaluation.sampler.max_new_tokens
     if measured == learnt:

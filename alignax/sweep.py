@@ -44,7 +44,8 @@ from alignax.train.checkpoint import Checkpoints
 from alignax.train.compilations import Compilations, update_options
 from alignax.train.loop import train as train_loop
 from alignax.train.member_logs import MemberLogs, by_member, joined, split
-from alignax.train.metrics import MetricLog, as_line
+from alignax.train.metric_lines import as_line
+from alignax.train.metrics import MetricLog
 from alignax.train.step import SKIPPED, make_step
 
 

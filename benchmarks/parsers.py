@@ -19,7 +19,8 @@ from alignax.data.confined import Confined
 from alignax.data.rendering import Template
 from alignax.data.tokenise import Example
 from alignax.data.tokenizers import end_ids, load_tokenizer
-from alignax.generate.kept import Kept, store, stored
+from alignax.generate.kept import Kept
+from alignax.generate.round_files import store, stored
 from alignax.models import gguf, peft, pretrained, settings
 from alignax.models.config import DecoderConfig
 from alignax.models.lora import Adapter, LoRA

@@ -21,7 +21,7 @@ from alignax.data.confined import Confined
 from alignax.data.rendering import Template
 from alignax.data.sources import load_records
 from alignax.data.tokenizers import load_tokenizer
-from alignax.generate.kept import stored
+from alignax.generate.round_files import stored
 from alignax.models import files, peft, pretrained
 from alignax.models.families import from_hugging_face
 from alignax.models.gguf_header import check_header

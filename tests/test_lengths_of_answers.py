@@ -1,11 +1,13 @@
 """How long answers may get, to prompts that are learnt from and to those that are held out."""
 
+from pathlib import Path
+
 import pytest
 
-from alignax.config import Evaluation
+from alignax.config import Evaluation, load
 from alignax.core.errors import BadInput
 from alignax.generate.sampler import Sampler
-from alignax.methods import GRPO
+from alignax.methods import GRPO, DrGRPO
 from alignax.run import Run
 from tests.test_online_runs import setup as sampling
 from tests.tiny_model import experiment as tiny
@@ -40,3 +42,28 @@ def test_a_run_on_samples_says_where_answers_have_another_length(learnt, asked, 
     )
     assert (expected in said) == told
     assert any("lengths differ" in line for line in said) == told
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [(DrGRPO(num_samples=2, max_length=32), True), (DrGRPO(num_samples=2, max_length=8), False)],
+)
+def test_a_run_says_where_the_losss_constant_is_not_the_length_that_is_sampled(
+    method, told, tmp_path
+):
+    evaluation = Evaluation(sampler=Sampler(max_new_tokens=8))
+    made = sampling(tmp_path, method, rollout={"max_new_tokens": 8}, evaluation=evaluation)
+    said, run = [], Run(made)
+    run.say = lambda *what: said.extend(map(str, what))
+    run.preflight()
+    expected = (
+        "[yellow]lengths differ[/]: the loss is divided by 32 tokens (method.max_length), sampled "
+        "responses are cut at 8 (rollout.max_new_tokens): all gradients are 0.25 times those of "
+        "method.max_length=8"
+    )
+    assert [line for line in said if "lengths differ" in line] == [expected] * told
+
+
+def test_the_packages_own_configs_of_such_a_loss_sample_as_long_as_it_takes():
+    made = load(Path(__file__).parents[1] / "configs" / "dr_grpo_quickstart.py")
+    assert made.rollout.sampling(made.method).longest == made.rollout.max_new_tokens

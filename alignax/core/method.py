@@ -37,6 +37,8 @@ class Sampling:
         fill: draw further prompts in place of those of which `select` keeps nothing.
         replay: what of earlier drawings is learnt from again: nothing, all that was kept, or of
             each prompt the best (`core.selection.best_of_rounds`).
+        longest: for how many tokens of the longest response that may be sampled the loss takes a
+            constant of its own; None where it has none. A run says where others are sampled.
     """
 
     num_samples: int
@@ -50,6 +52,7 @@ class Sampling:
     epochs: int = 1
     fill: bool = False
     replay: Literal["none", "all", "best"] = "none"
+    longest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,7 @@ def _functions(kind: type) -> Iterator[types.FunctionType]:
 def _files_of(kind: type) -> set[Path]:
     """Of the class itself: where its functions stand, or else its module. None that is known."""
     places = {x.__code__.co_filename for x in _functions(kind)} - {MADE}
+    places = {x for x in places if not _is_known(Path(x))}  # from 3.13 on dataclasses gives some
     if not places:
         places = {getattr(sys.modules.get(kind.__module__), "__file__", None) or MADE}
     return {path for path in map(Path, places) if path.is_file() and not _is_known(path)}

@@ -1,14 +1,8 @@
-"""What of a drawing is learnt from: by a method's own choice, or through its type of record.
-
-It can be kept in a file, because it cannot be drawn again once the policy has moved.
-"""
+"""What of a drawing is learnt from: by a method's own choice, or through its type of record."""
 
 import dataclasses
 import functools
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,11 +16,13 @@ from alignax.core.records import (
     Group,
     Labelled,
     LeftOut,
+    Preference,
     Ranking,
     Record,
     Text,
     placed,
 )
+from alignax.core.selection import best_of_rounds
 from alignax.core.types import Batch
 from alignax.data.bad_rows import Tally
 from alignax.data.chat import Renderer
@@ -36,10 +32,24 @@ from alignax.data.prompts import Prompts
 from alignax.data.tokenise import Example
 from alignax.generate.drawing import Drawing
 
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, MemoryError,
-            RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 # Numbers a token of a batch that are kept with its responses.
 PER_TOKEN = ("old_logprobs", "ref_logprobs", "old_values")
+
+
+class Sampled(str):
+    """The text of a sample, with the very tokens that were sampled: encoding may give others.
+
+    Several samples may have one text and unlike tokens: where bytes are no letters, or a special
+    token is left out. Methods and converters hand texts on, and so their tokens.
+    """
+
+    ids: list[int]
+
+    def __new__(cls, text: str, ids: list[int]) -> "Sampled":
+        """A text, and the ids of its tokens."""
+        made = super().__new__(cls, text)
+        made.ids = ids
+        return made
 
 
 class Kept(NamedTuple):
@@ -69,6 +79,17 @@ class Kept(NamedTuple):
         """Some of the groups."""
         numbers = {n: [x[i] for i in chosen] for n, x in self.numbers.items()}
         return Kept([self.examples[i] for i in chosen], numbers, self.dropped)
+
+    def best(self) -> list[int]:
+        """Which groups hold the best response to each prompt, of several as good the latest.
+
+        What is not among them will not be once more is kept behind it.
+        """
+        # A response of no tokens fills a list, and its score is no score.
+        found = [e.scores[e.response_lengths > 0].max(initial=-np.inf) for e in self.examples]
+        names: dict[bytes, int] = {}
+        ids = [names.setdefault(e.prompt.tobytes(), len(names)) for e in self.examples]
+        return best_of_rounds(np.array(found, np.float32), np.array(ids, np.int32)).tolist()
 
     def arrays(self) -> dict[str, TokenArrays]:
         """The numbers as the pipeline reads them."""
@@ -116,6 +137,19 @@ def groups_of_a_prompt(method: Method, num_samples: int, pairing: Pairing = "bes
             return max(1, len(_records(wanted, "", texts, scores, "", pairing, None)))
         except LeftOut:
             return 1
+    return max(1, _selected_shape(method, num_samples)[0])
+
+
+def responses_of_a_group(method: Method, num_samples: int) -> int:
+    """How many responses a group holds that is made of the samples of one prompt; at most."""
+    needs = method.needs()
+    if needs.sampling is None:
+        return {Ranking: num_samples, Preference: 2, Labelled: 2}.get(needs.record, 1)
+    return _selected_shape(method, num_samples)[1]
+
+
+def _selected_shape(method: Method, num_samples: int) -> tuple[int, int]:
+    """Groups a prompt, and responses a group, as `Method.select` leaves them."""
     b, k = 2, num_samples
     shape = lambda axes, kind: jax.ShapeDtypeStruct(axes, kind)  # noqa: E731
     numbers = shape((b, k, 1), np.float32)
@@ -129,7 +163,7 @@ def groups_of_a_prompt(method: Method, num_samples: int, pairing: Pairing = "bes
         **dict.fromkeys(PER_TOKEN, numbers),
     }
     found = jax.eval_shape(method.select, jax.random.key(0), Batch(**fields))
-    return max(1, found.valid.shape[0] // b)
+    return found.valid.shape[0] // b, found.valid.shape[1]
 
 
 def selected(method: Method, key: PRNGKeyArray, batch: Batch, origins: Sequence[str]) -> Kept:
@@ -151,7 +185,7 @@ def selected(method: Method, key: PRNGKeyArray, batch: Batch, origins: Sequence[
         tokens = joined(found.responses[i])
         examples.append(
             Example(
-                prompt=found.prompts[i, : found.prompt_lengths[i]],
+                prompt=found.prompts[i, : found.prompt_lengths[i]].copy(),  # and not all of them
                 responses=tokens,
                 response_lengths=np.array([len(r) for r in rows], np.int32),
                 mask=np.ones(len(tokens), bool),
@@ -185,15 +219,16 @@ def recorded(
     """
     wanted, dropped = method.needs().record, Tally()
     records: list[Record] = []
-    tokens: dict[tuple[Text, str], list[int]] = {}
+    tokens: dict[tuple[str, str], list[int]] = {}
     answered = drawing.answered
     for i, number in enumerate(drawing.numbers):
         prompt, origin = prompts.texts[number], prompts.origins[number]
         good = np.flatnonzero(drawing.valid[i]).tolist()
-        for j in good:
-            ids = answered.tokens[i, j, : answered.lengths[i, j]].tolist()
-            tokens[origin, drawing.texts[i][j]] = ids
-        responses = tuple(drawing.texts[i][j] for j in good)
+        responses = tuple(
+            Sampled(drawing.texts[i][j], answered.tokens[i, j, : answered.lengths[i, j]].tolist())
+            for j in good
+        )
+        tokens |= {(origin, str(x)): x.ids for x in responses}
         scores = tuple(float(drawing.scores[i, j]) for j in good)
         try:
             records += _records(wanted, prompt, responses, scores, origin, pairing, attributes)
@@ -241,7 +276,7 @@ def _records(
                 "Add ModelReward(directory=...) of one to rollout.rewards.parts.",
                 where="rollout.rewards",
             )
-        given = attributes([prompt] * len(responses), responses)
+        given = attributes([prompt] * len(responses), [str(r) for r in responses])
         return [
             Attributed(prompt=prompt, response=r, attributes=a, origin=origin)
             for r, a in zip(responses, given, strict=True)
@@ -261,13 +296,16 @@ def _records(
 def _example(
     group: Group,
     prompt: np.ndarray,
-    tokens: dict[tuple[Text, str], list[int]],
+    tokens: dict[tuple[str, str], list[int]],
     every: dict[str, list[int]],
     width: int,
 ) -> Example:
     texts = [r if isinstance(r, str) else r[-1].content for r in group.responses]
-    # The very tokens that were sampled: encoding the text again may give others.
-    ids = [tokens.get((group.origin, text)) or every[text] for text in texts]
+    # A method of one's own may have made a text of its own that is a sample's.
+    ids = [
+        x.ids if isinstance(x, Sampled) else tokens.get((group.origin, x)) or every[x]
+        for x in texts
+    ]
     flat = np.array([i for one in ids for i in one], np.int32)
     more = max(0, width - len(ids))  # responses of no tokens, which are not valid
     return Example(
@@ -279,72 +317,3 @@ def _example(
         origin=group.origin,
         attributes=np.array(group.attributes, np.float32) if group.attributes else None,
     )
-
-
-def store(path: Path, parts: Sequence[Kept]) -> None:
-    """Writes what rounds learn from, whole or not at all."""
-    arrays: dict[str, np.ndarray] = {}
-    for i, kept in enumerate(parts):
-        arrays |= {f"{i}/{name}": x for name, x in _flat(kept).items()}
-    # Of a name that the same round takes again, should the process be killed here.
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    draft.replace(path)
-
-
-def _flat(kept: Kept) -> dict[str, np.ndarray]:
-    examples = kept.examples
-    joined = lambda name: np.concatenate([getattr(e, name) for e in examples])  # noqa: E731
-    found = {
-        "prompt": joined("prompt"),
-        "prompt_lengths": np.array([len(e.prompt) for e in examples]),
-        "responses": joined("responses"),
-        "response_lengths": np.stack([e.response_lengths for e in examples]),
-        "scores": np.stack([e.scores for e in examples]),
-    }
-    if examples[0].attributes is not None:
-        found["attributes"] = np.stack([e.attributes for e in examples])  # type: ignore[arg-type]
-    return found | {name: np.concatenate(x) for name, x in kept.numbers.items()}
-
-
-def stored(path: Path) -> list[Kept]:
-    """What `store` wrote.
-
-    Raises:
-        BadInput: the file is gone or damaged.
-    """
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            if sum(x.file_size for x in file.zip.infolist()) > path.stat().st_size:
-                raise ValueError("arrays that are larger than their file")  # a run packs none
-            arrays = {name: file[name] for name in file.files}
-        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
-            raise ValueError("entries that are no arrays")  # NumPy gives their bytes
-        return _parts(arrays)
-    # Of the archive, of the arrays in it (one may claim any size), and where some are missing.
-    except _DAMAGED as error:
-        raise BadInput(
-            "the samples of the round that the checkpoint is in the middle of",
-            f"{type(error).__name__}: {error}",
-            "Put the file back, or delete the newest checkpoint to go on from an earlier one.",
-            where=str(path),
-        ) from error
-
-
-def _parts(arrays: dict[str, np.ndarray]) -> list[Kept]:
-    parts = []
-    while f"{len(parts)}/prompt" in arrays:
-        part = {n.split("/")[1]: x for n, x in arrays.items() if n.startswith(f"{len(parts)}/")}
-        lengths = part["response_lengths"]
-        prompts = np.split(part["prompt"], np.cumsum(part["prompt_lengths"])[:-1])
-        ends = np.cumsum(lengths.sum(axis=1))[:-1]
-        attributes = part.get("attributes", [None] * len(lengths))
-        examples = [
-            Example(p, r, n, np.ones(len(r), bool), s, "", a)
-            for p, r, n, s, a in zip(prompts, np.split(part["responses"], ends), lengths,
-                                     part["scores"], attributes, strict=True)
-        ]  # fmt: skip
-        numbers = {n: np.split(part[n], ends) for n in PER_TOKEN if n in part}
-        parts.append(Kept(examples, numbers, Tally()))
-    return parts

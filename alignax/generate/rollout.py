@@ -29,8 +29,10 @@ class Rollout:
         refresh: updates between two drawings.
         epochs: passes over what was drawn.
         replay: what of earlier drawings is learnt from again: "none", "all", or of each prompt
-            the "best"; `generate.rounds` says how much of it a round meets. Where a loss needs
-            samples of the policy as it is (`Needs.on_policy`), these four stay as they are.
+            the "best"; `generate.rounds` says how much of it a round meets. Held in memory and
+            written beside each checkpoint: a group a prompt at most, or with "all" more with every
+            round; a run says how much before it begins. Where a loss needs samples of the policy
+            as it is (`Needs.on_policy`), these four stay as they are.
         truncated: whether a response that was cut is learnt from ("keep") or not ("mask"). ReMax
             needs its greedy answer: with "mask" a prompt whose greedy answer was cut teaches
             nothing. Rewards see no cut in a text, and `ModelReward` ends it as any other.

@@ -9,7 +9,9 @@ round cannot draw it again, because the policy has moved on; so what a round lea
 beside the checkpoint, and read when the run goes on.
 """
 
+import functools
 import logging
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +25,6 @@ from alignax.core.errors import BadInput
 from alignax.core.method import Method
 from alignax.core.records import Labelled
 from alignax.core.rollouts import DIFFERENCE
-from alignax.core.selection import best_of_rounds
 from alignax.core.types import Params
 from alignax.data.chat import Renderer
 from alignax.data.convert import Pairing
@@ -39,10 +40,9 @@ from alignax.generate.kept import (
     groups_of_a_prompt,
     recorded,
     selected,
-    store,
-    stored,
 )
 from alignax.generate.rollout import Rollout
+from alignax.generate.round_files import store, stored
 
 log = logging.getLogger("alignax")
 
@@ -100,7 +100,7 @@ class Rounds:
         self.groups = -(-batch_size * self.sampling.refresh // self.sampling.epochs)
         self._round, self._step, self._cursor = 0, 0, 0
         self._kept: Kept | None = None
-        self._pool: list[Kept] = []
+        self._pool: Kept | None = None  # what is met again, the oldest first
 
     def draw(self, params: Params) -> tuple[Any, Drawn]:
         """The arrays of the next update, after a drawing where one is due.
@@ -126,7 +126,7 @@ class Rounds:
             self._round, self._cursor = before
             raise
         if self._kept is not None and self.sampling.replay != "none":
-            self._pool.append(self._kept)
+            self._pool = self._kept if self._pool is None else self._pool + self._kept
         self._kept, self._step = fresh, 0
         self._lay_out()
         metrics = merged([x.metrics for x in drawings]) | {
@@ -239,16 +239,12 @@ class Rounds:
     def _lay_out(self) -> None:
         """The round's steps: its groups, with what is met again, in a new order each epoch."""
         assert self._kept is not None
-        kept, *later = [*self._pool, self._kept]  # the oldest first
-        for one in later:
-            kept = kept + one
+        kept = self._kept if self._pool is None else self._pool + self._kept
         if self.sampling.replay == "best":
-            # A response of no tokens fills the list, and its score is no score.
-            best = [e.scores[e.response_lengths > 0].max(initial=-np.inf) for e in kept.examples]
-            scores = np.array(best, np.float32)
-            names: dict[bytes, int] = {}
-            ids = [names.setdefault(e.prompt.tobytes(), len(names)) for e in kept.examples]
-            kept = kept.take(best_of_rounds(scores, np.array(ids, np.int32)).tolist())
+            chosen, fresh = kept.best(), len(kept.examples) - len(self._kept.examples)
+            # What has lost against another is never met again: the pool is a group a prompt.
+            self._pool = kept.take(again) if (again := [i for i in chosen if i < fresh]) else None
+            kept = kept.take(chosen)
         self._groups, self._numbers = InMemory(kept.examples), kept.arrays()
         count, refresh = len(kept.examples), self.sampling.refresh
         met = min(refresh * self._size, count * self.sampling.epochs)
@@ -293,13 +289,14 @@ class Rounds:
         """Goes on from `position`."""
         self._round, self._step = position["round"], position["step"]
         self._cursor = position["cursor"]
-        self._kept, self._pool = None, []
+        self._kept, self._pool = None, None
         if not position["begun"]:
             return
         if "file" not in position:  # a round is over, and nothing of it is met again
             self._round += 1
             return
-        self._kept, *self._pool = self._read(position["file"])
+        self._kept, *pool = self._read(position["file"])
+        self._pool = functools.reduce(operator.add, pool) if pool else None
         self._lay_out()
 
     def _read(self, name: str) -> list[Kept]:
@@ -326,7 +323,7 @@ class Rounds:
         path = self._folder / f"round-{self._round:06}.npz"
         if processes.is_first():
             self._folder.mkdir(parents=True, exist_ok=True)
-            store(path, [self._kept, *self._pool])
+            store(path, [self._kept] if self._pool is None else [self._kept, self._pool])
         return path.name
 
 

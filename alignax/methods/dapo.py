@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from alignax.core.advantages import group_advantage, overlong_penalty
 from alignax.core.errors import BadInput
+from alignax.core.masked import masked_mean
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.policy_gradient import clipped_policy_gradient
 from alignax.core.records import Group, Prompt, Record
@@ -42,7 +43,7 @@ class DAPO(Method):
         scale: divide advantages by the standard deviation within the prompt.
         eps: added to the standard deviation, at least 0.
         max_length: of a response, in tokens, for the penalty of long ones: beyond it 1 is taken
-            from the reward. None for no penalty.
+            from the reward, and nothing from the metric of that name. None for no penalty.
         buffer: over how many tokens before max_length the penalty grows from 0 to 1; in
             [0, max_length].
         epochs: passes over what was drawn.
@@ -96,20 +97,32 @@ class DAPO(Method):
         valid = batch.valid & rewards_differ(batch)[:, None]
         scores = batch.scores
         if self.max_length is not None:
-            lengths = jnp.sum(batch.mask, axis=-1)
-            scores = scores + overlong_penalty(
-                lengths, max_length=self.max_length, buffer=self.buffer
-            )
+            scores = scores + self._penalty(batch)
         return batch._replace(scores=scores, valid=valid)
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
-        """Sums over the tokens of all responses to a prompt."""
+        """Sums over the tokens of all responses to a prompt.
+
+        In the metrics `reward` is what was given, to rounding, as in other methods, and what
+        length adds to it is `rewards/overlong_penalty`, in [-1, 0].
+        """
         assert batch.old_logprobs is not None, "whoever samples keeps them"
         advantages = group_advantage(rewards_of(batch), batch.valid, scale=self.scale, eps=self.eps)
         clips = {"clip_low": self.clip_low, "clip_high": self.clip_high}
         losses = clipped_policy_gradient(
             outputs.logprobs, batch.old_logprobs, advantages, batch.mask, **clips
         )
-        metrics = reward_metrics(batch)
+        given, penalty = batch, {}
+        if self.max_length is not None:
+            added = self._penalty(batch)
+            given = batch._replace(scores=batch.scores - added)
+            penalty["rewards/overlong_penalty"] = masked_mean(added, batch.valid)
+        metrics = reward_metrics(given) | penalty
         metrics |= token_clip_metrics(outputs.logprobs, advantages, batch, **clips)
         return sum_over_tokens(losses, batch), metrics
+
+    def _penalty(self, batch: Batch) -> Float[Array, "b k"]:
+        """What length adds to the reward of each response."""
+        assert self.max_length is not None, "asked for where there is one"
+        lengths = jnp.sum(batch.mask, axis=-1)
+        return overlong_penalty(lengths, max_length=self.max_length, buffer=self.buffer)

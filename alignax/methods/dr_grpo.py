@@ -35,7 +35,8 @@ class DrGRPO(Method):
         temperature: of the samples, and of all log-probabilities that the loss meets.
         clip: of the policies' ratio of a token to 1, at least 0.
         max_length: what a response's sum over tokens is divided by, in tokens: the longest that
-            may be sampled. A constant factor of the loss.
+            may be sampled. A constant factor of the loss. It does not follow
+            `rollout.max_new_tokens`; a run says where the two differ.
         epochs: passes over what was drawn.
         refresh: updates between two drawings. With 1 the ratio is 1 and nothing is clipped.
     """
@@ -60,6 +61,7 @@ class DrGRPO(Method):
                 temperature=self.temperature,
                 epochs=self.epochs,
                 refresh=self.refresh,
+                longest=self.max_length,
             ),
             tempered=True,
         )

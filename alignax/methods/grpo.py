@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alignax.core.advantages import group_advantage
+from alignax.core.constant import constant
 from alignax.core.kl import kl_estimate
 from alignax.core.masked import masked_mean, masked_sum
 from alignax.core.method import Method, Needs, Sampling
 from alignax.core.policy_gradient import clipped_policy_gradient
 from alignax.core.records import Group, Prompt, Record
 from alignax.core.rollouts import (
+    mean_over_tokens,
     prompt_alone,
     require_samples,
     reward_metrics,
@@ -77,7 +79,11 @@ class GRPO(Method):
         return prompt_alone(record)
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
-        """Means over tokens, then over responses. The policy's part is 0 where policies agree."""
+        """Means over tokens, then over responses. The policy's part is 0 where policies agree.
+
+        In the metrics `kl` is what it is in other methods, the log-ratio of a whole response (k1);
+        `kl/per_token`, which TRL calls `kl`, the mean of the loss's k3 over a prompt's tokens.
+        """
         assert batch.old_logprobs is not None, "whoever samples keeps them"
         advantages = group_advantage(rewards_of(batch), batch.valid, scale=self.scale, eps=self.eps)
         clips = {"clip_low": self.clip, "clip_high": self.clip}
@@ -92,7 +98,9 @@ class GRPO(Method):
             logprobs, ref = (
                 jnp.where(batch.mask, x, 0.0) for x in (outputs.logprobs, batch.ref_logprobs)
             )
-            losses = losses + self.beta * kl_estimate(logprobs, ref, kind="k3")
+            k3 = kl_estimate(logprobs, ref, kind="k3")
+            losses = losses + self.beta * k3
             ratio = masked_sum(kl_estimate(logprobs, ref, kind="k1"), batch.mask)
             metrics["kl"] = masked_mean(ratio, batch.valid)
+            metrics["kl/per_token"] = mean_over_tokens(constant(k3), batch)
         return masked_mean(masked_mean(losses, batch.mask), batch.valid), metrics

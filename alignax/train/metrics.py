@@ -7,10 +7,9 @@ so those of a resumed run equal an unbroken one's byte for byte. Clocks go to `t
 import importlib
 import json
 import logging
-import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, TextIO, runtime_checkable
 
@@ -19,6 +18,15 @@ from tensorboardX import SummaryWriter
 
 from alignax.core import processes
 from alignax.core.errors import BadInput
+from alignax.train.metric_lines import (
+    NOTHING,
+    as_line,
+    read_on,
+    replace,
+    unwritable,
+    whole_lines,
+    write_history,
+)
 
 logger = logging.getLogger("alignax")
 
@@ -86,13 +94,14 @@ class MetricLog:
         self._events: SummaryWriter | None = None
         self._files: dict[str, TextIO] = {}
         self._first_step = 0
+        self._read = NOTHING  # of metrics.jsonl: a long run looks at each line once
         # Asked for first: a run must not begin and then find that it cannot report.
         self._wandb_module = None if wandb is None or not writes else _import_wandb()
         self._wandb_project, self._wandb_run = wandb, None
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(self._dir, error) from error
+            raise unwritable(self._dir, error) from error
 
     def write(
         self,
@@ -152,7 +161,7 @@ class MetricLog:
             BadInput: where a line other than the last is not one of ours.
         """
         self._close_files()
-        self._first_step = step + 1
+        self._first_step, self._read = step + 1, NOTHING
         if not self._writes:
             return 0
         dropped = [self._rewind_file(self._dir / name, step) for name in _FILES]
@@ -167,7 +176,7 @@ class MetricLog:
             return 0
         lines = sum(1 for line in path.read_bytes().split(b"\n") if line)
         kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
-        _replace(path, "".join(kept))
+        replace(path, (line.encode() for line in kept))
         return lines - len(kept)
 
     def flush(self) -> None:
@@ -178,14 +187,10 @@ class MetricLog:
             try:
                 os.fsync(file.fileno())
             except OSError as error:
-                raise _unwritable(self._dir / name, error) from error
-        lines = list(whole_lines(self._dir / "metrics.jsonl"))
-        last = json.loads(lines[-1])["step"] if lines else 0
-        history = ",\n".join("    " + line.rstrip("\n") for line in lines)
-        _replace(
-            self._dir / "trainer_state.json",
-            f'{{\n  "global_step": {last},\n  "log_history": [\n{history}\n  ]\n}}\n',
-        )
+                raise unwritable(self._dir / name, error) from error
+        log = self._dir / _FILES[0]
+        self._read = read_on(log, self._read)
+        write_history(self._dir / "trainer_state.json", log, self._read)
         if self._events is not None:
             self._events.flush()
 
@@ -211,7 +216,7 @@ class MetricLog:
             self._files[name].write(line)
             self._files[name].flush()
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def _open_events(self) -> SummaryWriter:
         if self._events is None:
@@ -253,70 +258,6 @@ def evaluated(log: Log, step: int) -> bool:
     """Whether a log has an evaluation of a step, as the first process finds it."""
     found = processes.is_first() and any(name.startswith("eval_") for name in log.at(step))
     return bool(processes.told(np.int32(found)))
-
-
-def as_line(step: int, values: Mapping[str, SupportsFloat]) -> str:
-    """One JSON object: the step, then the names in alphabetical order."""
-    # Sorted, because jit returns a dict sorted and eager code does not.
-    pairs = [f"{json.dumps(name)}: {_number(values[name])}" for name in sorted(values)]
-    return "{" + ", ".join([f'"step": {step}', *pairs]) + "}\n"
-
-
-def _number(value: SupportsFloat) -> str:
-    """The shortest decimal that reads back as the same float32; an integer as it is.
-
-    JSON has no word for what is not finite: that is the string NaN, Infinity or -Infinity, as in
-    the JSON form of protocol buffers, and Python's `float` reads each.
-    """
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    number = np.float32(value)
-    if math.isfinite(number):
-        return str(number)
-    return '"NaN"' if math.isnan(number) else '"Infinity"' if number > 0 else '"-Infinity"'
-
-
-def whole_lines(path: Path) -> Iterator[str]:
-    """The lines of a file of JSON objects that have a step, but for a last one cut short."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            whole = isinstance(json.loads(line)["step"], int)
-        except (ValueError, KeyError, TypeError):
-            whole = False
-        if whole:
-            yield line.decode() + "\n"
-        elif number < len(lines):
-            raise BadInput(
-                "a JSON object with an integer step",
-                repr(line[:80].decode(errors="replace")),
-                "Repair the line or move the file away.",
-                where=f"{path}:{number}",
-            )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file at once: after a kill, of the machine too, it is the old one or the new one."""
-    fresh = path.with_name(path.name + ".partial")
-    try:
-        with fresh.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> BadInput:
-    return BadInput(
-        "a place that can be written",
-        error.strerror or str(error),
-        "Free some space or its permissions, or give another output_dir.",
-        where=str(path),
-    )
 
 
 def _import_wandb() -> Any:

@@ -101,6 +101,35 @@ def test_ktos_unrelated_responses_are_of_both_labels():
     assert [x.responses.tolist() for x in found.examples] == [b + d, a + e, d + b, e + a]
 
 
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        # Best first, of p: 104 and 102 (of one text) before 100; of q: 106, 110, 108.
+        (RRHF(), [[104, 105, 102, 103, 100, 101], [106, 107, 110, 111, 108, 109]]),
+        # The best against the worst of another text.
+        (DPO(), [[104, 105, 100, 101], [106, 107, 108, 109]]),
+        (KTO(), [[104, 105, 106, 107], [100, 101, 108, 109],
+                 [106, 107, 104, 105], [108, 109, 100, 101]]),
+    ],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+def test_samples_of_one_text_keep_each_its_own_tokens(method, expected):
+    found = drawing([[1, 1, 1], [1, 1, 1]], [[1, 2, 3], [3, 1, 2]])
+    found = found._replace(texts=[["a", "b", "b"], ["d", "a", "f"]])
+    # The score says which: 102 has 2 and 104 has 3, and the "a" of q is not that of p.
+    kept = recorded(method, found, prompts(), Renderer(tokenizer=chatml_tokenizer()))
+    assert [x.responses.tolist() for x in kept.examples] == expected
+
+
+def test_samples_of_a_prompt_that_is_drawn_twice_keep_each_its_own_tokens():
+    found = drawing([[1, 1, 1], [1, 1, 1]], [[1, 2, 3], [3, 2, 1]])
+    found = found._replace(numbers=[0, 0], texts=[["a", "b", "c"], ["a", "b", "c"]])
+    kept = recorded(RRHF(), found, prompts(), Renderer(tokenizer=chatml_tokenizer()))
+    assert [x.responses.tolist() for x in kept.examples] == [
+        [104, 105, 102, 103, 100, 101], [106, 107, 108, 109, 110, 111],
+    ]  # fmt: skip
+
+
 def test_metrics_of_several_drawings_are_added_up_each_in_its_way():
     one = {"reward": 1.0, "num_generated_tokens": 10.0, "completions/max_length": 4.0}
     two = {"reward": 2.0, "num_generated_tokens": 5.0, "completions/max_length": 9.0}

@@ -43,3 +43,18 @@ def test_the_penalty_of_length_comes_after_prompts_are_dropped():
     close(found.scores, [[1.0, 0.5, 0.0], [1.0, -0.5, 0.0]])
     np.testing.assert_array_equal(found.valid, [[False] * 3, [True] * 3])
     close(DAPO().select(KEY, batch_of(scores, lengths)).scores, scores)
+
+
+def test_the_reward_that_is_logged_is_what_was_given_and_the_penalty_stands_beside_it():
+    # Of 4, 6 and 9 tokens: 0, -0.5 and -1 are added to 1, 0 and 1.
+    batch, logprobs = batch_of([[1.0, 0.0, 1.0]], [[4, 6, 9]]), outputs_of(np.zeros((1, 3, 9)))
+    penalised = DAPO(max_length=8, buffer=4)
+    kept = penalised.select(KEY, batch)
+    found, metrics = penalised.loss(logprobs, kept)
+    close(metrics["reward"], [2 / 3])
+    close(metrics["reward_std"], [np.sqrt(1 / 3)])
+    close(metrics["rewards/overlong_penalty"], [-0.5])
+    expected, plain = DAPO().loss(logprobs, kept)  # what is learnt from has it in
+    close(found, expected)
+    close(plain["reward"], [1 / 6])
+    assert "rewards/overlong_penalty" not in plain

@@ -55,6 +55,15 @@ def test_the_kl_is_k3_in_the_loss_with_its_gradient():
     close(metrics["kl"], [0.6])  # (0.9 + 0.3) / 2
 
 
+def test_the_kl_of_a_token_is_logged_beside_that_of_a_response():
+    # Log-ratios 0.3 on three tokens and 0.1 on one; k3 of 0.1 is exp(-0.1) - 1 + 0.1.
+    ref = OLD - np.array([[[0.3] * 3, [0.1, 0.0, 0.0]]])
+    batch = SAMPLES._replace(ref_logprobs=jnp.asarray(ref, jnp.float32))
+    _, metrics = GRPO(beta=0.5).loss(outputs_of(OLD), batch)
+    close(metrics["kl"], [0.5])  # (0.9 + 0.1) / 2
+    close(metrics["kl/per_token"], [(3 * 0.0408182207 + 0.0048374180) / 4])
+
+
 def test_equal_rewards_leave_the_kl_alone():
     batch = SAMPLES._replace(
         scores=jnp.array([[0.3, 0.3]]), ref_logprobs=jnp.asarray(OLD - 0.3, jnp.float32)

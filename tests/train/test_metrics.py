@@ -169,6 +169,55 @@ def test_trainer_state_holds_the_log_history(tmp_path):
     log.close()  # twice does no harm
 
 
+def test_a_flush_looks_at_the_lines_since_the_last_one_alone(tmp_path, monkeypatch):
+    log, looked, loads = run(tmp_path, range(1, 101)), [], json.loads
+    log.flush()
+    monkeypatch.setattr(json, "loads", lambda text: looked.append(1) or loads(text))
+    for step in (101, 102):
+        log.write(step, {"loss": 0.5})
+    log.flush()
+    monkeypatch.undo()
+    assert len(looked) <= 4  # each once as it is met, and the last for its step
+    rows = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert rows == lines(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 103))
+    log.close()
+
+
+def test_trainer_state_after_a_rewind_has_nothing_twice_and_nothing_that_was_dropped(tmp_path):
+    log = run(tmp_path, range(1, 8))
+    log.flush()
+    log.rewind(5)
+    for step in (6, 7, 8):
+        log.write(step, {"loss": 0.0})  # a shorter line than the one that stood there
+        log.flush()
+    rows = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert rows == lines(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    log.close()
+
+
+def test_a_strange_line_is_told_by_its_number_in_a_later_flush_too(tmp_path):
+    log = run(tmp_path, (1, 2))
+    log.flush()
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + 'hello\n{"step": 3}\n')
+    with pytest.raises(BadInput, match=r"metrics\.jsonl:3: "):
+        log.flush()
+    path.write_text(whole)
+    log.close()
+
+
+def test_a_long_log_is_copied_whole_into_the_trainer_state(tmp_path):
+    with MetricLog(tmp_path, tensorboard=False) as log:
+        for step in range(1, 4001):  # more than is copied at a time
+            log.write(step, {f"m{i:02}": step + i / 8 for i in range(20)})
+    rows = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert (tmp_path / "metrics.jsonl").stat().st_size > 2**20
+    assert rows == lines(tmp_path / "metrics.jsonl")
+
+
 def test_trainer_state_of_a_run_without_a_line_is_valid(tmp_path):
     MetricLog(tmp_path, tensorboard=False).close()
     state = json.loads((tmp_path / "trainer_state.json").read_text())
