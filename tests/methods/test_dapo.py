@@ -43,3 +43,11 @@ def test_the_penalty_of_length_comes_after_prompts_are_dropped():
     close(found.scores, [[1.0, 0.5, 0.0], [1.0, -0.5, 0.0]])
     np.testing.assert_array_equal(found.valid, [[False] * 3, [True] * 3])
     close(DAPO().select(KEY, batch_of(scores, lengths)).scores, scores)
+
+
+def test_advantages_unscaled_and_with_another_eps():
+    # Rewards 1 and 0 are 0.5 from their mean, and their deviation is the root of 0.5.
+    found, _ = DAPO(scale=False).loss(outputs_of(NEW), SAMPLES)
+    close(found, [-(2.98 - 1.3) * 0.5])
+    found, _ = DAPO(eps=1.0).loss(outputs_of(NEW), SAMPLES)
+    close(found, [-(2.98 - 1.3) * 0.5 / (np.sqrt(0.5) + 1.0)])
