@@ -37,9 +37,7 @@ def test_a_reward_sees_the_prompt_and_the_columns_that_each_response_belongs_to(
         return [float(text) for text in completions]
 
     ids = [[[1], [2], [3]], [[4], [5], [6]]]  # of the third prompt, then of the first
-    texts, _, scores = judge(
-        PROMPTS, [2, 0], ids, np.ones((2, 3), bool), settings(reward), decode
-    )
+    texts, _, scores = judge(PROMPTS, [2, 0], ids, np.ones((2, 3), bool), settings(reward), decode)
     assert told == [
         ("c", "1", "C"), ("c", "2", "C"), ("c", "3", "C"),
         ("a", "4", "A"), ("a", "5", "A"), ("a", "6", "A"),
