@@ -74,8 +74,9 @@ def test_preference_survives_large_scores(scale):
 
 
 def test_scores_are_divided_by_the_datas_deviation_or_by_the_one_that_is_given():
-    record = Ranking(prompt="p", responses=("a", "b"), scores=(1.0, -1.0))  # of deviation 1
+    # Squares of the deviations from 0 sum to 2, over n - 1 = 2.
+    record = Ranking(prompt="p", responses=("a", "b", "c"), scores=(1.0, 0.0, -1.0))
     for method, divisor in ((PRO(normalise=True), 1.0), (PRO(normalise=True, deviation=4.0), 4.0)):
         fitted = method.fit([record])
         assert fitted == PRO(normalise=True, deviation=divisor)
-        assert fitted.group(record).scores == (1.0 / divisor, -1.0 / divisor)
+        assert fitted.group(record).scores == (1.0 / divisor, 0.0, -1.0 / divisor)
