@@ -45,19 +45,19 @@ RANKED = {
 PROMPTS, TOKENS = 5, 6
 
 
-def made(cls) -> Method:
+def made(cls, **settings) -> Method:
     """The method as a run has it: with what it takes from its training data."""
     record = cls().needs().record
     assert record in RECORDS, f"{record.__name__}: add an example to RECORDS and to RANKED"
-    return cls().fit([RECORDS[record]])
+    return cls(**settings).fit([RECORDS[record]])
 
 
-def case(cls, *, seed=0, invalid=(), junk=0.0) -> tuple[Method, Outputs, Batch]:
+def case(cls, *, seed=0, invalid=(), junk=0.0, **settings) -> tuple[Method, Outputs, Batch]:
     """A method, and a batch of prompts whose responses differ in length.
 
     One response may be invalid; junk is then its score.
     """
-    method = made(cls)
+    method = made(cls, **settings)
     group = method.group(RECORDS[method.needs().record])
     scores, names = group.scores, method.needs().score_names
     draw = np.random.default_rng(seed)

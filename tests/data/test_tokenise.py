@@ -87,6 +87,7 @@ def test_without_template_eos_is_appended_once():
     example, _ = one(group(responses=("A", "A<|end_of_text|>")), plain())
     assert example.prompt.tolist() == [0, *byte_ids("QQ")]
     assert example.responses.tolist() == [*byte_ids("A"), 4, *byte_ids("A"), 4]
+    assert example.mask.all()  # where to stop is learnt
 
 
 def broken_off(*texts, **changes):

@@ -175,6 +175,11 @@ def test_each_distribution_is_truncated_by_itself():
     assert [sorted(set(x.tolist())) for x in found] == [[0, 2], [1, 3], [0, 1, 2, 3]]
 
 
+def test_tokens_that_reach_top_p_exactly_are_enough():
+    found = draws(Sampler(top_p=0.5), jnp.log(jnp.array([0.5, 0.25, 0.25])))
+    assert found.tolist() == [4000, 0, 0]
+
+
 def test_equally_likely_tokens_are_kept_together():
     found = draws(Sampler(top_p=0.5), jnp.log(jnp.array([0.4, 0.3, 0.3])))
     assert (found > 0).tolist() == [True, True, True]

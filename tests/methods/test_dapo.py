@@ -58,3 +58,11 @@ def test_the_reward_that_is_logged_is_what_was_given_and_the_penalty_stands_besi
     close(found, expected)
     close(plain["reward"], [1 / 6])
     assert "rewards/overlong_penalty" not in plain
+
+
+def test_advantages_unscaled_and_with_another_eps():
+    # Rewards 1 and 0 are 0.5 from their mean, and their deviation is the root of 0.5.
+    found, _ = DAPO(scale=False).loss(outputs_of(NEW), SAMPLES)
+    close(found, [-(2.98 - 1.3) * 0.5])
+    found, _ = DAPO(eps=1.0).loss(outputs_of(NEW), SAMPLES)
+    close(found, [-(2.98 - 1.3) * 0.5 / (np.sqrt(0.5) + 1.0)])

@@ -259,3 +259,12 @@ def test_puts_the_chosen_response_first():
 
 def test_default_strength_is_the_papers():
     assert (DPO().beta, DPO().label_smoothing) == (0.1, 0.0)
+
+
+def test_the_likelihood_beside_it_is_the_chosen_responses_a_token():
+    # Chosen: 2 tokens of -1 and -2, mean -1.5; rejected: 1 of -5. The policy is the reference.
+    mask = [[[True, True], [True, False]]]
+    logprobs = jnp.array([[[-1.0, -2.0], [-5.0, 0.0]]])
+    found, metrics = DPO(nll_weight=0.5).loss(Outputs(logprobs=logprobs), batch(mask, logprobs))
+    np.testing.assert_allclose(found, [math.log(2.0) + 0.5 * 1.5], rtol=1e-6)
+    np.testing.assert_allclose(metrics["nll_loss"], [1.5], rtol=1e-6)

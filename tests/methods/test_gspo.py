@@ -33,3 +33,11 @@ def test_is_taken_in_several_steps_for_each_drawing():
     sampling = GSPO().needs().sampling
     assert sampling is not None
     assert sampling.refresh == 4
+
+
+def test_advantages_unscaled_and_with_another_eps():
+    # Rewards 1 and 0 are 0.5 from their mean, and their deviation is the root of 0.5.
+    expected = [[[-S / 12] * 3, [0.0] * 3]]
+    close(slope(GSPO(scale=False), OUTPUTS, BATCH).logprobs, expected)
+    found = slope(GSPO(eps=1.0), OUTPUTS, BATCH).logprobs
+    close(found, np.array(expected) / (np.sqrt(0.5) + 1.0))

@@ -169,3 +169,9 @@ def test_a_group_is_a_response_and_one_to_another_prompt():
     group = KTO().group(record)
     assert (group.responses, group.scores) == (("a", "b"), (0.0, 0.0))
     assert KTO().needs().reference
+
+
+def test_the_method_gives_each_kind_its_own_weight():
+    # Twice and three times the losses of fixture A at 0.4.
+    losses, _ = KTO(beta=0.1, desirable_weight=2.0, undesirable_weight=3.0).loss(*batch_of())
+    np.testing.assert_allclose(losses, [0.9700089968, 1.4325455256], rtol=1e-6)

@@ -151,3 +151,16 @@ def test_one_drawing_is_passed_over_four_times_before_the_next():
     assert needs.mean_over == "tokens"
     assert needs.sampling is not None
     assert (needs.sampling.epochs, needs.sampling.refresh) == (4, 4)
+
+
+def test_discount_decay_and_clip_by_hand():
+    # delta is 0 + 0.5 * 0.6 - 0.2 = 0.1, then 1 - 0.6 = 0.4. The first advantage is
+    # 0.1 + 0.5 * 0.25 * 0.4 = 0.15, the second 0.4: -1 and 1 about their mean. Ratios 0.5 and 1.3
+    # are clipped at 0.9 and 1.1: losses 0.9 and -1.1.
+    batch = batch_of([[1.0]], [[2]], old_values=[[[0.2, 0.6]]])
+    method = PPO(beta=0.0, value_weight=0.0, discount=0.5, decay=0.25, clip=0.1)
+    outputs = outputs_of(np.log([[[0.5, 1.3]]]), [[[0.2, 0.6]]])
+    losses, metrics = method.loss(outputs, batch)
+    close(metrics["advantages"], [0.275])
+    close(metrics["returns"], [(0.35 + 1.0) / 2])
+    close(losses, [0.9 - 1.1])

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignax.core.records import Ranking
 from alignax.losses import plackett_luce, pro
+from alignax.methods import PRO
 
 LOGPROBS, SCORES = jnp.array([-3.0, -2.5, -4.0]), jnp.array([1.0, 0.2, -0.5])  # fixture B
 
@@ -69,3 +71,12 @@ def test_preference_survives_large_scores(scale):
     weight = scale / (1.0 + math.exp(-scale / 2.0))
     np.testing.assert_allclose(value, math.log1p(math.exp(-scale / 2)) + scale / 2, rtol=1e-6)
     np.testing.assert_allclose(gradient, [-weight, weight], rtol=1e-6)
+
+
+def test_scores_are_divided_by_the_datas_deviation_or_by_the_one_that_is_given():
+    # Squares of the deviations from 0 sum to 2, over n - 1 = 2.
+    record = Ranking(prompt="p", responses=("a", "b", "c"), scores=(1.0, 0.0, -1.0))
+    for method, divisor in ((PRO(normalise=True), 1.0), (PRO(normalise=True, deviation=4.0), 4.0)):
+        fitted = method.fit([record])
+        assert fitted == PRO(normalise=True, deviation=divisor)
+        assert fitted.group(record).scores == (1.0 / divisor, 0.0, -1.0 / divisor)

@@ -83,3 +83,11 @@ def test_asks_for_the_greedy_answer_first_and_one_sample_at_least():
     assert sampling.greedy_first
     with pytest.raises(BadInput, match="greedy answer"):
         ReMax(num_samples=1)
+
+
+def test_the_clip_has_two_sides():
+    # Rewards 9 and -8 less the greedy 0.5 are 8.5 and -8.5.
+    method = ReMax(beta=0.0, clip=5.0)
+    for reward, clipped in ((9.0, 5.0), (-8.0, -5.0)):
+        batch = method.select(KEY, DRAWN._replace(scores=jnp.array([[0.5, reward]])))
+        close(slope(method, SAMPLED, batch).logprobs[0, 0], [-clipped] * 3)

@@ -250,3 +250,12 @@ def test_what_was_learnt_before_a_reward_failed_in_an_evaluation_is_saved_and_it
     assert looked == [0, 2, 2, 4]
     run(loop=settings, evaluate=works, begin=2)  # now it is in the log
     assert looked == [0, 2, 2, 4, 4]
+
+
+def test_updates_are_those_that_the_groups_fill():
+    # 228 / 16 is 14.25, twice that 28.5; 0.29 * 100 is 28.999999999999996 in binary.
+    assert loop.Loop(batch_size=16).num_steps(228) == 14
+    assert loop.Loop(batch_size=16, num_train_epochs=2.0).num_steps(228) == 28
+    assert loop.Loop(batch_size=1, num_train_epochs=0.29).num_steps(100) == 29
+    assert loop.Loop(batch_size=16).num_steps(3) == 1
+    assert loop.Loop(batch_size=16, max_steps=5).num_steps(228) == 5

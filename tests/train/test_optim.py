@@ -134,6 +134,44 @@ def test_first_update_is_what_the_definition_says(optimizer, first_update):
     np.testing.assert_allclose(updates["w"], first_update, rtol=1e-5)
 
 
+def updates_of(gradients, **settings):
+    """Updates of one parameter at the rate 0.5, without clipping."""
+    optim = Optim(
+        learning_rate=0.5,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        max_grad_norm=None,
+        **settings,
+    )
+    params, found = {"w": jnp.zeros((1, 1))}, []
+    tx = make_optimizer(optim, 4, {"w": ("embed", "mlp")})
+    state = tx.init(params)
+    for gradient in gradients:
+        update, state = tx.update({"w": jnp.full((1, 1), gradient)}, state, params)
+        found.append(update["w"].item())
+    return found
+
+
+def test_adamw_has_the_decays_and_the_epsilon_that_it_is_given():
+    # The means are 2 and then 2, corrected by 1 - 0.25; of squares 4 and 4, by 1 - 0.5625.
+    _, second = updates_of([4.0, 2.0], adam_b1=0.5, adam_b2=0.75, adam_eps=1.0)
+    expected = -0.5 * (2 / 0.75) / (math.sqrt(4 / 0.4375) + 1.0)
+    assert second == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_epsilon_of_rmsprop_is_outside_the_root():
+    # 1e-6 / (sqrt(0.01 * 1e-12) + 1e-7); inside it would be 1e-6 / sqrt(1e-14 + 1e-7).
+    (found,) = updates_of([1e-6], optimizer="rmsprop", adam_eps=1e-7)
+    assert found == pytest.approx(-2.5, rel=1e-5)
+
+
+def test_lions_decays_are_0_9_for_the_update_and_0_99_for_the_mean():
+    # After 4 the mean is 0.01 * 4. The second update has the sign of 0.9 * 0.04 + 0.1 g, which
+    # turns at g = -0.36.
+    assert updates_of([4.0, -0.35], optimizer="lion") == [-0.5, -0.5]
+    assert updates_of([4.0, -0.37], optimizer="lion") == [-0.5, 0.5]
+
+
 def test_clipping_comes_before_the_moments():
     optim = Optim(max_grad_norm=1.0, adam_b1=0.9)
     params = {"w": jnp.zeros((2,))}
