@@ -44,8 +44,9 @@ def test_a_slice_of_the_fuzzing_finds_nothing():
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line.split("|") for line in done.stdout.splitlines()[2:]]
-    assert {row[1].strip() for row in rows} == set(PARSERS)
+    # Libraries that a parser calls may print lines of their own between those of the table.
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    assert {row[1].strip() for row in rows} == set(PARSERS), done.stdout
     assert all(int(row[2]) + int(row[3]) == 40 and int(row[4]) == 0 for row in rows)
     assert all(int(row[3]) > 0 for row in rows)
 

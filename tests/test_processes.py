@@ -233,7 +233,7 @@ def test_an_error_is_printed_and_ends_its_process_without_waiting_for_the_others
     monkeypatch, capsys, error, code, said
 ):
     codes = []
-    monkeypatch.setattr(processes, "join", lambda: None)
+    monkeypatch.setattr(processes, "join", lambda **_: None)
     monkeypatch.setattr(os, "_exit", codes.append)
     with processes.joined():
         raise error

@@ -24,7 +24,7 @@ def length(completions, **_):
 
 @pytest.mark.parametrize("quiet", [True, False], ids=["quiet", "with its table of answers"])
 def test_answers_with_ends_of_lines_in_them_are_counted_as_one(quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "decode", lambda run, ids: f"a{ENDS}b")
+    monkeypatch.setattr(Run, "decode_all", lambda run, ids: [f"a{ENDS}b"] * len(ids))
     made = tiny(tmp_path, loop=Loop(batch_size=8, max_steps=1, eval_steps=1))
     made = dataclasses.replace(
         made,
