@@ -195,14 +195,16 @@ def _sample(path: str, arguments: list[str]) -> None:
     }
     if not path or Path(path).suffix == ".py":
         from alignax.run import Run
+        from alignax.trained import newest_export
 
         experiment = _experiment(path, overrides, "sample")
-        exported = Path(experiment.output_dir) / "export"
-        directory = str(exported if exported.is_dir() else experiment.model.model_name_or_path)
-        if not exported.is_dir():
+        exported = newest_export(Path(experiment.output_dir))
+        directory = str(exported or experiment.model.model_name_or_path)
+        if exported is None or exported.name != "export":
             logging.getLogger("alignax").warning(
-                "there is no %s yet: %s answers, from which the config begins", exported, directory
-            )
+                "there is no %s/export yet: %s answers%s", experiment.output_dir, directory,
+                ", from which the config begins" if exported is None else "",
+            )  # fmt: skip
         rendering = {
             "template": options.template or experiment.data.template,
             "chat_template": options.chat_template or experiment.data.chat_template,

@@ -78,8 +78,8 @@ def make_feed(run: Run, params: Params) -> Feed:
     if count:
         which = "the best group of each prompt" if sampling.replay == "best" else "all groups"
         run.say(
-            f"[bold]met again[/]: {which} of earlier rounds: in the end up to about {count:,}, at "
-            f"most {size / 2**20:,.1f} MiB in memory, and as much in a file beside each checkpoint"
+            f"[bold]met again[/]: {which} of earlier rounds: in the end up to {count:,}, about "
+            f"{size / 2**20:,.1f} MiB in a file beside each checkpoint, up to twice that in memory"
         )
     return rounds
 

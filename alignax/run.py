@@ -30,6 +30,7 @@ from alignax.data import lints
 from alignax.data.builder import prepare
 from alignax.data.chat import Renderer
 from alignax.data.curriculum import order
+from alignax.data.in_memory import is_written
 from alignax.data.pipeline import Groups, Numbers
 from alignax.data.plan import Plan, make_plan
 from alignax.data.preflight import check_prompts, preflight, table
@@ -123,6 +124,7 @@ class Run(Networks):
                     pairing=data.pairing,
                     strength=data.strength,
                     scored_turns=data.scored_turns,
+                    judged=method.needs().head == "reward",
                 )
         # ArrayRecord tells of a full disk by a RuntimeError.
         except (OSError, RuntimeError) as error:
@@ -168,7 +170,7 @@ class Run(Networks):
     def _reading(self, which: str) -> dict[str, Any]:
         """As `Experiment.reading`, which is one in all processes: rows in memory may differ."""
         reading = self.experiment.reading(which)
-        if not processes.same(reading["source"]):
+        if is_written(reading["source"]) and not processes.same(Path(reading["source"]).name):
             raise BadInput(
                 "the same rows in every process, in the same order",
                 "others in some",
@@ -201,6 +203,7 @@ class Run(Networks):
         if self.experiment.rollout:
             for name in ("train", "eval")[: 1 if self.experiment.data.eval is None else 2]:
                 self.say(f"[bold]{name} prompts[/]: {escape(str(self.prompts(name)))}")
+                self.experiment.rollout.rewards.check_prompts(self.prompts(name))
             self._remark()
             return
         for name, data in (("train", self.train_data), ("held out", self.eval_data)):

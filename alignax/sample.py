@@ -261,9 +261,8 @@ def _renderer(
 ) -> Renderer:
     """Of a model; or of an adapter: its own template, beside what its base says of tokens."""
     base = None if directory == home else home
-    own = directory / files.TEMPLATE
-    if chat_template is None and base is not None and own.is_file():
-        chat_template = str(own)
+    if chat_template is None and base is not None:
+        chat_template = _own_template(directory)
     return Renderer(
         tokenizer=load_tokenizer(home),
         template=template,
@@ -273,6 +272,16 @@ def _renderer(
         else chat_template_kwargs,
         extra_end_ids=end_ids(home),
     )
+
+
+def _own_template(adapter: Path) -> str | None:
+    """The template that stands beside an adapter; None where its base's holds."""
+    if (adapter / files.TEMPLATE).is_file():
+        return str(adapter / files.TEMPLATE)
+    found = files.read_json(adapter / "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):  # several, by name
+        found = {x["name"]: x["template"] for x in found}.get("default")
+    return found
 
 
 def _row(prompts: Prompts, i: int) -> dict[str, Any]:

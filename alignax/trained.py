@@ -125,6 +125,14 @@ def folder_of_export(run: Run, step: int, *, asked: bool) -> Path:
     return folder
 
 
+def newest_export(output: Path) -> Path | None:
+    """`export` of a finished run, else the `export-N` of the latest update; None for neither."""
+    if (output / "export").is_dir():
+        return output / "export"
+    found = {int(x.name[7:]): x for x in output.glob("export-*") if x.name[7:].isdigit()}
+    return found[max(found)] if found else None
+
+
 def refuse_what_is_read(run: Run, directory: Path) -> None:
     """Refuses to write over a model or an adapter that the run itself is made of.
 

@@ -24,7 +24,7 @@ from alignax.methods import DPO, SFT
 from alignax.models.lora import LoRA
 from alignax.run import Run
 from alignax.train.loop import Loop
-from alignax.trained import refuse_what_is_read
+from alignax.trained import newest_export, refuse_what_is_read
 from tests.command_line import flat, refused
 from tests.run_files import held_out
 from tests.tiny_model import experiment as tiny
@@ -62,7 +62,12 @@ def test_the_folder_of_a_finished_run_is_no_unfinished_ones(trained, tmp_path, c
     assert "export-1" in printed
     assert (run / "export-1" / "model.safetensors").is_file()
     assert not (run / "export").exists()
+    assert newest_export(run) == run / "export-1"
+    (run / "export-10").mkdir()
+    assert newest_export(run) == run / "export-10"
+    assert newest_export(tmp_path) is None
     printed_by("export", path, *given, "--to", run / "export")  # as somebody may say
+    assert newest_export(run) == run / "export"
     said = refused(capsys, "rerun", run)
     assert f"{run}: expected a finished run; got one that is at step 1." in said
 

@@ -1,6 +1,7 @@
 """What a finished run's held-out answers are worth, one number a prompt."""
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,12 +14,15 @@ from alignax.config import Data
 from alignax.core.errors import BadInput
 from alignax.core.records import Preference, Prompt, Text
 from alignax.data import json_lines
+from alignax.data.bad_rows import BadRow, OnBadRow
+from alignax.data.columns import renamed
 from alignax.data.convert import Pairing
 from alignax.data.responses import check_words
 from alignax.data.sources import load_records, read_rows
 from alignax.generate.rewards import Reward, Rewards
 from alignax.run import Run
 
+log = logging.getLogger("alignax")
 ROWS = 2_000  # of the data set, whose labels are compared with the gold reward
 DIGITS = 5  # of what is written; the answers themselves are few
 
@@ -151,13 +155,27 @@ def _pairs(data: Data, pairing: Pairing) -> tuple[list[Preference], dict[str, li
         pairing=pairing, strength=data.strength, limit=ROWS, chat=data.template == "chat",
         columns=data.columns,
     )  # fmt: skip
-    for pair in cast(list[Preference], records):
-        check_words((pair.chosen, pair.rejected), pair.origin)
-    read = read_rows(str(data.train), split=data.train_split, columns=data.columns)
-    rows = {origin: row for row, origin in itertools.islice(read, ROWS)}
+    records = [x for x in cast(list[Preference], records) if _is_all_words(x, data.on_bad_row)]
+    read, kept = read_rows(str(data.train), split=data.train_split), {x.origin for x in records}
+    rows = {
+        origin: renamed(row, data.columns, origin)
+        for row, origin in itertools.islice(read, ROWS)
+        if origin in kept
+    }
     names = dict.fromkeys(name for row in rows.values() for name in row if name != "prompt")
     columns = {name: [rows[x.origin].get(name) for x in records] for name in names}
     return [cast(Preference, x) for x in records], columns
+
+
+def _is_all_words(pair: Preference, on_bad_row: OnBadRow) -> bool:
+    try:
+        check_words((pair.chosen, pair.rejected), pair.origin)
+    except BadRow as defect:
+        if on_bad_row == "refuse":
+            raise
+        log.warning("left out of the proxy's agreement with the pairs: %s", defect)
+        return False
+    return True
 
 
 def _words(text: Text) -> str:

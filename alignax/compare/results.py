@@ -73,7 +73,10 @@ def _nearby(place: str) -> str:
 
 def _train_prompts(comparison: Comparison) -> Sequence[Any]:
     data = comparison.base.data
-    return load_records(str(data.train), Prompt, split=data.train_split, columns=data.columns)[0]
+    return load_records(
+        str(data.train), Prompt, split=data.train_split, columns=data.columns,
+        on_bad_row=data.on_bad_row, chat=data.template == "chat",
+    )[0]  # fmt: skip
 
 
 def write(comparison: Comparison, output: Path, found: Mapping[Cell, Mapping[str, Any]]) -> None:

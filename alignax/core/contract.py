@@ -42,7 +42,10 @@ def check_class(method: Method) -> None:
             "Write @dataclasses.dataclass(frozen=True, kw_only=True) above it.",
             where=kind.__name__,
         )
-    given = {x.name for x in dataclasses.fields(method) if x.init}  # type: ignore[arg-type]
+    given = {
+        x.name for x in dataclasses.fields(method)  # type: ignore[arg-type]
+        if x.init or getattr(method, x.name, None) == x.default
+    }  # fmt: skip
     held = {x for x in getattr(method, "__dict__", ()) if not _is_cached(kind, x)}
     held |= {x.name for x in dataclasses.fields(method)}  # type: ignore[arg-type]
     if more := sorted(held - given):

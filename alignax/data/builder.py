@@ -33,6 +33,7 @@ from alignax.data.sources import content_hash, load_records
 from alignax.data.tokenise import Example, TokenLimits, tokenise
 
 FORMAT = 8  # raise it whenever the same input would be written otherwise
+TOKENS = 7  # and this one whenever it would be other tokens: runs begun before cannot go on
 
 
 class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -96,6 +97,7 @@ def prepare(
     strength: Sequence[str] = (),
     scored_turns: ScoredTurns = "all",
     columns: Mapping[str, str] = MappingProxyType({}),
+    judged: bool = False,
 ) -> Prepared:
     """The tokenised data set of a source: made now, or found where an earlier run left it.
 
@@ -115,12 +117,14 @@ def prepare(
         pairing, strength: how lists are made into pairs, as `convert.pairs` has it.
         scored_turns: which answers of a demonstration are imitated.
         columns: which of the source's columns is read as which, as `columns.renamed` has it.
+        judged: whether responses are for a model that learns to judge: it is asked about whole
+            ones, so those that broke off have an end of turn.
 
     Raises:
         BadInput: for bad rows, for too many dropped or cut, for a folder that cannot be written.
     """
     depends_on = {
-        "format": FORMAT,
+        "format": TOKENS,
         "source": content_hash(source, split=split),
         "split": split,
         "record": record_type.__qualname__,
@@ -135,12 +139,12 @@ def prepare(
     if columns:  # without, as it was where nobody could say
         depends_on["columns"] = sorted(columns.items())
     fingerprint = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    key = hashlib.sha256(f"{fingerprint} {code}".encode()).hexdigest() if code else fingerprint
+    key = hashlib.sha256(f"{fingerprint} {FORMAT} {code} {judged}".encode()).hexdigest()
     prepared = Prepared(Path(cache_dir).expanduser().resolve() / key[:16], fingerprint, bool(code))
     drafts.clear(prepared.directory.parent)
     if prepared.directory.is_dir():
         prepared.tokens.check(max_dropped_share, prepared.records.dropped)
-        return prepared
+        return prepared.known()
     records, report = load_records(
         source,
         record_type,
@@ -155,6 +159,8 @@ def prepare(
     )
     groups, asked = [], {}
     for record in records:
+        if judged:
+            record = dataclasses.replace(record, cut=frozenset())
         try:
             groups.append(placed(group(record), record))
             asked[groups[-1].origin] = lints.asked(record.prompt)
@@ -189,6 +195,7 @@ def prepare(
         "limits": dataclasses.asdict(limits),
         "depends_on": depends_on,
         "content": lints.content(examples),
+        "broke off": any(x.ended is not None for x in examples),
     }
     of_groups = {
         "gaps": np.array([x.scores[0] - x.scores[-1] for x in examples]),
@@ -197,7 +204,7 @@ def prepare(
         "highest": lints.highest(examples),
     }
     _write(prepared.directory, examples, of_groups, notes)
-    return prepared
+    return prepared.known()
 
 
 def _write(

@@ -108,8 +108,8 @@ def given(
 ) -> tuple[dict[str, str], Sequence[str]]:
     """The map with what the command line says of it, and the arguments that are left.
 
-    `--data.columns.NAME COLUMN` sets one name; `--data.columns NAME COLUMN ...` is the whole map,
-    and alone is none.
+    `--data.columns.NAME COLUMN` sets one name, in which "-" is "_" as in all flags;
+    `--data.columns NAME COLUMN ...` is the whole map, as it stands, and alone is none.
 
     Args:
         columns: the map of the config.
@@ -127,7 +127,7 @@ def given(
         beside = list(takewhile(lambda word: not word.startswith("--"), words[1:]))
         del words[: len(beside) + 1]
         pair = [value, *beside] if joined else beside
-        pair = pair if flag == _FLAG else [key, *pair]
+        pair = pair if flag == _FLAG else [key.replace("-", "_"), *pair]
         if len(pair) % 2 or (flag != _FLAG and len(pair) != 2):
             raise BadInput(
                 f"{_FLAG}.NAME COLUMN, or {_FLAG} NAME COLUMN NAME COLUMN ...",

@@ -87,7 +87,8 @@ def _message(turn: Any, name: str, origin: str) -> Message:
     if more and role == "assistant" and wordless:  # it only thinks, or calls tools
         said = {} if content is None else {"content": content}
         return Message(role, "", beside.as_json(said | more, name, origin))
-    text = as_string(content, f"{name}.content", origin)
+    silent = role == "tool" and content == ""  # it ran, and printed nothing
+    text = "" if silent else as_string(content, f"{name}.content", origin)
     return Message(role, text, beside.as_json(more, name, origin) if more else "")
 
 

@@ -57,6 +57,13 @@ def as_source(rows: Any, folder: str, where: str) -> Any:
             "[dict(zip(columns, row)) for row in zip(*columns.values())].",
             where=where,
         )
+    if frame and not rows.columns.is_unique:  # type: ignore[attr-defined]
+        raise BadInput(
+            "columns of different names",
+            ", ".join(map(str, rows.columns)),  # type: ignore[attr-defined]
+            "Rename those that come twice: of each two one would be lost.",
+            where=where,
+        )
     absent: collections.Counter[str] = collections.Counter()
     lines = []
     each: Any = rows.to_dict("records") if frame else rows  # type: ignore[attr-defined]
@@ -153,11 +160,11 @@ def _plain(value: Any) -> Any:
 def _written(content: bytes, folder: str) -> str:
     """The path of the file of this content. Processes that write it at once write the same."""
     name = f"rows-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
-    if "://" in folder:
+    if "://" in folder or not folder.strip():
         raise BadInput(
             "a folder to write rows to",
             repr(folder),
-            "Mount the bucket, as docs/pods.md says, and give a path in it.",
+            "Name one; mount a bucket, as docs/pods.md says, and give a path in it.",
             where="data.cache_dir",
         )
     path = Path(folder).expanduser() / name

@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,13 @@ class Prepared:
                     array.setflags(write=False)  # all who ask get the same
             self._read[index] = found
         return found
+
+    def known(self) -> "Prepared":
+        """By a fingerprint of its own, where answers broke off, which once were taught an end."""
+        if not self._notes["broke off"]:
+            return self
+        own = hashlib.sha256(f"{self.fingerprint} broke off".encode()).hexdigest()
+        return dataclasses.replace(self, fingerprint=own)
 
     @property
     def lengths(self) -> Lengths:

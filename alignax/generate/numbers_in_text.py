@@ -30,7 +30,7 @@ _APART = re.compile(r"^([\s$*_]*[-+])\s+(?=[\d.$€£])")
 _BEHIND = re.compile(r"[\s$*_.%]*")  # a number that is nothing less for it
 # What \frac takes: braces, or without them one digit.
 _PART = r"\s*(?:\{\s*((?:-\s*)?[\d.,]+)\s*\}|(\d))"
-_FRACTION = re.compile(rf"\\[dtc]?frac(?![a-z]){_PART}{_PART}")
+_FRACTION = re.compile(rf"(-\s*)?\\[dtc]?frac(?![a-z]){_PART}{_PART}")
 # Groups of three digits with a space of LaTeX's or a thin one between them.
 _APART_GROUPS = re.compile(
     r"(?<![\d.,])\d{1,3}(?:(?:\\[,:; ]|\{\\,\}|[\u2009\u202f])\d{3})+(?![\d])"
@@ -105,10 +105,13 @@ def _plain(text: str) -> str:
 
 def _over(found: re.Match[str]) -> str:
     """A fraction in one line; what follows is no further digit of it."""
-    top, bottom = found[1] or found[2], found[3] or found[4]
-    sign = "-" if ("-" in top) != ("-" in bottom) else ""
+    before, top, bottom = found[1] or "", found[2] or found[3], found[4] or found[5]
+    if ("-" in top) != ("-" in bottom):
+        # Of two signs nothing is left. Behind a letter a sign would be a subtraction's.
+        letter = found.string[: found.start()][-1:].isalpha()
+        before = "+" if before else " -" if letter else "-"
     behind = " " if found.string[found.end() : found.end() + 1].isdigit() else ""
-    return f"{sign}{top.lstrip('- ')}/{bottom.lstrip('- ')}{behind}"
+    return f"{before}{top.lstrip('- ')}/{bottom.lstrip('- ')}{behind}"
 
 
 def _scientific(found: re.Match[str]) -> str:

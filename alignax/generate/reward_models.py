@@ -70,6 +70,28 @@ class ModelReward(Reward):
                 )
         self._scorer()
 
+    def check_prompts(self, prompts: Sequence[Text], origins: Sequence[str]) -> None:
+        """Refuses prompts with tools, calls or thoughts that the classifier's template leaves out.
+
+        Raises:
+            BadInput: with the origin of the first.
+        """
+        renderer = self._scorer().renderer
+        for prompt, origin in zip(prompts, origins, strict=True):
+            if isinstance(prompt, str) or not any(x.tools or x.more or x.role == "tool"
+                                                  for x in prompt):  # fmt: skip
+                continue
+            try:
+                renderer.render(prompt, ["Yes."])
+            except BadRow as error:
+                raise BadInput(
+                    f"prompts that the reward model {self.directory} can read: {error.expected}",
+                    error.got,
+                    "Give its chat_template one that writes them (rollout.rewards.parts.N."
+                    "chat_template), take another reward model, or leave these prompts out.",
+                    where=origin,
+                ) from error
+
     def fingerprint(self) -> str:
         """Of the classifier's config and weights."""
         return pretrained.fingerprint(self.directory)

@@ -47,6 +47,9 @@ class Reward(abc.ABC):
             BadInput: naming the setting.
         """
 
+    def check_prompts(self, prompts: Sequence[Text], origins: Sequence[str]) -> None:  # noqa: B027
+        """Refuses prompts that it cannot judge, before anything is computed."""
+
     def fingerprint(self) -> str:
         """Of files that decide its numbers beside its settings; empty where there are none."""
         return ""
@@ -130,6 +133,11 @@ class Rewards:
         self._check_sum()
         for part in self.parts:
             part.check()
+
+    def check_prompts(self, prompts: Any) -> None:
+        """Has each part look at the prompts that reads them by a template of its own."""
+        for part in self.parts:
+            part.check_prompts(prompts.texts, prompts.origins)
 
     def _check_sum(self) -> None:
         if not self.parts:

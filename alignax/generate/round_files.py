@@ -25,9 +25,9 @@ _DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, Memo
 def met_again(
     method: Method, settings: Rollout, *, groups: int, num_steps: int, prompts: int, longest: int
 ) -> tuple[int, int]:
-    """How many groups of earlier rounds a run comes to hold, and their bytes: about, at most.
+    """How many groups of earlier rounds a run comes to hold, at most, and about their bytes.
 
-    Bytes in memory, and nearly as many in the file beside each checkpoint.
+    Bytes of their arrays, as in the file beside each checkpoint; in memory numbers are there twice.
 
     Args:
         groups: that a round keeps. num_steps: updates of the run.

@@ -16,6 +16,7 @@ import platform
 import secrets
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -96,10 +97,13 @@ def _refuse(path: Path, file: TextIOWrapper) -> None:
 
 def _now(folder: Path) -> float:
     """The time by the clock that notes touches, which on a file server is not this host's."""
-    with tempfile.TemporaryFile(dir=folder) as probe:
-        probe.write(b"now")
-        probe.flush()
-        return os.fstat(probe.fileno()).st_mtime
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"now")
+            probe.flush()
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:  # a full disk
+        return time.time()
 
 
 def _touch(path: Path, file: TextIOWrapper, own: str, ended: threading.Event) -> None:

@@ -67,7 +67,7 @@ def check(optim: Optim, num_steps: int) -> None:
     _between("adam_b1", optim.adam_b1, 0.0, 1.0)
     _between("adam_b2", optim.adam_b2, 0.0, 1.0)
     _between("adam_eps", optim.adam_eps, 0.0, math.inf)
-    if optim.adam_eps < jnp.finfo(jnp.float32).tiny:
+    if optim.optimizer in ("adamw", "rmsprop") and optim.adam_eps < jnp.finfo(jnp.float32).tiny:
         raise BadInput(
             "a number above 0 in float32",
             repr(optim.adam_eps),

@@ -26,22 +26,27 @@ def ask(source: str, quality: str, seed: int) -> Iterable[dict[str, Any]]:
     records = cast(list[Attributed], load_records(source, Attributed)[0])
     combinations = top_combinations([record.attributes for record in records], quality=quality)
     prompts = list(dict.fromkeys(record.prompt for record in records))
+    first = {record.prompt: record.origin for record in reversed(records)}
+    told = {at: row["tools"] for row, at in read_rows(source, split="train") if row.get("tools")}
     targets = bootstrap_targets(combinations, num_prompts=len(prompts), seed=seed)
     for prompt, target in zip(prompts, targets, strict=True):
         asked = with_request(prompt, attributes_request(target))
-        yield {"prompt": _as_json(asked), "plain": _as_json(prompt)}
+        beside = {"tools": told[first[prompt]]} if first[prompt] in told else {}
+        yield {"prompt": _as_json(asked), "plain": _as_json(prompt), **beside}
 
 
 def part(source: str) -> Iterable[dict[str, Any]]:
-    """A row for each answer that says something."""
+    """A row for each answer that says something, with whether it ended."""
     for row, _ in read_rows(source, split="train"):
-        for text in row["completions"]:
+        beside = {"tools": row["tools"]} if row.get("tools") else {}
+        ended = row.get("ended") or [True] * len(row["completions"])
+        for text, whole in zip(row["completions"], ended, strict=True):
             if text.strip():
-                yield {"prompt": row["plain"], "completion": text}
+                yield {"prompt": row["plain"], "completion": text, "ended": whole, **beside}
 
 
 def _as_json(text: Text) -> Any:
-    return text if isinstance(text, str) else [turn._asdict() for turn in text]
+    return text if isinstance(text, str) else [turn.as_dict() for turn in text]
 
 
 def main(arguments: list[str] | None = None) -> None:

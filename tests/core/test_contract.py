@@ -72,6 +72,17 @@ class Halved(Own):
             object.__setattr__(self, "quarter", self.beta / 4)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named(Own):
+    """With a constant, which follows from nothing."""
+
+    paper: str = dataclasses.field(default="2401.00000", init=False)
+
+
+def test_a_constant_is_none():
+    contract.check_class(Named())
+
+
 @pytest.mark.parametrize(("kind", "more"), [("sound", "half"), ("two", "half, quarter")])
 def test_what_a_constructor_derives_is_refused(kind, more):
     with pytest.raises(BadInput) as raised:

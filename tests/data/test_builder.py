@@ -1,6 +1,7 @@
 """Prepared data sets: what is written is read back, once made it is found, and never half made."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import sys
@@ -108,6 +109,35 @@ def test_which_answers_broke_off_is_read_back_and_passes_the_checks(make):
     renderer = Renderer(tokenizer=chatml_tokenizer())
     preflight(prepared, renderer, vocab_size=300)
     assert prepared[0].responses.tolist()[-1] not in renderer.end_ids
+
+
+def by_what_it_was_made_from(prepared):
+    notes = json.loads((prepared.directory / "notes.json").read_text())["depends_on"]
+    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
+
+
+def test_a_run_knows_its_data_by_their_tokens_and_not_by_how_these_are_stored(make, monkeypatch):
+    first = make()
+    assert first.fingerprint == by_what_it_was_made_from(first)
+    monkeypatch.setattr(builder, "FORMAT", builder.FORMAT + 1)
+    again = make()
+    assert again.directory != first.directory
+    assert again.fingerprint == first.fingerprint
+    monkeypatch.setattr(builder, "TOKENS", builder.TOKENS + 1)
+    assert make().fingerprint != first.fingerprint
+
+
+def test_where_answers_broke_off_data_are_others_than_those_that_were_taught_an_end(make):
+    rows = [ROWS[0] | {"ended": [True, False]}, *ROWS[1:]]
+    make.source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepared, found = make(), make()
+    assert prepared.fingerprint != by_what_it_was_made_from(prepared)
+    assert found == prepared  # from the disk
+    judged = make(judged=True)  # whole turns, as a reward model is asked about
+    assert judged.fingerprint == by_what_it_was_made_from(judged)
+    assert judged.directory != prepared.directory
+    assert judged[0].ended is None
+    assert judged[0].responses[-1] in Renderer(tokenizer=chatml_tokenizer()).end_ids
 
 
 def test_a_second_call_tokenises_nothing_and_prints_the_same(make, monkeypatch):

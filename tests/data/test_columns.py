@@ -168,7 +168,7 @@ def test_a_map_that_is_none_is_refused(columns, text):
     [
         (["--seed", "3"], {"prompt": "q"}, ["--seed", "3"]),
         (["--data.columns.chosen", "better"], {"prompt": "q", "chosen": "better"}, []),
-        (["--data.columns.a-b=x=y", "--seed", "3"], {"prompt": "q", "a-b": "x=y"}, ["--seed", "3"]),
+        (["--data.columns.a-b=x=y", "--seed", "3"], {"prompt": "q", "a_b": "x=y"}, ["--seed", "3"]),
         (["--data.columns.prompt", "instruction"], {"prompt": "instruction"}, []),
         (["--data.columns", "chosen", "better", "rejected", "worse", "--x"],
          {"chosen": "better", "rejected": "worse"}, ["--x"]),

@@ -18,11 +18,18 @@ from alignax.data.sources import load_records, read_rows
 ROWS = [{"prompt": f"p{i}", "chosen": "c", "rejected": "r"} for i in range(3)]
 
 
+class Index(list):
+    @property
+    def is_unique(self):
+        return len({*self}) == len(self)
+
+
 class Frame:
     """As a DataFrame of pandas is asked for its rows."""
 
     def __init__(self, rows):
         self.rows = rows
+        self.columns = Index(name for row in rows[:1] for name in row)
 
     def __iter__(self):
         return iter(self.rows[0])  # the names of its columns
@@ -197,3 +204,18 @@ def test_each_border_that_an_error_passes_may_say_so_and_it_is_said_once():
             read(where)
         assert error.value.remedy == said
         assert str(error.value).endswith(f"\n    {said}")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    frame = Frame([{"prompt": "p", "x": 1}])
+    frame.columns.append("x")
+    with pytest.raises(BadInput, match=r"columns of different names; got prompt, x, x"):
+        as_source(frame, str(tmp_path), "data.train")
+
+
+@pytest.mark.parametrize("folder", ["", " ", "gs://bucket"])
+def test_rows_are_not_written_to_what_is_no_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="a folder to write rows to"):
+        as_source([{"prompt": "p"}], folder, "data.train")
+    assert not list(tmp_path.iterdir())

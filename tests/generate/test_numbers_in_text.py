@@ -72,6 +72,9 @@ def test_a_reference_with_a_power_of_ten_is_not_its_last_digits():
         (r"\boxed{-\dfrac34}", Fraction(-3, 4)),
         (r"\boxed{\tfrac{-3}{4}}", Fraction(-3, 4)),
         (r"\boxed{\frac{- 3}{-4}}", Fraction(3, 4)),
+        (r"\boxed{-\frac{-3}{4}}", Fraction(3, 4)),
+        (r"\boxed{\displaystyle\frac{-3}{4}}", Fraction(-3, 4)),
+        (r"\boxed{x\frac{1}{-2}}", Fraction(-1, 2)),
         (r"\boxed{3\frac12}", Fraction(7, 2)),
         (r"\boxed{3 \frac 1 2}", Fraction(7, 2)),
         (r"\frac123", 3),  # a half times three: the last number

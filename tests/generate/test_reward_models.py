@@ -287,6 +287,30 @@ def test_several_outputs_need_a_head_that_names_one(two, one):
     ModelReward(directory=one).check()
 
 
+TOOLS = '[{"type": "function", "function": {"name": "weather", "parameters": {}}}]'
+THOUGHT = '{"reasoning_content": "It rains."}'
+
+
+@pytest.mark.parametrize(
+    ("turns", "left_out"),
+    [
+        ([Message("user", "Rain?", tools=TOOLS)], "the tools of a row"),
+        ([Message("user", "Rain?"), Message("assistant", "Yes.", THOUGHT), Message("user", "So?")],
+         "reasoning_content"),
+    ],
+)  # fmt: skip
+def test_prompts_that_its_template_would_not_write_whole_are_refused_before_a_run(
+    one, turns, left_out
+):
+    model, plain = ModelReward(directory=one), (Message("user", "Rain?"),)
+    model.check_prompts(["Rain?", plain], ["a:1", "a:2"])
+    with pytest.raises(BadInput) as error:
+        model.check_prompts(["Rain?", tuple(turns)], ["a:1", "a:2"])
+    said = f"a:2: expected prompts that the reward model {one} can read: a chat template that"
+    assert str(error.value).startswith(f"{said} writes {left_out}")
+    assert "rollout.rewards.parts.N.chat_template" in error.value.remedy
+
+
 def test_a_chat_template_that_is_not_there_is_refused(bare):
     assert refusal(ModelReward(directory=bare)) == (
         f"{bare}: expected a reward model whose tokenizer has a chat template; got none.\n"

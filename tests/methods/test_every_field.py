@@ -95,6 +95,9 @@ def seen(cls, settings):
     if needs.sampling is None:  # scores of a data set, which are not alike
         scores = 4.0 * np.random.default_rng(1).standard_normal(batch.scores.shape)
         batch = batch._replace(scores=jnp.asarray(scores, jnp.float32))
+    if needs.sampling is not None:  # `longest` is said of the loss, and shows no part in it
+        sampling = dataclasses.replace(needs.sampling, longest=None)
+        needs = dataclasses.replace(needs, sampling=sampling)
     told = needs, method.group(RECORDS[needs.record]), method.ask("p")
     return told, jax.tree.map(np.asarray, (batch, method.loss(outputs, batch)[0]))
 
