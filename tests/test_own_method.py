@@ -161,10 +161,11 @@ def test_two_files_that_hold_a_class_of_one_name_share_nothing(folder):
     assert Run(made, quiet=True).train_data.directory != before.directory
 
 
-def test_the_packages_own_methods_find_what_earlier_versions_prepared(folder):
-    data = Run(tiny(folder, method=DPO()), quiet=True).train_data
-    assert data.directory.name == data.fingerprint[:16]
-    assert data.content == data.fingerprint
+def test_the_packages_own_methods_are_known_by_what_their_data_are_made_from_alone(folder):
+    one, other = (Run(tiny(folder, method=DPO()), quiet=True).train_data for _ in range(2))
+    assert one == other
+    assert one.content == one.fingerprint
+    assert not one.by_own_code
 
 
 def test_of_a_class_without_a_source_nothing_is_found_again_and_that_is_said(folder, capsys):
