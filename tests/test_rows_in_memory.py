@@ -84,7 +84,7 @@ def test_settings_hold_the_path_and_are_json_and_can_be_overridden(tmp_path):
 
 def test_processes_that_were_given_other_rows_are_refused(tmp_path, monkeypatch):
     made = dataclasses.replace(tiny(tmp_path), data=data(tmp_path, rows(tmp_path, 4)))
-    monkeypatch.setattr(processes, "same", lambda text: text != made.data.train)
+    monkeypatch.setattr(processes, "same", lambda text: text != pathlib.Path(made.data.train).name)
     with pytest.raises(BadInput) as error:
         Run(made, quiet=True).prepared("train")
     assert str(error.value) == (
@@ -92,6 +92,11 @@ def test_processes_that_were_given_other_rows_are_refused(tmp_path, monkeypatch)
         "others in some.\n    Give rows in an order that is not drawn without a seed, nor that of "
         "a set."
     )
+
+
+def test_a_path_of_the_users_may_be_another_on_every_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "same", lambda text: False)
+    assert len(Run(tiny(tmp_path), quiet=True).prepared("train")) == 24
 
 
 def test_columns_of_other_names_teach_what_those_of_the_usual_ones_do(run, tmp_path):
